@@ -15,12 +15,12 @@ register_schemas()
 def main(cfg: DictConfig) -> float | None:
     """Train one configuration and return the best epoch's value of the metric that a sweep optimises."""
     from genre_classifier.training.fit import train
-    from genre_classifier.training.summary import describe
+    from genre_classifier.training.summary import show
 
     result = train(cfg)
     if result is None:  # one of several processes, and not the one that reports
         return None
-    print(describe(result))
+    show(result)
     return result.objective
 
 

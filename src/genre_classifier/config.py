@@ -236,7 +236,6 @@ class TrainerConfig:
     gradient_clip_algorithm: GradientClipAlgorithm = GradientClipAlgorithm.norm
     accumulate_grad_batches: int = 1
     limit_train_batches: Optional[int] = None
-    limit_val_batches: Optional[int] = None
     overfit_batches: int = 0
     deterministic: bool = True
     detect_anomaly: bool = False
@@ -265,7 +264,6 @@ class EMAConfig:
     """Exponential moving average of the weights: validated, kept and exported in place of the raw ones."""
 
     decay: float = 0.99
-    start_epoch: int = 0
 
 
 @dataclass
@@ -318,6 +316,7 @@ class TrainConfig:
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: Optional[LoggerConfig] = None
     seed: int = 42
+    threads: int = 1
     optimized_metric: str = "val/f1"
     ckpt_path: Optional[str] = None
     run_dir: str = "${hydra:runtime.output_dir}"
@@ -378,6 +377,7 @@ _BELOW_1 = Range(0, 1, high_open=True)
 
 RANGES = {
     "seed": Range(0, 2**32 - 1),
+    "threads": _AT_LEAST_1,
     "data.batch_size": _AT_LEAST_1,
     "data.split.train": Range(0, 1, low_open=True),
     "data.split.val": _BELOW_1,
@@ -411,12 +411,10 @@ RANGES = {
     "trainer.gradient_clip_val": _POSITIVE,
     "trainer.accumulate_grad_batches": _AT_LEAST_1,
     "trainer.limit_train_batches": _AT_LEAST_1,
-    "trainer.limit_val_batches": _AT_LEAST_1,
     "trainer.overfit_batches": _AT_LEAST_0,
     "callbacks.early_stopping.patience": _AT_LEAST_1,
     "callbacks.early_stopping.min_delta": _AT_LEAST_0,
     "callbacks.ema.decay": _BELOW_1,
-    "callbacks.ema.start_epoch": _AT_LEAST_0,
 }
 
 CHOICES = {

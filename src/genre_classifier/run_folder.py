@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genre_classifier.atomic import write_text
-from genre_classifier.errors import RunFolderError
+from genre_classifier.errors import CheckpointError, RunFolderError
 
 FORMAT_VERSION = 1
+CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
 Status = Literal["running", "finished", "failed"]
 
 
@@ -175,3 +176,28 @@ def claim(wanted: Path, *, exact: bool) -> Path:
             else:
                 return folder
 
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as plain values and tensors; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or no checkpoint of this project.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+    version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: {CHECKPOINT_VERSION_KEY} is {version}, this version reads {FORMAT_VERSION}; it was written by "
+            "something else, or by another version of genre-classifier"
+        )
+    return checkpoint
