@@ -38,9 +38,12 @@ def run(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Turn an exception that a user can act on into one message on stderr and exit code 1."""
+    """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C)."""
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        print(interrupt if interrupt.args else "interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = message_of(error)
         if message is None:

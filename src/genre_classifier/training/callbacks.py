@@ -125,11 +125,12 @@ class RunCheckpoint(Checkpoint):
         improved = self._improves(score)
         if improved:
             self.best_score, self.best_epoch = score, trainer.current_epoch
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder.last_checkpoint, weights_only=False)  # takes part, writes nothing
+            return
         last = self.folder.last_checkpoint
         with writing(last), replacing(last) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-            if not trainer.is_global_zero:
-                return
             if improved:
                 with replacing(self.folder.best_checkpoint) as best:
                     _link_or_copy(temporary, best)

@@ -30,7 +30,7 @@ from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler, scaler_state
 from genre_classifier.errors import CheckpointError, ConfigError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
-from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
+from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
 from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
@@ -226,12 +226,19 @@ def _build_trainer(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            log_every_n_steps=max(1, len(datamodule.side("train")[1]) // settings.data.batch_size),
+            log_every_n_steps=_batches_an_epoch(settings, datamodule),
             default_root_dir=folder.path,
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     return trainer, history, checkpoint
+
+
+def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:
+    rows = len(datamodule.side("train")[1])
+    batches = -(-rows // (settings.data.batch_size * settings.trainer.devices * settings.trainer.num_nodes))
+    limits = (settings.trainer.limit_train_batches, settings.trainer.overfit_batches or None)
+    return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
 def _early_stopping(settings: TrainConfig) -> EarlyStopping:
@@ -420,7 +427,13 @@ class _Record:
         self._write()
 
     def interrupted(self, epoch: int) -> KeyboardInterrupt:
-        return KeyboardInterrupt(f"interrupted in epoch {epoch}")
+        last = self.folder.last_checkpoint
+        if not last.exists():
+            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
+        return KeyboardInterrupt(
+            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
+            f"ckpt_path={relative(last)}"
+        )
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -433,7 +446,7 @@ class _Record:
         except BaseException as error:
             self.content |= {
                 "status": "failed",
-                "reason": f"{type(error).__name__}: {error}",
+                "reason": "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}",
                 "seconds": round(self.elapsed(), 3),
             }
             try:

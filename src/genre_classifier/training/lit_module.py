@@ -13,6 +13,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from genre_classifier.data.batches import mixed_seed
@@ -123,14 +124,26 @@ class GenreLitModule(pl.LightningModule):
         torch.manual_seed(mixed_seed(epoch_seed, self.global_rank) if self.global_rank else epoch_seed)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics; stop a run whose loss is no longer a number."""
-        loss = self._log_epoch("train")
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"epoch {self.current_epoch}: the training loss is {float(loss)}; lower optimizer.lr="
-                f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
-            )
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        """Log the epoch's training metrics."""
+        self._log_epoch("train")
+        rate = self.optimizers().param_groups[0]["lr"]
+        self.log("learning_rate", rate, sync_dist=self.trainer.world_size > 1)
+        self._step_plateau_scheduler()
+
+    def _step_plateau_scheduler(self) -> None:
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            monitor = self.hparams["scheduler"]["monitor"]
+            scheduler.step(float(self.trainer.callback_metrics[monitor]))
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
+        """Step a scheduler; ReduceLROnPlateau has been stepped at the epoch's end already.
+
+        Lightning steps it after the checkpoint is written and skips that step on resuming, so that a resumed run would
+        lag one epoch behind.
+        """
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
@@ -147,11 +160,11 @@ class GenreLitModule(pl.LightningModule):
         if self.hparams["scheduler"] is None:
             return {"optimizer": optimizer}
         settings = dict(self.hparams["scheduler"])
-        kind = _class(settings.pop("_target_"), torch.optim.lr_scheduler.LRScheduler)
+        kind = _class(settings.pop("_target_"), LRScheduler)
         lightning_settings = {"interval": settings.pop("interval")}
         if "monitor" in settings:
             lightning_settings["monitor"] = settings.pop("monitor")
-        if issubclass(kind, torch.optim.lr_scheduler.OneCycleLR):
+        if issubclass(kind, OneCycleLR):
             settings["total_steps"] = int(self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings}}
 
@@ -193,17 +206,22 @@ class GenreLitModule(pl.LightningModule):
         self.losses[f"{split}_rows"].update(functional.cross_entropy(logits, genres), len(genres))
         self._outputs[split].append((logits, genres))
 
-    def _log_epoch(self, split: str) -> Tensor:
+    def _log_epoch(self, split: str) -> None:
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
-        scores = self.metrics[f"{split}_rows"](logits, genres)
         loss: Tensor = self.losses[f"{split}_rows"].compute()
         self.losses[f"{split}_rows"].reset()
-        self.log_dict({f"{split}/loss": loss, **{f"{split}/{name}": value for name, value in scores.values.items()}})
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"epoch {self.current_epoch}: the {split} loss is {float(loss)}; lower optimizer.lr="
+                f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
+            )
+        scores = self.metrics[f"{split}_rows"](logits, genres)
+        values = {f"{split}/loss": loss, **{f"{split}/{name}": value for name, value in scores.values.items()}}
         if split != "train":
-            for name, value in zip(self.genre_names, scores.f1_per_genre, strict=True):
-                self.log(f"{split}/f1_by_genre/{name}", value)
-        return loss
+            per_genre = zip(self.genre_names, scores.f1_per_genre, strict=True)
+            values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1)
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
