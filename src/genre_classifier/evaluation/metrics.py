@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,11 @@ class GenreMetrics(nn.Module):
 
     def __init__(self, n_genres: int, *, all_processes: bool = True) -> None:
         super().__init__()
-        quick = {"num_classes": n_genres, "validate_args": False, "sync_on_compute": all_processes}
+        quick: dict[str, Any] = {
+            "num_classes": n_genres,
+            "validate_args": False,
+            "sync_on_compute": all_processes,
+        }
         self.collection = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **quick),

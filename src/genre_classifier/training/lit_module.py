@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -76,6 +76,7 @@ class GenreLitModule(pl.LightningModule):
         self.metrics = nn.ModuleDict({f"{split}_rows": GenreMetrics(len(genre_names)) for split in SPLITS})
         self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric() for split in SPLITS})
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self._outputs: dict[str, list[Batch]] = {split: [] for split in SPLITS}
 
@@ -96,9 +97,10 @@ class GenreLitModule(pl.LightningModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (row, genre) for standardised features (row, feature)."""
-        return self.network(features)
+        logits: Tensor = self.network(features)
+        return logits
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         features, genres = batch
         if self.hparams["mixup"] > 0:
@@ -106,15 +108,15 @@ class GenreLitModule(pl.LightningModule):
         else:
             logits = self(features)
             loss = self._loss(logits, genres)
-        self.losses["train_rows"].update(loss.detach(), len(genres))
+        self._loss_of("train").update(loss.detach(), len(genres))
         self._outputs["train"].append((logits.detach(), genres))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
         self._evaluation_step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
         self._evaluation_step("test", batch)
 
@@ -126,7 +128,7 @@ class GenreLitModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
         self._log_epoch("train")
-        rate = self.optimizers().param_groups[0]["lr"]
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("learning_rate", rate, sync_dist=self.trainer.world_size > 1)
         self._step_plateau_scheduler()
 
@@ -153,7 +155,7 @@ class GenreLitModule(pl.LightningModule):
         """Log the test metrics."""
         self._log_epoch("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler from their settings."""
         settings = dict(self.hparams["optimizer"])
         optimizer = _class(settings.pop("_target_"), torch.optim.Optimizer)(self.parameters(), **settings)
@@ -166,7 +168,10 @@ class GenreLitModule(pl.LightningModule):
             lightning_settings["monitor"] = settings.pop("monitor")
         if issubclass(kind, OneCycleLR):
             settings["total_steps"] = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings},
+        }
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -184,6 +189,9 @@ class GenreLitModule(pl.LightningModule):
         except (TypeError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: its weights do not fit its settings ({error})") from error
         return module.eval()
+
+    def _loss_of(self, split: str) -> MeanMetric:
+        return cast(MeanMetric, self.losses[f"{split}_rows"])
 
     def _loss(self, logits: Tensor, genres: Tensor) -> Tensor:
         return functional.cross_entropy(
@@ -203,21 +211,24 @@ class GenreLitModule(pl.LightningModule):
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
-        self.losses[f"{split}_rows"].update(functional.cross_entropy(logits, genres), len(genres))
+        self._loss_of(split).update(functional.cross_entropy(logits, genres), len(genres))
         self._outputs[split].append((logits, genres))
 
     def _log_epoch(self, split: str) -> None:
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
-        loss: Tensor = self.losses[f"{split}_rows"].compute()
-        self.losses[f"{split}_rows"].reset()
+        loss: Tensor = self._loss_of(split).compute()
+        self._loss_of(split).reset()
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"epoch {self.current_epoch}: the {split} loss is {float(loss)}; lower optimizer.lr="
                 f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
             )
         scores = self.metrics[f"{split}_rows"](logits, genres)
-        values = {f"{split}/loss": loss, **{f"{split}/{name}": value for name, value in scores.values.items()}}
+        values = {
+            f"{split}/loss": loss,
+            **{f"{split}/{name}": value for name, value in scores.values.items()},
+        }
         if split != "train":
             per_genre = zip(self.genre_names, scores.f1_per_genre, strict=True)
             values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}
@@ -249,8 +260,12 @@ def _class(path: str, base: type) -> type[Any]:
         import_module(module_name)
     module = sys.modules.get(module_name)
     if module is None:
-        raise ConfigError(f"{path}: import {module_name or 'its module'} first; a checkpoint's name alone imports nothing")
+        raise ConfigError(
+            f"{path}: import {module_name or 'its module'} first; a checkpoint's name alone imports nothing"
+        )
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}")
+        raise ConfigError(
+            f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}"
+        )
     return found

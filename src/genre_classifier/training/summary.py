@@ -62,4 +62,3 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
         root = folder.parts[0] if not folder.is_absolute() else folder
         commands.append(("look at it", f"tensorboard --logdir {root}"))
     return commands
-
