@@ -65,7 +65,7 @@ def per_genre_f1_figure(
     axes = figure.add_subplot()
     positions = np.arange(len(genre_names))
     axes.barh(positions, f1, color="#3b75af")
-    for position, value in zip(positions, f1, strict=True):
+    for position, value in enumerate(f1):
         axes.text(min(value + 0.01, 0.93), position, f"{value:.2f}", va="center", fontsize=9)
     axes.set_yticks(
         positions, [f"{name} ({count})" for name, count in zip(genre_names, support, strict=True)]
