@@ -74,7 +74,7 @@ def meet_artist(seed: int, genre_name: str, number: int) -> Artist:
     stream = Stream(seed, genre.name, number, "artist")
     neighbour = stream.choose(list(genre.neighbours), list(genre.neighbours.values()))
     # Most artists keep to their genre, a few are half in the next one.
-    borrowing = genre.crossover * stream.uniform(0.0, 1.0) ** 2
+    borrowing = genre.crossover * stream.uniform(0.0, 1.0) ** 3
     return Artist(seed, genre, number, GENRES[neighbour], borrowing)
 
 

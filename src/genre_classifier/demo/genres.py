@@ -256,9 +256,9 @@ ROCK = Genre(
         grooves=_ROCK_GROOVES,
         tuning=(0.85, 1.15),
         decay=(0.8, 1.5),
-        brightness=(0.35, 0.85),
+        brightness=(0.25, 0.7),
         grit=(0.2, 0.8),
-        gain=(-5, 1),
+        gain=(-7, -2),
     ),
     harmony=HarmonyRules(
         scales=("minor pentatonic", "mixolydian", "minor", "blues", "major"),
@@ -276,12 +276,12 @@ ROCK = Genre(
     comp=CompRules(
         ("chug", "strum", "strum", "pads"),
         (
-            Voice("guitar", (0.4, 0.9), (-7, -1), (4.0, 12.0)),
-            Voice("guitar", (0.3, 0.8), (-7, -1), (2.0, 7.0)),
-            Voice("guitar", (0.3, 0.8), (-8, -2), (0.5, 3.0)),
-            Voice("organ", (0.3, 0.7), (-12, -6), (0.5, 3.0)),
+            Voice("guitar", (0.4, 0.9), (-4, 2), (4.0, 12.0)),
+            Voice("guitar", (0.3, 0.8), (-4, 2), (3.0, 9.0)),
+            Voice("guitar", (0.4, 0.9), (-5, 0), (1.5, 5.0)),
+            Voice("organ", (0.3, 0.7), (-10, -5), (2.0, 5.0)),
         ),
-        second_layer=0.45,
+        second_layer=0.6,
     ),
     lead=LeadRules(
         ("sung", "sung", "riff", "solo", "none"),
@@ -293,7 +293,7 @@ ROCK = Genre(
         register=(57, 72),
     ),
     production=ProductionRules(
-        loudness=(-17, -10),
+        loudness=(-18, -11),
         drive=(0.3, 1.6),
         reverb_seconds=(0.3, 1.2),
         reverb_mix=(0.03, 0.2),
@@ -301,12 +301,12 @@ ROCK = Genre(
         crackle=(0, 0),
         low_cut=(35, 80),
         high_cut=(7000, 10500),
-        tilt=(-2, 3),
+        tilt=(0, 4),
         sidechain=(0.0, 0.1),
         swell=(-1, 2),
     ),
     neighbours={"Pop": 0.6, "Folk": 0.14, "Experimental": 0.12, "Electronic": 0.08, "Hip-Hop": 0.06},
-    crossover=0.8,
+    crossover=0.42,
 )
 
 ELECTRONIC = Genre(
@@ -323,7 +323,7 @@ ELECTRONIC = Genre(
         decay=(0.6, 1.4),
         brightness=(0.5, 1.0),
         grit=(0.1, 0.6),
-        gain=(-4, 3),
+        gain=(-2, 4),
     ),
     harmony=HarmonyRules(
         scales=("minor", "dorian", "minor pentatonic"),
@@ -357,11 +357,10 @@ ELECTRONIC = Genre(
         second_layer=0.65,
     ),
     lead=LeadRules(
-        ("riff", "riff", "none", "sung"),
+        ("riff", "riff", "none"),
         (
             Voice("saw", (0.3, 0.95), (-9, -4)),
             Voice("square", (0.2, 0.8), (-10, -5)),
-            Voice("voice", (0.4, 0.9), (-9, -4)),
         ),
         register=(60, 79),
     ),
@@ -375,11 +374,11 @@ ELECTRONIC = Genre(
         low_cut=(22, 40),
         high_cut=(9000, 10800),
         tilt=(-2, 3),
-        sidechain=(0.25, 0.9),
+        sidechain=(0.4, 0.95),
         swell=(-2, 4),
     ),
     neighbours={"Pop": 0.4, "Hip-Hop": 0.25, "Experimental": 0.35},
-    crossover=0.7,
+    crossover=0.36,
 )
 
 HIP_HOP = Genre(
@@ -448,7 +447,7 @@ HIP_HOP = Genre(
         swell=(-1, 1),
     ),
     neighbours={"Electronic": 0.38, "Pop": 0.4, "Jazz": 0.22},
-    crossover=0.62,
+    crossover=0.38,
 )
 
 CLASSICAL = Genre(
@@ -459,7 +458,7 @@ CLASSICAL = Genre(
         swing=(0.0, 0.0),
         swing_step=2,
         looseness=(0.01, 0.06),
-        drumless=0.9,
+        drumless=0.94,
         grooves=_CLASSICAL_GROOVES,
         tuning=(0.7, 0.9),
         decay=(1.5, 2.5),
@@ -493,7 +492,7 @@ CLASSICAL = Genre(
             Voice("piano", (0.1, 0.55), (-6, -1)),
             Voice("strings", (0.1, 0.55), (-8, -2)),
             Voice("piano", (0.2, 0.6), (-6, -1)),
-            Voice("pluck", (0.1, 0.4), (-8, -2)),
+            Voice("strings", (0.2, 0.6), (-8, -2)),
         ),
         second_layer=0.4,
     ),
@@ -509,7 +508,7 @@ CLASSICAL = Genre(
         register=(62, 84),
     ),
     production=ProductionRules(
-        loudness=(-31, -19),
+        loudness=(-32, -20),
         drive=(0.0, 0.05),
         reverb_seconds=(1.2, 2.8),
         reverb_mix=(0.15, 0.45),
@@ -522,7 +521,7 @@ CLASSICAL = Genre(
         swell=(-10, 12),
     ),
     neighbours={"Experimental": 0.35, "Folk": 0.35, "Jazz": 0.3},
-    crossover=0.25,
+    crossover=0.2,
 )
 
 JAZZ = Genre(
@@ -592,7 +591,7 @@ JAZZ = Genre(
         swell=(-3, 3),
     ),
     neighbours={"Classical": 0.15, "Folk": 0.25, "Hip-Hop": 0.25, "Experimental": 0.2, "Rock": 0.15},
-    crossover=0.55,
+    crossover=0.36,
 )
 
 FOLK = Genre(
@@ -632,8 +631,8 @@ FOLK = Genre(
         (
             Voice("pluck", (0.35, 0.8), (-5, 0)),
             Voice("pluck", (0.5, 0.95), (-5, 0)),
-            Voice("pluck", (0.2, 0.6), (-5, 0)),
-            Voice("organ", (0.05, 0.3), (-14, -8)),
+            Voice("pluck", (0.3, 0.7), (-4, 1)),
+            Voice("pluck", (0.45, 0.9), (-5, 0)),
         ),
         second_layer=0.35,
     ),
@@ -649,20 +648,20 @@ FOLK = Genre(
         register=(57, 74),
     ),
     production=ProductionRules(
-        loudness=(-24, -14),
+        loudness=(-22, -14),
         drive=(0.0, 0.4),
-        reverb_seconds=(0.2, 1.1),
-        reverb_mix=(0.02, 0.2),
-        hiss=(-66, -42),
+        reverb_seconds=(0.2, 0.9),
+        reverb_mix=(0.02, 0.15),
+        hiss=(-72, -50),
         crackle=(0, 1),
         low_cut=(40, 110),
         high_cut=(6500, 10500),
-        tilt=(-2, 3),
+        tilt=(-1, 4),
         sidechain=(0.0, 0.0),
         swell=(-2, 2),
     ),
     neighbours={"Pop": 0.3, "Rock": 0.25, "Classical": 0.15, "Jazz": 0.15, "Experimental": 0.15},
-    crossover=0.6,
+    crossover=0.33,
 )
 
 POP = Genre(
@@ -677,7 +676,7 @@ POP = Genre(
         grooves=_POP_GROOVES,
         tuning=(0.85, 1.2),
         decay=(0.6, 1.3),
-        brightness=(0.45, 0.95),
+        brightness=(0.55, 1.0),
         grit=(0.05, 0.5),
         gain=(-5, 1),
     ),
@@ -705,24 +704,25 @@ POP = Genre(
         ("strum", "stabs", "pads", "arpeggio"),
         (
             Voice("piano", (0.4, 0.9), (-10, -4)),
-            Voice("guitar", (0.3, 0.8), (-10, -4), (0.3, 3.5)),
+            Voice("guitar", (0.3, 0.8), (-11, -5), (0.2, 1.5)),
             Voice("saw", (0.25, 0.8), (-12, -6)),
             Voice("pluck", (0.4, 0.9), (-9, -3)),
-            Voice("guitar", (0.3, 0.8), (-9, -3), (2.0, 7.0)),
+            Voice("guitar", (0.3, 0.8), (-11, -5), (0.8, 3.5)),
         ),
         second_layer=0.6,
     ),
     lead=LeadRules(
         ("sung", "sung", "sung", "riff"),
         (
-            Voice("voice", (0.45, 0.9), (-5, 0)),
-            Voice("voice", (0.5, 0.95), (-5, 0), (0.0, 1.0)),
+            Voice("voice", (0.45, 0.9), (-2, 3)),
+            Voice("voice", (0.55, 0.95), (-2, 3), (0.0, 0.8)),
+            Voice("voice", (0.5, 0.9), (-3, 2)),
             Voice("saw", (0.3, 0.8), (-9, -4)),
         ),
         register=(60, 76),
     ),
     production=ProductionRules(
-        loudness=(-16, -9),
+        loudness=(-14, -9),
         drive=(0.2, 1.3),
         reverb_seconds=(0.3, 1.5),
         reverb_mix=(0.04, 0.22),
@@ -730,12 +730,12 @@ POP = Genre(
         crackle=(0, 0),
         low_cut=(28, 60),
         high_cut=(8500, 10800),
-        tilt=(-1, 4),
+        tilt=(-2, 2),
         sidechain=(0.0, 0.4),
         swell=(-1, 2),
     ),
     neighbours={"Rock": 0.55, "Electronic": 0.22, "Hip-Hop": 0.12, "Folk": 0.11},
-    crossover=0.8,
+    crossover=0.42,
 )
 
 EXPERIMENTAL = Genre(
@@ -774,12 +774,12 @@ EXPERIMENTAL = Genre(
         ),
     ),
     comp=CompRules(
-        ("clusters", "clusters", "pads", "none"),
+        ("clusters",),
         (
             Voice("fm", (0.1, 0.9), (-9, -1)),
             Voice("wash", (0.0, 1.0), (-9, 0)),
             Voice("strings", (0.1, 0.8), (-10, -2)),
-            Voice("piano", (0.1, 0.8), (-9, -2), (0.0, 3.0)),
+            Voice("piano", (0.1, 0.8), (-9, -2), (1.0, 5.0)),
             Voice("wash", (0.1, 0.9), (-12, -2), (0.0, 3.0)),
         ),
         second_layer=0.7,
@@ -790,18 +790,18 @@ EXPERIMENTAL = Genre(
             Voice("fm", (0.1, 1.0), (-9, 0)),
             Voice("fm", (0.3, 1.0), (-9, 0), (0.0, 5.0)),
             Voice("wash", (0.1, 1.0), (-10, -2)),
-            Voice("violin", (0.2, 0.9), (-9, -2), (0.0, 3.0)),
-            Voice("voice", (0.1, 0.9), (-10, -3), (0.0, 3.0)),
-            Voice("clarinet", (0.2, 0.8), (-9, -2)),
+            Voice("violin", (0.2, 0.9), (-9, -2), (1.0, 4.0)),
+            Voice("wash", (0.2, 0.8), (-8, -2), (1.0, 4.0)),
+            Voice("clarinet", (0.2, 0.8), (-9, -2), (0.5, 4.0)),
         ),
         register=(48, 88),
     ),
     production=ProductionRules(
         loudness=(-30, -11),
-        drive=(0.0, 2.2),
+        drive=(0.0, 2.4),
         reverb_seconds=(0.2, 3.0),
         reverb_mix=(0.0, 0.5),
-        hiss=(-70, -26),
+        hiss=(-60, -24),
         crackle=(0, 8),
         low_cut=(22, 140),
         high_cut=(3500, 10800),
@@ -810,7 +810,7 @@ EXPERIMENTAL = Genre(
         swell=(-10, 10),
     ),
     neighbours={"Electronic": 0.5, "Classical": 0.15, "Jazz": 0.15, "Rock": 0.2},
-    crossover=0.5,
+    crossover=0.3,
 )
 
 GENRES: dict[str, Genre] = {
