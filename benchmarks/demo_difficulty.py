@@ -2,8 +2,8 @@
 
     python benchmarks/demo_difficulty.py [TABLE.parquet] [--repeats 3]
 
-Grouped 5-fold cross-validation by artist of the default GenreClassifier, next to logistic regression and nearest
-neighbours on the same folds. In each fold the scaler and the early stopping see training artists only.
+Grouped 5-fold cross-validation by artist of the default GenreClassifier, next to logistic regression and
+nearest neighbours on the same folds. In each fold scaler and early stopping see training artists only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 64
 def fit_network(
     x: torch.Tensor, y: torch.Tensor, groups: np.ndarray, n_genres: int, seed: int
 ) -> GenreClassifier:
-    """Train with early stopping on a tenth of the artists, and return the network of the best epoch."""
+    """Train with early stopping on an eighth of the artists, and return the network of the best epoch."""
     torch.manual_seed(seed)
     splitter = StratifiedGroupKFold(8, shuffle=True, random_state=seed)
     train, valid = next(splitter.split(x, y, groups))
@@ -100,7 +100,7 @@ def main() -> None:
     y = table["genre"].map(genres.index).to_numpy()
     groups = table["artist"].to_numpy()
     print(
-        f"{chosen.table.name}: {len(table)} rows, {len(set(groups))} artists; {platform.processor()}",
+        f"{chosen.table.name}: {len(table)} rows, {len(set(groups))} artists; {platform.machine()}",
         flush=True,
     )
 

@@ -158,7 +158,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Chord:
-    """A chord from `start` for `bars` bars: root in MIDI pitch within one octave from C3, intervals above it."""
+    """A chord of `bars` bars from `bar` on: root as a MIDI pitch, intervals above it in semitones."""
 
     bar: float
     bars: float
@@ -284,7 +284,8 @@ def _harmony(habits: Habits, rules: HarmonyRules, grid: Grid) -> tuple[tuple[int
     length = habits.choice("length", rules.bars_per_chord)
     key = 48 + stream.integer(0, 11) + habits.value("detune", rules.detune) / 100.0
     first = stream.integer(0, len(progression) - 1)  # a clip may start anywhere in the song
-    chords, bar = [], 0.0
+    chords: list[Chord] = []
+    bar = 0.0
     while bar < grid.bars:
         offset, quality = progression[(first + len(chords)) % len(progression)]
         chords.append(Chord(bar, length, key + offset, CHORDS[quality]))

@@ -1,8 +1,8 @@
 """The rules of the eight synthetic genres: what a band of each plays, on what, and how it is produced.
 
 Every pair of numbers is a range. An artist settles on a place in it (a habit), a track strays a little from
-there. Options are listed; an artist has a favourite among them. Rhythms are strings of sixteenth steps, one bar
-long: ``X`` accent, ``x`` stroke, ``o`` soft stroke, ``?`` soft stroke half of the time, ``.`` nothing.
+there. Options are listed; an artist has a favourite among them. Rhythms are strings of sixteenth steps, one
+bar long: ``X`` accent, ``x`` stroke, ``o`` soft stroke, ``?`` soft stroke half of the time, ``.`` nothing.
 """
 
 from __future__ import annotations

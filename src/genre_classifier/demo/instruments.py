@@ -1,7 +1,7 @@
 """Synthesise single notes and drum strokes.
 
-Most instruments read a wavetable that fades from a bright to a dark version of its spectrum. Plucked strings are
-Karplus-Strong loops, bells and noises of the experimental tracks are frequency modulation and filtered noise.
+Most instruments read a wavetable that fades from a bright to a dark version of its spectrum. Plucked
+strings are Karplus-Strong loops, bells are frequency modulation, washes are filtered noise.
 """
 
 from __future__ import annotations

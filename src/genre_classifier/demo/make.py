@@ -2,19 +2,21 @@
 
     python -m genre_classifier.demo.make --jobs 2
 
-writes ``features.parquet`` and ``clips/*.ogg`` beside this file. It takes some minutes, shows progress, and goes on
-where it was if it is started again after an interruption. The same row comes out the same whatever the number of
-jobs and the order, because all random numbers of a track depend on (seed, genre, artist, track) and nothing else.
+writes ``features.parquet`` and ``clips/*.ogg`` beside this file. It takes some minutes, shows progress, and
+goes on where it was if it is started again after an interruption. The same row comes out the same whatever the
+number of jobs and the order, because all random numbers of a track depend on its seed, genre, artist and
+number alone.
 
 The data is synthetic: no recording of anyone's music is in it.
 
 How its difficulty was set. The genres overlap through what artists borrow from a neighbouring genre
-(``Genre.neighbours`` and ``Genre.crossover``) and through shared rules. These were tuned on pilot tables with
-the seeds of ``PILOT_SEEDS``, and so on other artists than the shipped ones, until a GenreClassifier (dropout 0.3,
-Adam at 1e-3, batches of 64, at most 50 epochs with early stopping on artists held out of the training part,
-features standardised on the training rows) was right on about 80 % of the rows of unseen artists, Rock and Pop being the
-most confused pair and Classical the least confused genre. ``benchmarks/demo_difficulty.py`` is that measurement.
-Then the table was made once, with ``SEED``, and kept as it came out: no rule was changed after looking at it.
+(``Genre.neighbours`` and ``Genre.crossover``) and through rules they share. These were tuned on pilot tables
+with the seeds in ``PILOT_SEEDS``, and so on other artists than the shipped ones, until a GenreClassifier
+(dropout 0.3, Adam at 1e-3, batches of 64, at most 50 epochs with early stopping on artists held out of the
+training part, features standardised on the training rows) was right on about 80 % of the rows of unseen
+artists, Rock and Pop being the most confused pair and Classical the least confused genre.
+``benchmarks/demo_difficulty.py`` is that measurement. Then the table was made once, with ``SEED``, and kept
+as it came out: no rule was changed after looking at it.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ def make_table(recipe: Recipe, jobs: int, unfinished: Path) -> pd.DataFrame:
     jobs : int
         Processes to use; the result does not depend on it.
     unfinished : Path
-        File in which finished artists are kept until the caller deletes it, so that an interrupted run goes on.
+        File that keeps finished artists until the caller deletes it, so that an interrupted run goes on.
 
     Returns
     -------

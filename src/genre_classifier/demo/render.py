@@ -95,7 +95,7 @@ def _distort(track: np.ndarray, drive: float, *, cabinet: bool) -> np.ndarray:
 
 
 def _duck(hits: Iterable[Hit], n: int, depth: float) -> np.ndarray:
-    """Gain of the parts that a kick pushes down: at once to ``1 - depth``, back within a quarter of a second."""
+    """Gain of the parts that a kick pushes down: at once to ``1 - depth``, back within 0.4 s."""
     gain = np.ones(n)
     if depth <= 0.0:
         return gain

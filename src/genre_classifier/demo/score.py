@@ -32,7 +32,7 @@ Drum = Literal["kick", "snare", "clap", "rim", "brush", "hat", "open", "ride", "
 
 @dataclass(frozen=True)
 class Note:
-    """One note: start and duration in s, pitch in MIDI numbers (fractions are out of tune), velocity in (0, 1]."""
+    """One note: start and duration in s, pitch as a MIDI number, velocity in (0, 1]."""
 
     start: float
     duration: float
@@ -126,7 +126,7 @@ class Production:
 
 @dataclass(frozen=True)
 class Score:
-    """A composed track: who plays what and when, and how it is mixed; `name` seeds what the synthesis draws."""
+    """A composed track: who plays what and when, and how it is mixed; `name` seeds the synthesis."""
 
     name: str
     seconds: float

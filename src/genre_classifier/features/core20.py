@@ -20,7 +20,7 @@ def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> np.nda
 
     - ``mfcc_1`` to ``mfcc_13``: means over time of ``librosa.feature.mfcc(n_mfcc=13)``;
     - ``spectral_centroid``: mean over time of ``librosa.feature.spectral_centroid``, in Hz;
-    - ``spectral_rolloff``: mean over time of ``librosa.feature.spectral_rolloff`` (85 % of the energy), in Hz;
+    - ``spectral_rolloff``: mean over time of ``librosa.feature.spectral_rolloff`` (85 %), in Hz;
     - ``zero_crossing_rate``: mean over time of ``librosa.feature.zero_crossing_rate``, crossings per sample;
     - ``rms``: mean over time of ``librosa.feature.rms``, full scale is 1;
     - ``chroma_mean``, ``chroma_std``: mean and standard deviation over all entries of the matrix
@@ -90,7 +90,8 @@ def _checked(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     samples = np.asarray(signal, dtype=np.float32)
     if samples.ndim != 1 or samples.size == 0:
         raise DataError(
-            f"signal of shape {samples.shape}: expected one channel of at least one sample; mix it to mono first"
+            f"signal of shape {samples.shape}: expected one channel of at least one sample; "
+            "mix it to mono first"
         )
     if not np.isfinite(samples).all():
         raise DataError(
