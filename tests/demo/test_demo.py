@@ -26,7 +26,7 @@ from genre_classifier.features.sets import CORE20, SAMPLE_RATE  # noqa: E402
 FOLDER = Path(str(files("genre_classifier.demo")))
 GENRE_ORDER = ["Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "Folk", "Pop", "Experimental"]
 FEATURES = list(CORE20.features)
-# Another machine's sines and FFTs differ in the last bits; a change of the rules or definitions is far above this.
+# Another machine's sines and FFTs differ in the last bits; a changed rule or definition differs far more.
 TOLERANCE = 1e-3  # of the value, or of the feature's standard deviation over the table where that is more
 
 

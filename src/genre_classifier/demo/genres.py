@@ -306,7 +306,7 @@ ROCK = Genre(
         swell=(-1, 2),
     ),
     neighbours={"Pop": 0.6, "Folk": 0.14, "Experimental": 0.12, "Electronic": 0.08, "Hip-Hop": 0.06},
-    crossover=0.42,
+    crossover=0.28,
 )
 
 ELECTRONIC = Genre(
@@ -378,7 +378,7 @@ ELECTRONIC = Genre(
         swell=(-2, 4),
     ),
     neighbours={"Pop": 0.4, "Hip-Hop": 0.25, "Experimental": 0.35},
-    crossover=0.36,
+    crossover=0.24,
 )
 
 HIP_HOP = Genre(
@@ -447,7 +447,7 @@ HIP_HOP = Genre(
         swell=(-1, 1),
     ),
     neighbours={"Electronic": 0.38, "Pop": 0.4, "Jazz": 0.22},
-    crossover=0.38,
+    crossover=0.25,
 )
 
 CLASSICAL = Genre(
@@ -591,7 +591,7 @@ JAZZ = Genre(
         swell=(-3, 3),
     ),
     neighbours={"Classical": 0.15, "Folk": 0.25, "Hip-Hop": 0.25, "Experimental": 0.2, "Rock": 0.15},
-    crossover=0.36,
+    crossover=0.24,
 )
 
 FOLK = Genre(
@@ -661,7 +661,7 @@ FOLK = Genre(
         swell=(-2, 2),
     ),
     neighbours={"Pop": 0.3, "Rock": 0.25, "Classical": 0.15, "Jazz": 0.15, "Experimental": 0.15},
-    crossover=0.33,
+    crossover=0.22,
 )
 
 POP = Genre(
@@ -735,7 +735,7 @@ POP = Genre(
         swell=(-1, 2),
     ),
     neighbours={"Rock": 0.55, "Electronic": 0.22, "Hip-Hop": 0.12, "Folk": 0.11},
-    crossover=0.42,
+    crossover=0.28,
 )
 
 EXPERIMENTAL = Genre(
@@ -810,7 +810,7 @@ EXPERIMENTAL = Genre(
         swell=(-10, 10),
     ),
     neighbours={"Electronic": 0.5, "Classical": 0.15, "Jazz": 0.15, "Rock": 0.2},
-    crossover=0.3,
+    crossover=0.2,
 )
 
 GENRES: dict[str, Genre] = {

@@ -3,8 +3,8 @@
     python -m genre_classifier.demo.make --jobs 2
 
 writes ``features.parquet`` and ``clips/*.ogg`` beside this file. It takes some minutes, shows progress, and
-goes on where it was if it is started again after an interruption. The same row comes out the same whatever the
-number of jobs and the order, because all random numbers of a track depend on its seed, genre, artist and
+goes on where it was if it is started again after an interruption. The same row comes out the same whatever
+the number of jobs and the order, because all random numbers of a track depend on its seed, genre, artist and
 number alone.
 
 The data is synthetic: no recording of anyone's music is in it.
