@@ -134,7 +134,7 @@ def test_clips_are_rows_of_the_table(table: pd.DataFrame) -> None:
         assert rate == SAMPLE_RATE
         assert signal.ndim == 1
         assert signal.size / rate == pytest.approx(SECONDS, abs=0.05)
-        assert 0.01 < np.abs(signal).max() <= 1.0
+        assert 0.01 < np.abs(signal).max() < 1.2  # Vorbis overshoots where a loud master is bent
 
 
 def test_a_clip_measures_like_its_row(table: pd.DataFrame) -> None:
