@@ -229,6 +229,7 @@ def _build_trainer(
             callbacks=callbacks,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            limit_val_batches=None if len(datamodule.data_split.val) else 0,
             use_distributed_sampler=False,
             log_every_n_steps=_batches_an_epoch(settings, datamodule),
             default_root_dir=folder.path,

@@ -74,7 +74,7 @@ class GenreLitModule(pl.LightningModule):
         self.network = build_network(network)
         # A ModuleDict cannot have the key "train", which is a method's name.
         self.metrics = nn.ModuleDict({f"{split}_rows": GenreMetrics(len(genre_names)) for split in SPLITS})
-        self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric() for split in SPLITS})
+        self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric(nan_strategy="disable") for split in SPLITS})
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
@@ -261,7 +261,7 @@ def _class(path: str, base: type) -> type[Any]:
     module = sys.modules.get(module_name)
     if module is None:
         raise ConfigError(
-            f"{path}: import {module_name or 'its module'} first; a checkpoint's name alone imports nothing"
+            f"{path}: import its module first; a name in a checkpoint alone imports nothing"
         )
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
