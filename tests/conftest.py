@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
 
 
 @pytest.fixture
-def trained(tmp_path: Path, music_overrides: list[str]) -> Iterator[Callable[..., Any]]:
+def trained(tmp_path: Path, music_overrides: list[str]) -> Callable[..., Any]:
     """A function that trains with the given overrides on top of `music_overrides` and returns the Result."""
     from genre_classifier.training.fit import train
 
@@ -92,4 +92,4 @@ def trained(tmp_path: Path, music_overrides: list[str]) -> Iterator[Callable[...
         folder = tmp_path / (name or f"run{number}")
         return train(composed(*music_overrides, f"run_dir={folder}", *overrides))
 
-    yield go
+    return go

@@ -16,7 +16,11 @@ def test_defaults_are_the_documented_ones() -> None:
     settings = typed(composed(AT))
     assert settings.data.source == "demo"
     assert settings.data.batch_size == 64
-    assert (settings.data.split.train, settings.data.split.val, settings.data.split.test) == (0.70, 0.15, 0.15)
+    assert (settings.data.split.train, settings.data.split.val, settings.data.split.test) == (
+        0.70,
+        0.15,
+        0.15,
+    )
     assert settings.data.split.method is SplitMethod.auto
     assert settings.trainer.max_epochs == 50
     assert isinstance(settings.optimizer, AdamConfig)
@@ -24,7 +28,10 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.scheduler is None
     assert settings.seed == 42
     assert settings.callbacks.early_stopping is not None
-    assert (settings.callbacks.early_stopping.monitor, settings.callbacks.early_stopping.patience) == ("val/f1", 10)
+    assert (settings.callbacks.early_stopping.monitor, settings.callbacks.early_stopping.patience) == (
+        "val/f1",
+        10,
+    )
     assert settings.callbacks.checkpoint is not None
     assert settings.callbacks.checkpoint.monitor == "val/f1"
     assert settings.logger is not None
@@ -56,11 +63,17 @@ def test_a_part_can_be_switched_off(override: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.dropuot=0.3", "model.dropuot: there is no such key. model has hidden_dims, dropout. Did you mean model.dropout"),
+        (
+            "model.dropuot=0.3",
+            "model.dropuot: there is no such key. model has hidden_dims, dropout. Did you mean model.dropout",
+        ),
         ("callbacks.early_stoping=null", "Did you mean callbacks.early_stopping"),
         ("modle.dropout=1", "modle: there is no such key"),
         ("optimizer.nesterov=true", "optimizer.nesterov: there is no such key. optimizer has lr"),
-        ("trainer.max_epochs=abc", "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer"),
+        (
+            "trainer.max_epochs=abc",
+            "trainer.max_epochs: Value 'abc' of type 'str' could not be converted to Integer",
+        ),
         ("model.dropout=abc", "model.dropout: .*'abc'.*a number"),
         ("data.nan=maybe", "data.nan: Invalid value 'maybe', expected one of .*error, drop"),
         ("trainer.accelerator=abacus", "trainer.accelerator: .*'abacus'.*auto, cpu, gpu, mps"),
@@ -89,8 +102,14 @@ def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, messag
         (["seed=-1"], "seed=-1: expected"),
         (["threads=0"], "threads=0: expected"),
         (["optimizer.betas=[0.9]"], r"optimizer.betas=\[0.9\]: expected two numbers"),
-        (["optimized_metric=test/f1"], "optimized_metric=test/f1: .*test metrics never take part in choosing"),
-        (["callbacks.checkpoint.monitor=val/f2"], "callbacks.checkpoint.monitor=val/f2: expected one of val/loss"),
+        (
+            ["optimized_metric=test/f1"],
+            "optimized_metric=test/f1: .*test metrics never take part in choosing",
+        ),
+        (
+            ["callbacks.checkpoint.monitor=val/f2"],
+            "callbacks.checkpoint.monitor=val/f2: expected one of val/loss",
+        ),
         (["trainer.precision=8"], "trainer.precision=8: expected one of 32-true"),
         (["trainer.min_epochs=60"], "trainer.min_epochs=60 is above trainer.max_epochs=50"),
         (["trainer.devices=0"], "trainer.devices=0"),
@@ -98,12 +117,18 @@ def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, messag
         (["optimizer=sgd", "optimizer.momentum=0"], "optimizer.nesterov=true needs momentum"),
         (["data.split.folds=5"], "data.split.folds=5 needs data.split.fold"),
         (["data.split.fold=1"], "data.split.fold=1 needs data.split.folds"),
-        (["data/split=folds", "data.split.fold=5"], "data.split.fold=5 of data.split.folds=5: expected 0 to 4"),
+        (
+            ["data/split=folds", "data.split.fold=5"],
+            "data.split.fold=5 of data.split.folds=5: expected 0 to 4",
+        ),
         (["data/split=given"], "data.split.method=given needs data.split.column"),
         (["data.split.files.train=a.txt"], "set data.split.files.test"),
         (["data.split.column=s", "data.split.files.test=a.txt"], "both give the split"),
         (["data/split=stratified", "data.split.column=s"], "data.split.method=stratified makes one"),
-        (["data/split=folds", "data.split.column=s"], "data.split.folds=5 makes a split, data.split.column gives one"),
+        (
+            ["data/split=folds", "data.split.column=s"],
+            "data.split.folds=5 makes a split, data.split.column gives one",
+        ),
         (["data.split.val=0", "data.split.train=0.85"], "optimized_metric=val/f1 needs validation rows"),
         (["data=table"], "data.path has no value"),
         (["+loss.extra=1"], "loss.extra: there is no such key"),

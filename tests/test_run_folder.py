@@ -29,7 +29,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         claim(tmp_path / "file" / "run", exact=False)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(tmp_path)
     folder.write_run({"status": "running"})
 
@@ -38,7 +40,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunFolderError, match=r"cannot write .*run.json: No space left on device; free some space"):
+    with pytest.raises(
+        RunFolderError, match=r"cannot write .*run.json: No space left on device; free some space"
+    ):
         folder.write_run({"status": "finished"})
     monkeypatch.undo()
     assert folder.read_run()["status"] == "running"
@@ -47,9 +51,14 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
 
 def test_a_failing_block_leaves_nothing_behind(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 

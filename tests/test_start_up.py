@@ -10,14 +10,19 @@ from tests.conftest import ROOT
 
 def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return {name.split(".")[0] for name in result.stdout.split()}
 
 
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import genre_classifier.config, genre_classifier.command_line", {"torch", "lightning", "pandas", "sklearn"}),
+        (
+            "import genre_classifier.config, genre_classifier.command_line",
+            {"torch", "lightning", "pandas", "sklearn"},
+        ),
         ("from genre_classifier import GenreClassifier", {"lightning", "pandas", "librosa", "sklearn"}),
         ("import genre_classifier.training.fit", {"numba", "mlflow", "soundfile", "optuna"}),
     ],

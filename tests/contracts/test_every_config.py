@@ -1,4 +1,4 @@
-"""Every YAML file under conf/: composes, passes its check, says what it is for, and trains where it is an experiment."""
+"""Every YAML file under conf/ composes, passes its check and says what it is for; every experiment trains."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from genre_classifier.config import SCHEMAS, typed
 from tests.conftest import ROOT, composed
 
 CONF = ROOT / "conf"
-FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if "local" not in path.parts)
+FILES = sorted(
+    path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if "local" not in path.parts
+)
 GROUPED = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
 EXPERIMENTS = [name for name in FILES if name.startswith("experiment/")]
 
@@ -63,22 +65,34 @@ def test_every_file_says_how_it_is_used_what_to_expect_and_how_long_it_takes(nam
     assert "TO BE" not in head
 
 
-@pytest.mark.parametrize("name", [name for name in GROUPED if name.split("/")[0] not in {"experiment", "debug"} and name != "logger/tensorboard.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in GROUPED
+        if name.split("/")[0] not in {"experiment", "debug"} and name != "logger/tensorboard.yaml"
+    ],
+)
 def test_the_command_in_the_head_of_a_file_composes(name: str) -> None:
-    line = next(line for line in (CONF / name).read_text().splitlines() if line.startswith("#   python train.py"))
+    line = next(
+        line for line in (CONF / name).read_text().splitlines() if line.startswith("#   python train.py")
+    )
     words = line.removeprefix("#   python train.py").split()
     if "-m" in words:
         words = [word.split(",")[0] for word in words if word != "-m"]
     typed(composed("run_dir=somewhere", *words))
 
 
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("optimizer/", "scheduler/", "logger/"))])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.startswith(("optimizer/", "scheduler/", "logger/"))]
+)
 def test_every_schema_default_is_the_one_in_its_file(name: str) -> None:
     """A value typed in a YAML file and in its schema is the same, so that neither lies."""
     content = yaml.safe_load((CONF / name).read_text()) or {}
-    schemas = [list(entry.values())[0] if isinstance(entry, dict) else entry for entry in content.get("defaults", [])]
+    schemas = [
+        next(iter(entry.values())) if isinstance(entry, dict) else entry
+        for entry in content.get("defaults", [])
+    ]
     schema = next((s for s in schemas if s.strip("/").partition("@")[0] in SCHEMAS), None)
     if schema is None:
         assert name in {"scheduler/none.yaml", "logger/none.yaml"}

@@ -78,22 +78,42 @@ KNOBS = [
     Knob("scheduler.div_factor", "2", ("scheduler=one_cycle",)),
     Knob("scheduler.final_div_factor", "2", ("scheduler=one_cycle",)),
     Knob("scheduler.cycle_momentum", "true", ("scheduler=one_cycle",)),
-    Knob("scheduler.monitor", "train/loss", ("scheduler=plateau", "scheduler.patience=0", "optimizer.lr=0.01")),
+    Knob(
+        "scheduler.monitor", "train/loss", ("scheduler=plateau", "scheduler.patience=0", "optimizer.lr=0.01")
+    ),
     Knob("scheduler.factor", "0.1", ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9")),
     Knob("scheduler.patience", "1", ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9")),
-    Knob("scheduler.threshold", "0.9", ("scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=train/loss")),
-    Knob("scheduler.min_lr", "0.0009", ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9")),
+    Knob(
+        "scheduler.threshold",
+        "0.9",
+        ("scheduler=plateau", "scheduler.patience=0", "scheduler.monitor=train/loss"),
+    ),
+    Knob(
+        "scheduler.min_lr", "0.0009", ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9")
+    ),
     Knob("trainer.precision", "64-true"),
     Knob("trainer.max_epochs", "2"),
-    Knob("trainer.min_epochs", "6", ("trainer.max_epochs=8", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9")),
+    Knob(
+        "trainer.min_epochs",
+        "6",
+        ("trainer.max_epochs=8", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"),
+    ),
     Knob("trainer.gradient_clip_val", "0.01"),
     Knob("trainer.gradient_clip_algorithm", "value", ("trainer.gradient_clip_val=0.01",)),
     Knob("trainer.accumulate_grad_batches", "2"),
     Knob("trainer.limit_train_batches", "1"),
     Knob("trainer.overfit_batches", "1"),
-    Knob("callbacks.early_stopping.monitor", "train/loss", ("trainer.max_epochs=8", "callbacks.early_stopping.patience=1")),
+    Knob(
+        "callbacks.early_stopping.monitor",
+        "train/loss",
+        ("trainer.max_epochs=8", "callbacks.early_stopping.patience=1"),
+    ),
     Knob("callbacks.early_stopping.patience", "1", ("trainer.max_epochs=8", "optimizer.lr=1e-9")),
-    Knob("callbacks.early_stopping.min_delta", "0.9", ("trainer.max_epochs=8", "callbacks.early_stopping.patience=2")),
+    Knob(
+        "callbacks.early_stopping.min_delta",
+        "0.9",
+        ("trainer.max_epochs=8", "callbacks.early_stopping.patience=2"),
+    ),
     Knob("callbacks.checkpoint.monitor", "val/ece", ("trainer.max_epochs=6", "optimizer.lr=0.02")),
     Knob("callbacks.ema.decay", "0.5", ("callbacks=ema",)),
 ]
@@ -114,7 +134,12 @@ def test_every_knob_does_something(knob: Knob, tmp_path: Path, music_overrides: 
     for number, extra in enumerate(((), (f"{knob.key}={knob.value}",))):
         folder = tmp_path / str(number)
         overrides = [*music_overrides, "trainer.max_epochs=4", f"run_dir={folder}", *knob.base, *extra]
-        if number == 0 and knob.key in {"data.split.train", "data.split.val", "data.split.test", "data.split.folds"}:
+        if number == 0 and knob.key in {
+            "data.split.train",
+            "data.split.val",
+            "data.split.test",
+            "data.split.folds",
+        }:
             overrides = [word for word in overrides if word not in knob.base]
         if number == 0 and knob.key == "data.split.fold":
             overrides.append("data.split.fold=0")
@@ -126,7 +151,9 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
     if OmegaConf.is_dict(node):
         for name in node:
             child = node._get_node(name)
-            yield from leaves(child if OmegaConf.is_dict(child) and not child._is_none() else None, f"{path}{name}.")
+            yield from leaves(
+                child if OmegaConf.is_dict(child) and not child._is_none() else None, f"{path}{name}."
+            )
     else:
         yield path.rstrip(".")
 
@@ -170,7 +197,10 @@ def test_the_cosine_scheduler_moves_by_step_when_asked(tmp_path: Path, music_ove
 
 
 def test_threads_profiler_and_anomaly_detection_reach_torch_and_lightning(
-    tmp_path: Path, music_overrides: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    music_overrides: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from genre_classifier.training.fit import train
     from genre_classifier.training.lit_module import GenreLitModule

@@ -34,7 +34,9 @@ def test_fitting_by_blocks_gives_the_float64_statistics(block: int, monkeypatch:
 
 
 def test_the_scaler_is_fitted_on_training_rows_only(music_csv: Path) -> None:
-    config = TableConfig(path=str(music_csv), label="genre", group="artist", id="track", split=SplitConfig(seed=3))
+    config = TableConfig(
+        path=str(music_csv), label="genre", group="artist", id="track", split=SplitConfig(seed=3)
+    )
     module = GenreDataModule(config)
     module.setup()
     train = module.table.features[module.data_split.train].astype(np.float64)
@@ -43,7 +45,9 @@ def test_the_scaler_is_fitted_on_training_rows_only(music_csv: Path) -> None:
     assert np.abs(module.scaler.mean_ - everything).max() > 1e-3
     np.testing.assert_allclose(module.side("train")[0].numpy().mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(module.side("train")[0].numpy().std(axis=0), 1, atol=1e-5)
-    expected = (module.table.features[module.data_split.test].astype(np.float64) - train.mean(0)) / train.std(0)
+    expected = (module.table.features[module.data_split.test].astype(np.float64) - train.mean(0)) / train.std(
+        0
+    )
     np.testing.assert_allclose(module.side("test")[0].numpy(), expected, atol=1e-5)
 
 
@@ -51,7 +55,9 @@ def test_state_round_trip_is_plain_and_exact(tmp_path: Path) -> None:
     x = features()
     scaler = scaling.fit_scaler(x, np.arange(500))
     state = scaling.scaler_state(scaler)
-    assert {type(value) for values in state.values() if isinstance(values, list) for value in values} == {float}
+    assert {type(value) for values in state.values() if isinstance(values, list) for value in values} == {
+        float
+    }
     again = scaling.scaler_from_state(state)
     np.testing.assert_array_equal(again.transform(x), scaler.transform(x))
     scaling.save_scaler(scaler, tmp_path / "scaler.pkl")

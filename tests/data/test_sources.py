@@ -191,7 +191,7 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(ConfigError, match="data.source=spotify: expected one of demo, gtzan, table"):
+    with pytest.raises(ConfigError, match=r"data.source=spotify: expected one of demo, gtzan, table"):
         read(DataConfig(source="spotify"))
 
 
@@ -209,7 +209,12 @@ def test_gtzan_tracks_of_thirty_seconds_have_no_groups(tmp_path: Path) -> None:
 
 
 def test_gtzan_segments_of_a_track_are_one_group(tmp_path: Path) -> None:
-    names = [f"{genre}.{track:05d}.{segment}.wav" for genre in ("blues", "rock") for track in range(2) for segment in range(10)]
+    names = [
+        f"{genre}.{track:05d}.{segment}.wav"
+        for genre in ("blues", "rock")
+        for track in range(2)
+        for segment in range(10)
+    ]
     table = read(GtzanConfig(path=str(gtzan_file(tmp_path / "g.csv", names))))
     assert table.group_name == "track"
     assert table.groups is not None
@@ -229,7 +234,9 @@ def test_gtzan_names_of_another_form_are_refused(tmp_path: Path, names: list[str
 
 
 def test_gtzan_without_one_of_its_columns_is_refused(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "g.csv", ["filename", "length", *GTZAN57.features[:-1], "label"], [["x"] * 59])
+    path = write_csv(
+        tmp_path / "g.csv", ["filename", "length", *GTZAN57.features[:-1], "label"], [["x"] * 59]
+    )
     with pytest.raises(DataError, match="there is no column 'mfcc20_var'"):
         read(GtzanConfig(path=str(path)))
 

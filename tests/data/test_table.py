@@ -46,8 +46,14 @@ def test_a_table_is_frozen() -> None:
     ("changes", "message"),
     [
         ({"labels": []}, "my.csv has a header but no rows"),
-        ({"features": np.array([[1, 2], [3, np.nan], [5, 6], [7, 8]], np.float32)}, "row 2, column 'b': NaN or an empty"),
-        ({"features": np.array([[1, 2], [3, 4], [np.inf, 6], [7, 8]], np.float32)}, "row 3, column 'a': infinity"),
+        (
+            {"features": np.array([[1, 2], [3, np.nan], [5, 6], [7, 8]], np.float32)},
+            "row 2, column 'b': NaN or an empty",
+        ),
+        (
+            {"features": np.array([[1, 2], [3, 4], [np.inf, 6], [7, 8]], np.float32)},
+            "row 3, column 'a': infinity",
+        ),
         ({"labels": ["Rock", None, "Rock", "Jazz"]}, "row 2: the genre is empty"),
         ({"labels": ["Rock", " ", "Rock", "Jazz"]}, "row 2: the genre is empty"),
         ({"labels": ["Rock"] * 4}, "all rows are of one genre, 'Rock'"),
@@ -60,7 +66,9 @@ def test_a_table_is_frozen() -> None:
         ({"first_row": 2, "labels": ["Rock", "", "Rock", "Jazz"]}, "row 3: the genre is empty"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_with_row_and_column(changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_trained_on_is_refused_with_row_and_column(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         table(**changes)
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,12 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bin
     confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
     edges = np.linspace(0, 1, bins + 1)
     total = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
-            total += inside.mean() * abs((predicted[inside] == truth[inside]).mean() - confidence[inside].mean())
+            total += inside.mean() * abs(
+                (predicted[inside] == truth[inside]).mean() - confidence[inside].mean()
+            )
     return total
 
 
@@ -45,7 +49,9 @@ def test_every_metric_agrees_with_scikit_learn(n_genres: int, skewed: bool) -> N
     np.testing.assert_allclose(
         scores.f1_per_genre.numpy(), sk.f1_score(truth, predicted, average=None, labels=labels), atol=1e-6
     )
-    np.testing.assert_array_equal(scores.confusion.numpy(), sk.confusion_matrix(truth, predicted, labels=labels))
+    np.testing.assert_array_equal(
+        scores.confusion.numpy(), sk.confusion_matrix(truth, predicted, labels=labels)
+    )
 
 
 def test_a_genre_that_is_nowhere_does_not_pull_the_macro_f1_down() -> None:

@@ -21,7 +21,9 @@ def test_a_metric_that_is_not_logged_is_named_with_those_that_are() -> None:
         monitored(trainer(train__f1=0.5, val__loss=1.0), "val/f1")
 
 
-@pytest.mark.parametrize(("monitor", "scores", "best"), [("val/f1", [0.1, 0.3, 0.3, 0.2], 1), ("val/loss", [3, 1, 1, 2], 1)])
+@pytest.mark.parametrize(
+    ("monitor", "scores", "best"), [("val/f1", [0.1, 0.3, 0.3, 0.2], 1), ("val/loss", [3, 1, 1, 2], 1)]
+)
 def test_the_first_of_equal_epochs_stays_the_best(monitor: str, scores: list[float], best: int) -> None:
     callback = RunCheckpoint(RunFolder(cast(Any, None)), monitor)
     for epoch, score in enumerate(scores):
@@ -30,7 +32,9 @@ def test_the_first_of_equal_epochs_stays_the_best(monitor: str, scores: list[flo
     assert callback.best_epoch == best
 
 
-def test_the_bar_is_silent_outside_a_terminal_and_counts_every_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_is_silent_outside_a_terminal_and_counts_every_batch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bar = EpochProgress()
     run = trainer(val__f1=0.5)
     bar.on_train_start(run, cast(Any, None))

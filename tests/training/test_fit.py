@@ -21,7 +21,9 @@ Train = Callable[..., Result]
 
 def history(result: Result) -> list[dict[str, float]]:
     with result.folder.history_csv.open() as stream:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+        return [
+            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
+        ]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -50,7 +52,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
 def test_a_run_leaves_its_whole_folder(trained: Train) -> None:
     result = trained("logger=tensorboard")
-    files = {str(path.relative_to(result.folder.path)) for path in result.folder.path.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(result.folder.path)) for path in result.folder.path.rglob("*") if path.is_file()
+    }
     assert {
         "run.json",
         "metrics.json",
@@ -150,7 +154,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert_same_weights(whole.folder.best_checkpoint, resumed.folder.best_checkpoint)
     assert whole.metrics == resumed.metrics
     assert whole.best_epoch == resumed.best_epoch
-    without_seconds = [[{k: v for k, v in row.items() if k != "seconds"} for row in history(r)] for r in (whole, resumed)]
+    without_seconds = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in history(r)] for r in (whole, resumed)
+    ]
     assert without_seconds[0] == without_seconds[1]
     states = [torch.load(r.folder.last_checkpoint, weights_only=True) for r in (whole, resumed)]
     assert states[0]["lr_schedulers"] == states[1]["lr_schedulers"]
@@ -182,7 +188,9 @@ def test_resuming_with_other_features_is_refused(trained: Train) -> None:
         trained("ckpt_path=nowhere.ckpt")
 
 
-def test_a_checkpoint_alone_rebuilds_network_scaler_genres_and_features(trained: Train, music_csv: Path) -> None:
+def test_a_checkpoint_alone_rebuilds_network_scaler_genres_and_features(
+    trained: Train, music_csv: Path
+) -> None:
     result = trained()
     assert result.best_checkpoint is not None
     module = GenreLitModule.load(result.best_checkpoint)
@@ -191,9 +199,15 @@ def test_a_checkpoint_alone_rebuilds_network_scaler_genres_and_features(trained:
     assert module.hparams["data"]["where"] == str(music_csv)
     assert module.hparams["protocol"] == result.protocol
     with result.folder.predictions_csv.open() as stream:
-        wanted = {row["id"]: [float(row[f"p_{name}"]) for name in module.genre_names] for row in csv.DictReader(stream)}
+        wanted = {
+            row["id"]: [float(row[f"p_{name}"]) for name in module.genre_names]
+            for row in csv.DictReader(stream)
+        }
     with music_csv.open() as stream:
-        raw = {row["track"]: [float(row[name]) for name in module.feature_names] for row in csv.DictReader(stream)}
+        raw = {
+            row["track"]: [float(row[name]) for name in module.feature_names]
+            for row in csv.DictReader(stream)
+        }
     scaled = module.scaler.transform(np.array([raw[name] for name in wanted]))
     with torch.no_grad():
         found = torch.softmax(module(torch.tensor(scaled, dtype=torch.float32)), dim=1)
@@ -279,7 +293,9 @@ def test_class_weights_are_inverse_to_the_training_share(tmp_path: Path) -> None
     labels = ["a"] * 40 + ["b"] * 20 + ["c"] * 20
     path = write_csv(tmp_path / "t.csv", ["genre", "x"], [[label, rng.normal()] for label in labels])
     settings = typed(
-        composed("data=table", f"data.path={path}", "data.label=genre", "loss.class_weights=balanced", "run_dir=x")
+        composed(
+            "data=table", f"data.path={path}", "data.label=genre", "loss.class_weights=balanced", "run_dir=x"
+        )
     )
     data = GenreDataModule(settings.data)
     data.setup()

@@ -42,7 +42,7 @@ def log_softmax(logits: torch.Tensor) -> np.ndarray:
 def test_the_training_loss_is_the_smoothed_and_weighted_cross_entropy(
     smoothing: float, weights: list[float] | None
 ) -> None:
-    """As torch documents it: smoothed terms carry each class's weight, the mean divides by the true classes' weights."""
+    """As torch documents it: smoothed terms carry each class's weight; the mean divides by the true classes'."""
     made = module(label_smoothing=smoothing, class_weights=weights)
     x, y = batch()
     log_p = log_softmax(made(x))
@@ -92,9 +92,11 @@ def test_mixups_share_follows_the_beta_distribution() -> None:
 def test_a_model_that_does_not_take_its_arguments_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"model: hidden_dims=\[0\]"):
         build_network(NETWORK | {"hidden_dims": [0]})
-    with pytest.raises(ConfigError, match="model: .*unexpected keyword argument 'depth'"):
+    with pytest.raises(ConfigError, match=r"model: .*unexpected keyword argument 'depth'"):
         build_network(NETWORK | {"depth": 3})
-    with pytest.raises(ConfigError, match="_target_=torch.optim.Adam: expected a class derived from torch.nn"):
+    with pytest.raises(
+        ConfigError, match=r"_target_=torch.optim.Adam: expected a class derived from torch.nn"
+    ):
         build_network(NETWORK | {"_target_": "torch.optim.Adam"})
 
 

@@ -27,7 +27,9 @@ def test_train_and_validation_share_a_chart(trained: Train) -> None:
         for name in ("loss", "accuracy", "f1", "f1_macro", "top3", "ece"):
             values = [event.value for event in run.Scalars(name)]
             assert values == pytest.approx([float(row[f"{split}/{name}"]) for row in rows], abs=1e-6)
-    assert {f"f1_by_genre/{name}" for name in ("Ambient", "Bluegrass", "Cumbia")} <= set(events(board / "val").Tags()["scalars"])
+    assert {f"f1_by_genre/{name}" for name in ("Ambient", "Bluegrass", "Cumbia")} <= set(
+        events(board / "val").Tags()["scalars"]
+    )
     rates = [event.value for event in events(board).Scalars("learning_rate")]
     assert rates == pytest.approx([float(row["learning_rate"]) for row in rows])
 
@@ -42,7 +44,9 @@ def test_the_hparams_tab_has_the_settings_and_the_final_metrics(trained: Train) 
     assert start.hparams["model.dropout"].number_value == 0.25
     assert start.hparams["optimizer.lr"].number_value == 1e-3
     assert [event.value for event in run.Scalars("test/f1")] == pytest.approx([result.metrics["test"]["f1"]])
-    assert [event.value for event in run.Scalars("val/accuracy")] == pytest.approx([result.metrics["val"]["accuracy"]])
+    assert [event.value for event in run.Scalars("val/accuracy")] == pytest.approx(
+        [result.metrics["val"]["accuracy"]]
+    )
 
 
 def test_figures_and_the_configuration_are_shown_and_figures_can_be_left_out(trained: Train) -> None:
@@ -62,7 +66,9 @@ def test_the_csv_logger_writes_into_the_run(trained: Train) -> None:
     assert "test/f1" in text
 
 
-def test_mlflow_without_its_extra_says_what_to_install(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_without_its_extra_says_what_to_install(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def absent(**kwargs: object) -> None:
         raise ModuleNotFoundError("No module named 'mlflow'")
 

@@ -260,9 +260,7 @@ def _class(path: str, base: type) -> type[Any]:
         import_module(module_name)
     module = sys.modules.get(module_name)
     if module is None:
-        raise ConfigError(
-            f"{path}: import its module first; a name in a checkpoint alone imports nothing"
-        )
+        raise ConfigError(f"{path}: import its module first; a name in a checkpoint alone imports nothing")
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(

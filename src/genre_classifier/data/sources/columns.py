@@ -85,8 +85,7 @@ def read_columns(path: Path, texts: dict[str, str], features: Sequence[str] | No
     _check_header(path, reader.names, texts, features)
     wanted = _choose_features(path, reader, set(texts.values()), features)
     text_names = list(dict.fromkeys(texts.values()))
-    blocks, columns = _convert(reader, wanted, text_names)
-    matrix = np.concatenate(blocks) if blocks else np.empty((0, len(wanted)), dtype=np.float32)
+    matrix, columns = _convert(reader, wanted, text_names)
     return Columns(matrix, wanted, columns, reader.first_row)
 
 
@@ -104,6 +103,7 @@ class _Parquet:
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is not a Parquet file: {_first_line(error)}") from error
         self.names = list(self.file.schema_arrow.names)
+        self.rows_expected = self.file.metadata.num_rows
 
     def is_number(self, name: str) -> bool:
         kind = self.file.schema_arrow.field(name).type
@@ -135,6 +135,12 @@ class _Csv:
         except csv.Error as error:
             raise DataError(f"{path} is not a table: {error}") from error
         self._check_widths()
+        self.rows_expected = self._rows_expected()
+
+    def _rows_expected(self) -> int:
+        # From the size of the first rows; the matrix grows or is cut where the rest is shorter or longer.
+        sniffed = sum(len(cell.encode()) + 1 for row in self.sniffed for cell in row)
+        return int(self.path.stat().st_size / max(sniffed, 1) * len(self.sniffed)) + 1
 
     def _check_widths(self) -> None:
         if len(self.names) < 2:
@@ -260,18 +266,25 @@ def _choose_features(
 
 def _convert(
     reader: _Parquet | _Csv, features: list[str], texts: list[str]
-) -> tuple[list[Float32], dict[str, list[Any]]]:
-    blocks: list[Float32] = []
+) -> tuple[Float32, dict[str, list[Any]]]:
+    matrix = np.empty((reader.rows_expected, len(features)), dtype=np.float32)
     columns: dict[str, list[Any]] = {name: [] for name in texts}
+    filled = 0
     for batch in reader.blocks(features, texts):
-        block = np.empty((batch.num_rows, len(features)), dtype=np.float32)
+        end = filled + batch.num_rows
+        if end > len(matrix):
+            # In place, so that growing never holds the table twice.
+            matrix.resize((max(end, len(matrix) * 5 // 4), len(features)), refcheck=False)
         for position, name in enumerate(features):
             values = batch.column(batch.schema.get_field_index(name))
             if pa.types.is_decimal(values.type):
                 values = values.cast(pa.float64())
             with np.errstate(over="ignore"):  # a number too large becomes infinity, which the table refuses
-                block[:, position] = values.to_numpy(zero_copy_only=False)
-        blocks.append(block)
+                matrix[filled:end, position] = values.to_numpy(zero_copy_only=False)
         for name in texts:
             columns[name].extend(batch.column(batch.schema.get_field_index(name)).to_pylist())
-    return blocks, columns
+        filled = end
+        del batch, values
+        pa.default_memory_pool().release_unused()
+    matrix.resize((filled, len(features)), refcheck=False)
+    return matrix, columns
