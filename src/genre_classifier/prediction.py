@@ -279,15 +279,19 @@ def _as_row(
     if (type(features) is list or type(features) is tuple) and _PLAIN_NUMBERS.issuperset(map(type, features)):
         try:
             values = np.array(features, dtype=np.float64)
-        except OverflowError:
+            is_finite = math.isfinite(sum(features))
+        except OverflowError:  # a whole number beyond float64
             values = _numbers(features, feature_names, row)
+            is_finite = False
     else:
         values = _unusual_row(features, n_features, feature_names, row)
+        is_finite = False
     if n_features is not None and len(values) != n_features:
         raise FeatureError(_width_message(row, n_features, len(values)), row=row)
     if not len(values):
         raise FeatureError(f"{_place(row)}expected at least one feature, found none", row=row)
-    _check_finite(values, feature_names, row)
+    if not is_finite:  # or not known to be
+        _check_finite(values, feature_names, row)
     return values
 
 
@@ -454,10 +458,6 @@ def _numbers(values: Sequence[Any], feature_names: Sequence[str] | None, row: in
 
 
 def _check_finite(values: np.ndarray, feature_names: Sequence[str] | None, row: int | None) -> None:
-    # The sum is not finite wherever a value is not; where finite values overflow it, the second look decides.
-    with np.errstate(all="ignore"):
-        if math.isfinite(values.sum()):
-            return
     finite = np.isfinite(values)
     if not finite.all():
         position = int(np.argmin(finite))
