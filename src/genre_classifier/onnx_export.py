@@ -1,9 +1,9 @@
 """A network, its scaler and softmax as one ONNX graph.
 
-The graph takes raw features and gives probabilities. Its input `features` is float32, as callers of ONNX expect.
-A float32 value of a feature whose mean is 1e5 times its spread has already lost what the scaler needs, so there
-is a second, optional input: `features_remainder`, what rounding to float32 cut off. Whoever leaves it out gets
-the answer for the float32 value.
+The graph takes raw features and gives probabilities. Its input `features` is float32, as callers of ONNX
+expect. A float32 value of a feature whose mean is 1e5 times its spread has already lost what the scaler
+needs, so there is a second, optional input: `features_remainder`, what rounding to float32 cut off. Whoever
+leaves it out gets the answer for the float32 value.
 
 The scaler costs three additions. The mean stands in the graph as the sum of two float32 numbers, so
 (features - mean_high) + (features_remainder - mean_low) is off by a few roundings of the difference, however
@@ -209,8 +209,8 @@ def _folded_weights(
             rounded = weight.astype(np.float32)
         if not np.isfinite(rounded).all():
             raise BundleError(
-                "the network with its scaler does not fit into float32, which ONNX computes with: a weight divided "
-                "by a feature's spread is too large; export with onnx=false"
+                "the network with its scaler does not fit into float32, which ONNX computes with: a weight "
+                "divided by a feature's spread is too large; export with onnx=false"
             )
         layers.append((rounded, bias, isinstance(following, nn.ReLU)))
     return layers

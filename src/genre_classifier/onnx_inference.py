@@ -108,8 +108,8 @@ class OnnxPredictor(Predictor):
 class _BoundRow:
     """One row's buffers, bound to a session once.
 
-    Handing arrays to a session and taking them back costs more than a small network; bound buffers are written
-    and read in place. A lock keeps a second thread's row out of them.
+    Handing arrays to a session and taking them back costs more than a small network; bound buffers are
+    written and read in place. A lock keeps a second thread's row out of them.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, n_features: int, n_genres: int) -> None:

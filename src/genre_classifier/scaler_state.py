@@ -118,6 +118,8 @@ class ScalerStatistics:
 
     @classmethod
     def _from_attributes(cls, attributes: Mapping[str, Any], where: str) -> Self:
+        if "scale_" not in attributes:
+            raise BundleError(f"{where}: holds a StandardScaler that was never fitted")
         try:
             samples = attributes.get("n_samples_seen_")
             names = attributes.get("feature_names_in_")
