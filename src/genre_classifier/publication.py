@@ -118,6 +118,11 @@ def publish(
         _switch(store, version, made)
     except OSError as error:
         _discard(store, made)
+        if _target(store / CURRENT) in {path.name for path in made}:
+            raise BundleError(
+                f"{folder / name}: the new bundle is in place, but the disk did not confirm that: "
+                f"{error.strerror or error}; check the disk and export again"
+            ) from error
         at = f" ({error.filename})" if error.filename else ""
         raise BundleError(
             f"{folder / name}: the bundle could not be written, the earlier one was left as it was: "
@@ -379,16 +384,18 @@ def _read_file(path: Path, relative: str | None, folder_handle: int | None) -> b
         return None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: expected a file, found something else")
         if status.st_size > MAX_FILE_BYTES:
             raise BundleError(f"{path}: {status.st_size:,} bytes, more than any bundle's file")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    finally:
+        os.close(handle)
 
 
 def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> None:
