@@ -1,0 +1,112 @@
+"""What stands around a Hydra entry point: one clear message for a mistake, and a folder of its own for every run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.config import explain, find_problems, raise_problems
+from genre_classifier.errors import GenreClassifierError
+from genre_classifier.run_folder import claim
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a Hydra entry point; a user's mistake ends it with one message on stderr and exit code 1.
+
+    With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
+    """
+    if os.environ.get(FULL_ERROR) == "1":
+        main()
+        return
+    # Hydra prints and exits by itself unless told to hand its exceptions on.
+    os.environ[FULL_ERROR] = "1"
+    with one_message():
+        main()
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Turn an exception that a user can act on into one message on stderr and exit code 1."""
+    try:
+        yield
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return what to tell the user, or None where only the traceback would help."""
+    if isinstance(error, GenreClassifierError):
+        return str(error)
+    for link in (error, error.__cause__):
+        if isinstance(link, OmegaConfBaseException) and (explanation := explain(link)):
+            return explanation
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        return f"{error}{cause}"
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
+        return f"cannot write {error.filename or 'to the disk'}: {error.strerror}"
+    return None
+
+
+class RunStart(Callback):
+    """Checks the configuration before a run or sweep starts, and claims a folder that no other run has.
+
+    Hydra turns a callback's exception into a warning, so a refusal leaves as SystemExit.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        # The processes that Lightning starts for the other devices share the first one's folder.
+        if "LOCAL_RANK" in os.environ:
+            return
+        with one_message():
+            raise_problems(find_problems(job_config(config)))
+            _claim(config, "run")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        with one_message():
+            swept = {override.split("=")[0].lstrip("+~") for override in config.hydra.overrides.task}
+            problems = find_problems(job_config(config))
+            raise_problems([p for p in problems if not swept.intersection(p.keys) or len(p.keys) == 1])
+            _claim(config, "sweep")
+
+
+def job_config(config: DictConfig) -> DictConfig:
+    """Return a composed configuration without Hydra's own node, the run's folder standing in for its interpolation."""
+    job = config.copy()
+    with read_write(job), open_dict(job):
+        job.run_dir = config.hydra.run.dir
+        del job["hydra"]
+    return job
+
+
+def _claim(config: DictConfig, mode: str) -> None:
+    key = f"hydra.{mode}.dir"
+    chosen = any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+    wanted = Path(config.hydra[mode].dir)
+    folder = claim(wanted, exact=chosen)
+    with read_write(config), open_dict(config):
+        config.hydra[mode].dir = str(folder)
+        # A launcher composes each job anew from these overrides.
+        config.hydra.overrides.hydra.append(f"{key}={_quoted(str(folder))}")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+

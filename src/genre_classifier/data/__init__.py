@@ -1,0 +1,1 @@
+"""From a file of features to standardised batches."""

@@ -1,0 +1,114 @@
+"""The LightningDataModule: reads, splits, scales, and serves batches."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from genre_classifier.config import DataConfig
+from genre_classifier.data.batches import RowOrder, TensorBatches
+from genre_classifier.data.scaling import fit_scaler, scaled, scaler_state
+from genre_classifier.data.sources import read
+from genre_classifier.data.splits import Split, make_split
+from genre_classifier.data.table import FeatureTable
+
+
+class GenreDataModule(pl.LightningDataModule):
+    """Standardised batches of a feature table.
+
+    ``setup`` does the work once: it reads the table, divides the rows, fits the StandardScaler on the training rows
+    and keeps each side as tensors. The scaler's statistics are part of every checkpoint.
+
+    Parameters
+    ----------
+    config : DataConfig
+    seed : int
+        Of the order of rows in each epoch.
+    table : FeatureTable, optional
+        Used in place of reading one.
+    """
+
+    def __init__(self, config: DataConfig, seed: int = 42, table: FeatureTable | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self._table = table
+        self._split: Split | None = None
+        self._scaler: StandardScaler | None = None
+        self._sides: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+        """Read, split and scale; a second call does nothing."""
+        if self._sides:
+            return
+        table = self._table = self._table or read(self.config)
+        split = self._split = make_split(table, self.config.split)
+        scaler = self._scaler = fit_scaler(table.features, split.train)
+        self._sides = {
+            name: (torch.from_numpy(scaled(scaler, table.features, rows)), torch.from_numpy(table.genres[rows]))
+            for name, rows in split.sides().items()
+        }
+
+    @property
+    def table(self) -> FeatureTable:
+        """The rows as read."""
+        return _after_setup(self._table)
+
+    @property
+    def data_split(self) -> Split:
+        """Which row is on which side."""
+        return _after_setup(self._split)
+
+    @property
+    def scaler(self) -> StandardScaler:
+        """The StandardScaler, fitted on the training rows only."""
+        return _after_setup(self._scaler)
+
+    def side(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the standardised features (row, feature) and genres (row,) of ``train``, ``val`` or ``test``."""
+        self.setup()
+        return self._sides[name]
+
+    def train_dataloader(self) -> TensorBatches:
+        """Batches in a new order each epoch; in a fixed one while overfitting a few batches."""
+        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
+        return self._batches("train", shuffle=not overfitting)
+
+    def val_dataloader(self) -> TensorBatches | list[Any]:
+        """Batches in the table's order; none where there are no validation rows."""
+        return self._batches("val") if len(self.side("val")[1]) else []
+
+    def test_dataloader(self) -> TensorBatches | list[Any]:
+        """Batches in the table's order; none where there are no test rows."""
+        return self._batches("test") if len(self.side("test")[1]) else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scaler's statistics, for the checkpoint."""
+        return {"scaler": scaler_state(self.scaler)}
+
+    def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:
+        features, genres = self.side(name)
+        trainer = self.trainer
+        order = RowOrder(
+            len(genres),
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            pad=name == "train",
+        )
+        batch_size = self.config.batch_size if name == "train" else max(self.config.batch_size, 4096)
+        return TensorBatches(features, genres, batch_size, order)
+
+
+T = TypeVar("T")
+
+
+def _after_setup(value: T | None) -> T:
+    if value is None:
+        raise RuntimeError("call GenreDataModule.setup() first")
+    return value

@@ -1,0 +1,70 @@
+"""The StandardScaler: fitted on training rows only, kept as plain numbers, rebuilt from them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from genre_classifier.atomic import replacing
+from genre_classifier.data.table import Float32, Int64
+
+BLOCK_ROWS = 8192
+STATISTICS = ("mean_", "var_", "scale_")
+
+
+def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:
+    """Fit on the given rows, a block at a time, so that a large table is not copied to float64.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(row, feature), dtype=float32]
+    rows : np.ndarray [shape=(n,), dtype=int64]
+        The training rows.
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(rows), BLOCK_ROWS):
+        scaler.partial_fit(features[rows[start : start + BLOCK_ROWS]].astype(np.float64))
+    return scaler
+
+
+def scaled(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
+    """Return the given rows standardised.
+
+    Returns
+    -------
+    np.ndarray [shape=(n, feature), dtype=float32]
+        Rounded once, after the float64 arithmetic.
+    """
+    result = np.empty((len(rows), features.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = features[rows[start : start + BLOCK_ROWS]].astype(np.float64)
+        result[start : start + BLOCK_ROWS] = scaler.transform(block)
+    return result
+
+
+def scaler_state(scaler: StandardScaler) -> dict[str, Any]:
+    """Return a fitted scaler's statistics as plain Python values."""
+    state: dict[str, Any] = {name: [float(value) for value in getattr(scaler, name)] for name in STATISTICS}
+    state["n_samples_seen_"] = int(np.max(scaler.n_samples_seen_))
+    return state
+
+
+def scaler_from_state(state: Mapping[str, Any]) -> StandardScaler:
+    """Rebuild a fitted scaler from what :func:`scaler_state` returned."""
+    scaler = StandardScaler()
+    for name in STATISTICS:
+        setattr(scaler, name, np.asarray(state[name], dtype=np.float64))
+    scaler.n_samples_seen_ = np.int64(state["n_samples_seen_"])
+    scaler.n_features_in_ = len(scaler.mean_)
+    return scaler
+
+
+def save_scaler(scaler: StandardScaler, path: Path) -> None:
+    """Pickle a fitted scaler in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(pickle.dumps(scaler))

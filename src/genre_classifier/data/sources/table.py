@@ -1,0 +1,52 @@
+"""A table of the user's own: CSV, TSV or Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genre_classifier.config import TableConfig
+from genre_classifier.data.sources.columns import read_columns
+from genre_classifier.data.table import FeatureTable, Source, build_table
+
+SOURCE = Source(
+    name="table",
+    origin="a table of the user's own",
+    licence="as its owner says",
+    citation="as its owner says",
+)
+
+
+def read(config: TableConfig) -> FeatureTable:
+    """Read the file that `config.path` names.
+
+    Raises
+    ------
+    DataError
+        Naming the file, and the row and column where there is one.
+    """
+    path = Path(config.path).expanduser()
+    texts = {
+        key: name
+        for key, name in (
+            ("data.label", config.label),
+            ("data.group", config.group),
+            ("data.id", config.id),
+            ("data.split.column", config.split.column),
+        )
+        if name is not None
+    }
+    columns = read_columns(path, texts, config.features)
+    rows = len(columns.features)
+    return build_table(
+        features=columns.features,
+        labels=columns.texts[config.label],
+        feature_names=columns.feature_names,
+        ids=columns.texts[config.id] if config.id else [str(row) for row in range(rows)],
+        groups=columns.texts[config.group] if config.group else None,
+        group_name=config.group,
+        given_split=columns.texts[config.split.column] if config.split.column else None,
+        source=SOURCE,
+        where=str(path),
+        nan=config.nan,
+        first_row=columns.first_row,
+    )

@@ -1,0 +1,393 @@
+"""Dividing rows into training, validation and test rows, and the name of the protocol that did it.
+
+Whatever the method, a group (artist, track) is never on two sides, unless rows are divided at random on purpose; then
+the protocol says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
+from genre_classifier.data.table import FeatureTable, Int64
+from genre_classifier.errors import SplitError
+
+log = logging.getLogger(__name__)
+
+SIDES = ("train", "val", "test")
+SIDE_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+AUDIO_SUFFIXES = {".wav", ".au", ".mp3", ".flac", ".ogg", ".m4a", ".aif", ".aiff", ".wma", ".opus"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a split was made, so that a result can say what it is worth.
+
+    Parameters
+    ----------
+    name : str
+        ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``.
+    description : str
+        One sentence with everything needed to repeat it.
+    groups_disjoint : bool or None
+        Whether no group is on two sides; None where the data has no groups.
+    seed : int or None
+        The split's seed; None where no draw was made.
+    """
+
+    name: str
+    description: str
+    groups_disjoint: bool | None
+    seed: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "groups_disjoint": self.groups_disjoint,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Row indices of each side, ascending, and the protocol.
+
+    Parameters
+    ----------
+    train, val, test : np.ndarray [shape=(n,), dtype=int64]
+    protocol : Protocol
+    """
+
+    train: Int64
+    val: Int64
+    test: Int64
+    protocol: Protocol
+
+    def sides(self) -> dict[str, Int64]:
+        """Return the three sides by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def make_split(table: FeatureTable, config: SplitConfig) -> Split:
+    """Divide a table's rows as configured.
+
+    Raises
+    ------
+    SplitError
+        The rows cannot be divided so: the message names the genre, group, file or id that stands in the way.
+    """
+    if config.column is not None:
+        return _given_by_column(table, config)
+    if any((config.files.train, config.files.val, config.files.test)):
+        return _given_by_files(table, config)
+    if config.method is SplitMethod.given:
+        raise SplitError("data.split.method=given needs data.split.column or data.split.files.test")
+    grouped = config.method is SplitMethod.grouped or (config.method is SplitMethod.auto and table.groups is not None)
+    if grouped and table.groups is None:
+        raise SplitError(
+            f"data.split.method=grouped, but {table.where} has no groups: name their column with data.group=..., "
+            "or use data/split=stratified"
+        )
+    if config.folds is not None:
+        return _fold(table, config, grouped)
+    return _holdout(table, config, grouped)
+
+
+def _holdout(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
+    rng = np.random.default_rng(config.seed)
+    shares = np.array([config.train, config.val, config.test])
+    rows = np.arange(len(table))
+    sides = _divide(table, rows, shares, rng, grouped)
+    percent = "/".join(f"{share * 100:g}" for share in shares)
+    how, disjoint = _how(table, grouped)
+    return Split(
+        *sides,
+        protocol=Protocol(
+            "grouped" if grouped else "stratified", f"{percent} % holdout, {how}, seed {config.seed}", disjoint, config.seed
+        ),
+    )
+
+
+def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
+    if grouped:
+        return f"no {table.group_name} on two sides", True
+    if table.groups is not None:
+        return f"random rows: a {table.group_name}'s rows fall on several sides, so the number is optimistic", False
+    return "random rows stratified by genre, no groups known", None
+
+
+def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    folds, fold = config.folds, config.fold
+    if folds is None or fold is None or not 0 <= fold < folds:
+        raise SplitError(f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1")
+    if grouped:
+        _require_per_genre(table, np.arange(len(table)), folds, "group", f"{folds} folds")
+        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=config.seed)
+    else:
+        _require_per_genre(table, np.arange(len(table)), folds, "row", f"{folds} folds")
+        splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=config.seed)
+    pairs = list(splitter.split(np.zeros(len(table)), table.genres, table.groups if grouped else None))
+    rest, test = pairs[fold]
+    shares = np.array([config.train, config.val, 0.0])
+    train, val, _ = _divide(table, rest, shares / shares.sum(), np.random.default_rng([config.seed, fold]), grouped)
+    how, disjoint = _how(table, grouped)
+    return Split(
+        train,
+        val,
+        np.sort(test).astype(np.int64),
+        Protocol(
+            "grouped-folds" if grouped else "stratified-folds",
+            f"fold {fold} of {folds} tests, {how}, seed {config.seed}",
+            disjoint,
+            config.seed,
+        ),
+    )
+
+
+def _divide(
+    table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator, grouped: bool
+) -> tuple[Int64, Int64, Int64]:
+    """Divide `rows` over the sides with a share above 0, each genre in about these shares."""
+    used = int((shares > 0).sum())
+    unit = "group" if grouped else "row"
+    _require_per_genre(table, rows, used, unit, f"{used} sides ({', '.join(np.array(SIDES)[shares > 0])})")
+    side_of = _grouped_sides(table, rows, shares, rng) if grouped else _stratified_sides(table, rows, shares, rng)
+    train, val, test = (np.sort(rows[side_of == side]).astype(np.int64) for side in range(3))
+    return train, val, test
+
+
+def _require_per_genre(table: FeatureTable, rows: Int64, needed: int, unit: str, what: str) -> None:
+    for genre, name in enumerate(table.genre_names):
+        mine = rows[table.genres[rows] == genre]
+        found = len(mine) if unit == "row" or table.groups is None else len(set(table.groups[mine]))
+        if found < needed:
+            plural = "" if found == 1 else "s"
+            thing = unit if unit == "row" else table.group_name
+            raise SplitError(
+                f"{table.where}: genre {name!r} has {found} {thing}{plural}, too few for {what}; "
+                f"add tracks, leave the genre out, or {'use fewer folds' if 'folds' in what else 'choose another split'}"
+            )
+
+
+def _stratified_sides(table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator) -> Int64:
+    side_of = np.empty(len(rows), dtype=np.int64)
+    for genre in range(len(table.genre_names)):
+        mine = np.flatnonzero(table.genres[rows] == genre)
+        counts = _apportion(len(mine), shares)
+        side_of[rng.permutation(mine)] = np.repeat(np.arange(3), counts)
+    return side_of
+
+
+def _apportion(total: int, shares: np.ndarray) -> Int64:
+    """Divide `total` rows by largest remainder, at least one for every side with a share."""
+    exact = shares * total
+    counts = np.floor(exact).astype(np.int64)
+    for side in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
+        counts[side] += 1
+    for side in np.flatnonzero((shares > 0) & (counts == 0)):
+        counts[np.argmax(counts)] -= 1
+        counts[side] += 1
+    return counts
+
+
+def _grouped_sides(table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator) -> Int64:
+    """Give whole groups to sides, largest first, each to where it brings the genres' shares nearest to what is asked.
+
+    A side that still lacks a genre takes a group of that genre before any other wish counts.
+    """
+    assert table.groups is not None
+    names, group_of = np.unique(table.groups[rows].astype(str), return_inverse=True)
+    genres = table.genres[rows]
+    counts = np.zeros((len(names), len(table.genre_names)))  # (group, genre)
+    np.add.at(counts, (group_of, genres), 1)
+    target = np.outer(shares, counts.sum(axis=0))  # (side, genre)
+    held = np.zeros_like(target)
+    left = (counts > 0).sum(axis=0)  # groups of each genre not yet given away
+    side_of_group = np.empty(len(names), dtype=np.int64)
+    order = rng.permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    active = np.flatnonzero(shares > 0)
+    scale = np.maximum(counts.sum(axis=0), 1)
+    for group in order:
+        mine = counts[group] > 0
+        lacking = (held[active][:, mine] == 0).sum(axis=1)
+        short = [(held[active][:, genre] == 0).sum() >= left[genre] for genre in np.flatnonzero(mine)]
+        costs = [
+            (((held[side] + counts[group] - target[side]) / scale) ** 2).sum()
+            - (((held[side] - target[side]) / scale) ** 2).sum()
+            for side in active
+        ]
+        candidates = np.flatnonzero(lacking == lacking.max()) if any(short) else np.arange(len(active))
+        chosen = active[min(candidates, key=lambda position: costs[position])]
+        side_of_group[group] = chosen
+        held[chosen] += counts[group]
+        left -= mine
+    _require_every_genre(table, held[active], active)
+    return side_of_group[group_of]
+
+
+def _require_every_genre(table: FeatureTable, held: np.ndarray, active: Int64) -> None:
+    for side, side_counts in zip(active, held, strict=True):
+        empty = np.flatnonzero(side_counts == 0)
+        if len(empty):
+            raise SplitError(
+                f"{table.where}: with no {table.group_name} on two sides the {SIDES[side]} rows have none of genre "
+                f"{table.genre_names[empty[0]]!r}: its rows are in too few {table.group_name}s; try another "
+                "data.split.seed or larger shares"
+            )
+
+
+def _given_by_column(table: FeatureTable, config: SplitConfig) -> Split:
+    if table.given_split is None:
+        raise SplitError(f"{table.where}: column {config.column!r} gave no split")
+    side_of = np.empty(len(table), dtype=np.int64)
+    for row, value in enumerate(table.given_split):
+        side = SIDE_NAMES.get(str(value).strip().lower())
+        if side is None:
+            raise SplitError(
+                f"{table.where}, id {table.ids[row]!r}, column {config.column!r}: {value!r} is no side of a split; "
+                f"expected {', '.join(SIDE_NAMES)}"
+            )
+        side_of[row] = SIDES.index(side)
+    return _given(table, config, side_of, f"given by column {config.column!r}")
+
+
+def _given_by_files(table: FeatureTable, config: SplitConfig) -> Split:
+    if config.files.test is None:
+        raise SplitError("data.split.files needs the file of the test rows: set data.split.files.test")
+    side_of = np.full(len(table), -1, dtype=np.int64)
+    lookup = _Lookup(table)
+    for side, name in enumerate(SIDES):
+        path = getattr(config.files, name)
+        if path is not None:
+            _assign(Path(path).expanduser(), side, lookup, side_of)
+    if config.files.train is None:
+        side_of[side_of == -1] = 0
+    left_out = int((side_of == -1).sum())
+    if left_out:
+        log.warning("%s: %d of %d rows are in no split file and are left out", table.where, left_out, len(table))
+    return _given(table, config, side_of, f"given by files {_file_names(config.files)}")
+
+
+def _file_names(files: SplitFiles) -> str:
+    return ", ".join(f"{side}: {Path(path).name}" for side in SIDES if (path := getattr(files, side)))
+
+
+class _Lookup:
+    """Finds the rows that a line of a split file means: by id, by the id's stem, or by the group."""
+
+    def __init__(self, table: FeatureTable) -> None:
+        self.table = table
+        self.rows: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(table.ids):
+            self.rows[str(name)].append(row)
+        self.stems: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(table.ids):
+            self.stems[stem(str(name))].append(row)
+        self.groups: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(table.groups if table.groups is not None else ()):
+            self.groups[str(name)].append(row)
+
+    def __call__(self, line: str, where: str) -> list[int]:
+        if line in self.rows:
+            return self.rows[line]
+        found = self.stems.get(stem(line), [])
+        if len(found) > 1:
+            raise SplitError(
+                f"{where}: {line!r} matches {len(found)} ids, such as {self.table.ids[found[0]]!r} and "
+                f"{self.table.ids[found[1]]!r}; write the whole id"
+            )
+        if not found:
+            found = self.groups.get(line, []) or self.groups.get(stem(line), [])
+        if not found:
+            raise SplitError(
+                f"{where}: {line!r} is no id of {self.table.where} (its ids look like {self.table.ids[0]!r}); "
+                "correct or remove the line"
+            )
+        return found
+
+
+def stem(name: str) -> str:
+    """Return a path's last part without an audio suffix: ``blues/blues.00029.wav`` gives ``blues.00029``."""
+    last = PurePosixPath(name.replace("\\", "/"))
+    return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
+
+
+def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        raise SplitError(f"data.split.files.{SIDES[side]}={path}: {reason}") from error
+    entries = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not entries:
+        raise SplitError(f"data.split.files.{SIDES[side]}={path} lists no ids")
+    for number, line in entries:
+        for row in lookup(line, f"{path}, line {number}"):
+            if side_of[row] not in (-1, side):
+                raise SplitError(
+                    f"{path}, line {number}: {line!r} is already in the {SIDES[side_of[row]]} file; "
+                    "a row belongs to one side"
+                )
+            side_of[row] = side
+
+
+def _given(table: FeatureTable, config: SplitConfig, side_of: Int64, how: str) -> Split:
+    sides = [np.flatnonzero(side_of == side).astype(np.int64) for side in range(3)]
+    for side in (0, 2):
+        if len(sides[side]) == 0:
+            raise SplitError(f"{table.where}: the split {how} has no {SIDES[side]} rows")
+    _refuse_shared_groups(table, side_of, how)
+    seed = None
+    if len(sides[1]) == 0 and config.val > 0:
+        shares = np.array([config.train, config.val, 0.0])
+        rng = np.random.default_rng(config.seed)
+        train, val, _ = _divide(table, sides[0], shares / shares.sum(), rng, table.groups is not None)
+        sides[:2] = [train, val]
+        seed = config.seed
+        by = f"whole {table.group_name}s" if table.groups is not None else "rows"
+        how += f"; validation is {config.val / (config.train + config.val):.1%} of the training {by}, seed {seed}"
+    missing = sorted(set(range(len(table.genre_names))) - set(table.genres[sides[0]].tolist()))
+    if missing:
+        raise SplitError(
+            f"{table.where}: the split {how} has no training row of genre {table.genre_names[missing[0]]!r}"
+        )
+    return Split(*sides, protocol=Protocol("given", how, None if table.groups is None else True, seed))
+
+
+def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None:
+    if table.groups is None:
+        return
+    sides_of_group: dict[str, set[int]] = defaultdict(set)
+    for group, side in zip(table.groups, side_of, strict=True):
+        if side >= 0:
+            sides_of_group[str(group)].add(int(side))
+    shared: Sequence[str] = [group for group, sides in sides_of_group.items() if len(sides) > 1]
+    if shared:
+        where = ", ".join(SIDES[side] for side in sorted(sides_of_group[shared[0]]))
+        raise SplitError(
+            f"{table.where}: the split {how} puts {table.group_name} {shared[0]!r} on several sides ({where})"
+            f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split, or set data.group=null "
+            "to do without groups"
+        )
+
+
+def counts_by_genre(table: FeatureTable, rows: Int64) -> dict[str, int]:
+    """Return how many of these rows each genre has."""
+    counts = Counter(table.genres[rows].tolist())
+    return {name: counts.get(genre, 0) for genre, name in enumerate(table.genre_names)}

@@ -1,0 +1,270 @@
+"""FeatureTable: what every reader returns and everything after it builds on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_classifier.config import NanPolicy
+from genre_classifier.errors import DataError
+from genre_classifier.features.sets import FeatureSet, recognise
+
+log = logging.getLogger(__name__)
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Text = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table's rows come from.
+
+    Parameters
+    ----------
+    name : str
+        The name by which `data=NAME` chooses it.
+    origin, licence, citation : str
+        Who published the rows and where, under which terms, and what to cite.
+    synthetic : bool
+        True where no real music was measured.
+    """
+
+    name: str
+    origin: str
+    licence: str
+    citation: str
+    synthetic: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Rows of features with their genres; checked when it is made.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(row, feature), dtype=float32]
+    genres : np.ndarray [shape=(row,), dtype=int64]
+        Index into `genre_names`.
+    feature_names, genre_names : tuple of str
+    ids : np.ndarray [shape=(row,), dtype=object]
+        One unique name (str) a row.
+    source : Source
+    groups : np.ndarray [shape=(row,), dtype=object], optional
+        What must stay on one side of a split, such as the artist.
+    group_name : str, optional
+        What the groups are: ``artist``, ``track``.
+    given_split : np.ndarray [shape=(row,), dtype=object], optional
+        ``train``, ``val`` or ``test`` for every row, as the data came.
+
+    Raises
+    ------
+    DataError
+        A row, column or name cannot be trained on; the message says which.
+    """
+
+    features: Float32
+    genres: Int64
+    feature_names: tuple[str, ...]
+    genre_names: tuple[str, ...]
+    ids: Text
+    source: Source
+    groups: Text | None = None
+    group_name: str | None = None
+    given_split: Text | None = None
+    where: str = field(default="table")
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        _check_names(self)
+        for column in self.constant_features:
+            log.warning("%s: feature %r is constant; it is kept and scales to 0", self.where, column)
+
+    def __len__(self) -> int:
+        return len(self.genres)
+
+    @property
+    def feature_set(self) -> FeatureSet | None:
+        """The known feature set with these names in this order, if there is one."""
+        return recognise(self.feature_names)
+
+    @cached_property
+    def constant_features(self) -> tuple[str, ...]:
+        """Names of the features that have one value in all rows."""
+        same = self.features.min(axis=0) == self.features.max(axis=0)
+        return tuple(name for name, constant in zip(self.feature_names, same, strict=True) if constant)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything a result depends on: features, genres, names, ids, groups, given split."""
+        digest = hashlib.sha256()
+        digest.update(np.ascontiguousarray(self.features).data)
+        digest.update(np.ascontiguousarray(self.genres).data)
+        for names in (self.feature_names, self.genre_names, self.ids, self.groups, self.given_split):
+            digest.update(b"\x1d")
+            if names is not None:
+                digest.update("\x1f".join(map(str, names)).encode())
+        return digest.hexdigest()
+
+    def description(self) -> dict[str, Any]:
+        """Return what a result should say about its data, as plain values."""
+        feature_set = self.feature_set
+        return {
+            "source": self.source.name,
+            "where": self.where,
+            "origin": self.source.origin,
+            "licence": self.source.licence,
+            "citation": self.source.citation,
+            "synthetic": self.source.synthetic,
+            "fingerprint": self.fingerprint,
+            "rows": len(self),
+            "features": len(self.feature_names),
+            "feature_set": {"name": feature_set.name, "version": feature_set.version} if feature_set else None,
+            "genres": list(self.genre_names),
+            "groups": None if self.groups is None else len(set(self.groups)),
+            "group_name": self.group_name,
+        }
+
+
+def build_table(
+    *,
+    features: Float32,
+    labels: Sequence[object],
+    feature_names: Sequence[str],
+    ids: Sequence[object],
+    source: Source,
+    where: str,
+    groups: Sequence[object] | None = None,
+    group_name: str | None = None,
+    given_split: Sequence[object] | None = None,
+    genre_order: Sequence[str] | None = None,
+    nan: NanPolicy = NanPolicy.error,
+    first_row: int = 1,
+) -> FeatureTable:
+    """Check raw columns and make a table of them.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(row, feature), dtype=float32]
+    labels, ids, groups, given_split : sequence [length=row]
+        Anything that reads as text; a missing value is None or NaN.
+    where : str
+        The file, for messages.
+    genre_order : sequence of str, optional
+        Order of the genre indices; alphabetical if not given.
+    nan : NanPolicy
+        Whether a row with NaN or infinity is an error or left out.
+    first_row : int
+        What a person calls the first row of data (2 in a CSV file with a header).
+
+    Raises
+    ------
+    DataError
+        Naming the row and column.
+    """
+    if len(labels) == 0:
+        raise DataError(f"{where} has a header but no rows: nothing to train on")
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any() and nan is NanPolicy.error:
+        row = int(np.argmax(bad))
+        column = int(np.argmax(~np.isfinite(features[row])))
+        raise DataError(
+            f"{where}, row {row + first_row}, column {feature_names[column]!r}: {_name_of(features[row, column])}, "
+            f"as in {int(bad.sum())} row(s) in all; correct them, or leave them out with data.nan=drop"
+        )
+    keep = np.flatnonzero(~bad)
+    if bad.any():
+        log.warning("%s: %d of %d rows dropped for NaN or infinity", where, int(bad.sum()), len(bad))
+        features = features[keep]
+    if len(keep) == 0:
+        raise DataError(f"{where}: every row has NaN or infinity, so data.nan=drop leaves nothing to train on")
+
+    genre_text = _texts(labels, keep, "genre", where, first_row)
+    names = list(genre_order) if genre_order is not None else sorted(set(genre_text))
+    index = {name: position for position, name in enumerate(names)}
+    unknown = next((text for text in genre_text if text not in index), None)
+    if unknown is not None:
+        raise DataError(f"{where}: genre {unknown!r} is not one of {', '.join(names)}")
+    return FeatureTable(
+        features=features,
+        genres=np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep)),
+        feature_names=tuple(feature_names),
+        genre_names=tuple(names),
+        ids=_texts(ids, keep, "id", where, first_row),
+        source=source,
+        groups=None if groups is None else _texts(groups, keep, group_name or "group", where, first_row),
+        group_name=None if groups is None else group_name or "group",
+        given_split=None if given_split is None else _texts(given_split, keep, "split", where, first_row),
+        where=where,
+    )
+
+
+def _texts(values: Sequence[object], keep: Int64, what: str, where: str, first_row: int) -> Text:
+    texts = np.empty(len(keep), dtype=object)
+    for position, row in enumerate(keep):
+        value = values[row]
+        text = "" if value is None or value != value else str(value).strip()
+        if not text:
+            raise DataError(f"{where}, row {row + first_row}: the {what} is empty; fill it in or remove the row")
+        texts[position] = text
+    return texts
+
+
+def _name_of(value: float) -> str:
+    if np.isnan(value):
+        return "NaN or an empty cell"
+    return "infinity, or a number too large for float32"
+
+
+def _check_shapes(table: FeatureTable) -> None:
+    if table.features.ndim != 2 or table.features.dtype != np.float32:
+        raise DataError(
+            f"{table.where}: features have shape {table.features.shape} and dtype {table.features.dtype}; "
+            "expected (row, feature) and float32"
+        )
+    rows = len(table.features)
+    for name in ("genres", "ids", "groups", "given_split"):
+        column = getattr(table, name)
+        if column is not None and column.shape != (rows,):
+            raise DataError(f"{table.where}: {name} has shape {column.shape}; expected ({rows},), one a row")
+    if table.features.shape[1] != len(table.feature_names):
+        raise DataError(
+            f"{table.where}: {table.features.shape[1]} feature columns but {len(table.feature_names)} feature names"
+        )
+    if rows == 0 or not table.feature_names:
+        raise DataError(f"{table.where}: {rows} rows of {len(table.feature_names)} features: nothing to train on")
+    if not np.isfinite(table.features).all():
+        raise DataError(f"{table.where}: a feature is NaN or infinite")
+    if table.genres.min() < 0 or table.genres.max() >= len(table.genre_names):
+        raise DataError(f"{table.where}: genre indices reach beyond the {len(table.genre_names)} genre names")
+
+
+def _check_names(table: FeatureTable) -> None:
+    for what, names in (
+        ("feature name", table.feature_names),
+        ("genre name", table.genre_names),
+        ("id", table.ids),
+    ):
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f"{table.where}: {what} {repeated[0]!r} appears {Counter(names)[repeated[0]]} times"
+                f"{f' ({len(repeated)} such names)' if len(repeated) > 1 else ''}; each must be unique"
+            )
+    present = np.unique(table.genres)
+    if len(present) < 2:
+        raise DataError(
+            f"{table.where}: all rows are of one genre, {table.genre_names[present[0]]!r}; "
+            "a classifier needs two or more"
+        )
+    empty = sorted(set(range(len(table.genre_names))) - set(present.tolist()))
+    if empty:
+        raise DataError(f"{table.where}: no row is of genre {table.genre_names[empty[0]]!r}")

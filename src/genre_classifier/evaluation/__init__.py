@@ -1,0 +1,1 @@
+"""What a number is worth: metrics, figures, and how they were obtained."""

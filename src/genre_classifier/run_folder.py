@@ -1,0 +1,203 @@
+"""A run's folder on disk: the only module that knows its file names and format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from genre_classifier.atomic import write_text
+from genre_classifier.errors import CheckpointError, RunFolderError
+
+FORMAT_VERSION = 1
+CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
+Status = Literal["running", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : Path
+        Hydra's output directory of the run.
+    """
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics_json(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def history_csv(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def predictions_csv(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def scaler(self) -> Path:
+        return self.path / "scaler.pkl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    def write_run(self, record: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        self._write_json(self.run_json, record)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json."""
+        self._write_json(self.metrics_json, metrics)
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write history.csv, one row an epoch; an epoch without some value leaves its cell empty."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        self._write_csv(self.history_csv, names, ([row.get(name, "") for name in names] for row in rows))
+
+    def write_predictions(self, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write predictions.csv."""
+        self._write_csv(self.predictions_csv, names, rows)
+
+    def read_run(self) -> dict[str, Any]:
+        """Return run.json's content."""
+        return self._read_json(self.run_json)
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Return metrics.json's content."""
+        return self._read_json(self.metrics_json)
+
+    def _write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2, ensure_ascii=False)
+        with writing(path):
+            write_text(path, text + "\n")
+
+    def _write_csv(self, path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        buffer = io.StringIO(newline="")
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+        with writing(path):
+            write_text(path, buffer.getvalue())
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"{self.path}: there is no {path.name}; name the folder of a run, such as outputs/runs/DATE/TIME"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error})") from error
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise RunFolderError(
+                f"{path}: format_version is {version}, this version reads {FORMAT_VERSION}; "
+                "use the version of genre-classifier that wrote it"
+            )
+        return content
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a RunFolderError that says `path` could not be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place "
+            "with hydra.run.dir=FOLDER (hydra.sweep.dir for a sweep)"
+        ) from error
+
+
+def claim(wanted: Path, *, exact: bool) -> Path:
+    """Make a folder for a run or sweep that no other process has or gets, and return it.
+
+    Parameters
+    ----------
+    wanted : Path
+        The folder to make.
+    exact : bool
+        True where the user chose this folder: it may exist, but must not hold a run or sweep. False where it is made
+        from the clock: a second run in the same second gets the next free name (``14-05-09-2``).
+
+    Raises
+    ------
+    RunFolderError
+        The folder cannot be made, or the chosen one already holds a run or sweep.
+    """
+    with writing(wanted):
+        if exact:
+            wanted.mkdir(parents=True, exist_ok=True)
+            for name in ("run.json", "multirun.yaml"):
+                if (wanted / name).exists():
+                    raise RunFolderError(
+                        f"{wanted} already holds a {'run' if name == 'run.json' else 'sweep'} ({name}): "
+                        "choose a folder that does not exist yet"
+                    )
+            return wanted
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as plain values and tensors; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or no checkpoint of this project.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+    version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: {CHECKPOINT_VERSION_KEY} is {version}, this version reads {FORMAT_VERSION}; it was written by "
+            "something else, or by another version of genre-classifier"
+        )
+    return checkpoint

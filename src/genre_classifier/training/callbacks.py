@@ -1,0 +1,223 @@
+"""What is kept and shown after each epoch: history, checkpoints, averaged weights, progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.utilities import rank_zero_only
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from genre_classifier.atomic import replacing
+from genre_classifier.config import better_is_higher
+from genre_classifier.errors import ConfigError
+from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, read_checkpoint, writing
+
+log = logging.getLogger(__name__)
+
+
+def monitored(trainer: pl.Trainer, monitor: str) -> float:
+    """Return the epoch's value of a metric.
+
+    Raises
+    ------
+    ConfigError
+        No such metric is logged.
+    """
+    if monitor not in trainer.callback_metrics:
+        names = ", ".join(sorted(name for name in trainer.callback_metrics if "by_genre" not in name))
+        raise ConfigError(f"the metric {monitor!r} is not logged; there are {names}")
+    return float(trainer.callback_metrics[monitor])
+
+
+class History(Checkpoint):
+    """Writes history.csv, one row an epoch, and carries it in the checkpoint so that a resumed run has all of it.
+
+    A Checkpoint, because Lightning runs those after the module's own end of the epoch.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, float]] = []
+        self._epoch_started = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self._epoch_started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "by_genre" not in name}
+        order = sorted(metrics, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: metrics[name] for name in order}
+        row["seconds"] = round(time.perf_counter() - self._epoch_started, 4)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self.folder.write_history(self.rows)
+        shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("train/loss", "val/loss", "val/f1") if name in metrics)
+        log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, shown)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps last.ckpt of every epoch and best.ckpt of the best one, each written in one step.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    monitor : str
+        A logged metric; its name says whether higher is better.
+    resumed_from : Path, optional
+        The checkpoint that this run goes on from; the best one so far comes along.
+    """
+
+    def __init__(self, folder: RunFolder, monitor: str, resumed_from: Path | None = None) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.resumed_from = resumed_from
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        if trainer.is_global_zero:
+            with writing(self.folder.checkpoints):
+                self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        if self.resumed_from is None or self.best_epoch is None:
+            return
+        source = self._earlier_best(self.resumed_from, self.best_epoch)
+        if source is None:
+            log.warning(
+                "the best checkpoint so far (epoch %d) is not beside %s; the best one is looked for anew",
+                self.best_epoch,
+                self.resumed_from,
+            )
+            self.best_score = self.best_epoch = None
+        elif trainer.is_global_zero:
+            for name, origin in ((self.folder.best_checkpoint, source), (self.folder.last_checkpoint, self.resumed_from)):
+                if not name.exists() or not name.samefile(origin):
+                    with writing(name), replacing(name) as temporary:
+                        shutil.copyfile(origin, temporary)
+
+    @staticmethod
+    def _earlier_best(resumed_from: Path, best_epoch: int) -> Path | None:
+        for candidate in (resumed_from, resumed_from.with_name("best.ckpt")):
+            if candidate.is_file() and read_checkpoint(candidate)["epoch"] == best_epoch:
+                return candidate
+        return None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        score = monitored(trainer, self.monitor)
+        improved = self._improves(score)
+        if improved:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        last = self.folder.last_checkpoint
+        with writing(last), replacing(last) as temporary:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if not trainer.is_global_zero:
+                return
+            if improved:
+                with replacing(self.folder.best_checkpoint) as best:
+                    _link_or_copy(temporary, best)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]  # noqa: ARG002
+    ) -> None:
+        checkpoint[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def _improves(self, score: float) -> bool:
+        if self.best_score is None:
+            return True
+        return score > self.best_score if better_is_higher(self.monitor) else score < self.best_score
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    # No checkpoint is ever written in place, so two names may share one file.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+class EMA(WeightAveraging):
+    """Lightning's weight averaging with an exponential moving average after every optimizer step.
+
+    Validation, checkpoints and the finished run use the averaged weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+class EpochProgress(ProgressBar):
+    """One bar for the whole run in a terminal; elsewhere a line now and then."""
+
+    SECONDS_BETWEEN_LINES = 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._enabled = True
+        self._last_line = time.monotonic()
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    @rank_zero_only
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        batches = int(trainer.num_training_batches)
+        self._bar = tqdm(
+            total=batches * (trainer.max_epochs or 1),
+            initial=batches * trainer.current_epoch,
+            disable=not (self._enabled and sys.stderr.isatty()),
+            unit="batch",
+            desc="training",
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    @rank_zero_only
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        self._bar.update(1)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        score = trainer.callback_metrics.get("val/f1", torch.tensor(float("nan")))
+        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, val/f1 {float(score):.3f}"
+        self._bar.set_description_str(text, refresh=False)
+        now = time.monotonic()
+        if self._enabled and self._bar.disable and now - self._last_line > self.SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            print(text, file=sys.stderr, flush=True)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+        self._bar.close()
+
+    @rank_zero_only
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if self._bar is not None:
+            self._bar.close()

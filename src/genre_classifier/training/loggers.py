@@ -1,0 +1,94 @@
+"""TensorBoard with training and validation in one chart each, and the optional MLflow logger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summary
+
+from genre_classifier.errors import MissingExtraError
+
+SPLITS = ("train", "val", "test")
+
+
+class SplitTensorBoardLogger(TensorBoardLogger):
+    """Writes ``val/f1`` as tag ``f1`` of a run ``val``: TensorBoard draws one chart for train and val together.
+
+    Parameters
+    ----------
+    save_dir : str
+        The run's tensorboard folder.
+    figures : bool
+        Whether the finished run's confusion matrix and per-genre F1 are drawn.
+    """
+
+    def __init__(self, save_dir: str, figures: bool = True) -> None:
+        super().__init__(save_dir=save_dir, name="", version="", default_hp_metric=False)
+        self.figures = figures
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write each metric to its split's run."""
+        for name, value in metrics.items():
+            if name == "epoch":
+                continue
+            split, _, tag = name.partition("/")
+            if split in SPLITS and tag:
+                self._writer(split).add_scalar(tag, value, step)
+            else:
+                self.experiment.add_scalar(name, value, step)
+
+    @rank_zero_only
+    def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write the HParams tab's entry: the run's settings and its final metrics."""
+        plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
+        for summary in hparams_summary(plain, dict(metrics)):
+            self.experiment.file_writer.add_summary(summary)
+        for name, value in metrics.items():
+            self.experiment.add_scalar(name, value, 0)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush what was logged."""
+        for writer in (self.experiment, *self._writers.values()):
+            writer.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Flush; the finished run's figures and metrics still follow."""
+        if self._experiment is not None:
+            self.save()
+
+    @rank_zero_only
+    def close(self) -> None:
+        """Write everything out and close the files."""
+        if self._experiment is None:
+            return
+        for writer in (self.experiment, *self._writers.values()):
+            writer.close()
+
+    def _writer(self, split: str) -> SummaryWriter:
+        if split not in self._writers:
+            self._writers[split] = SummaryWriter(log_dir=f"{self.log_dir.rstrip('/')}/{split}")
+        return self._writers[split]
+
+
+def mlflow_logger(experiment_name: str, run_name: str | None, tracking_uri: str) -> Logger:
+    """Return Lightning's MLflow logger.
+
+    Raises
+    ------
+    MissingExtraError
+        MLflow is not installed.
+    """
+    try:
+        return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "logger=mlflow needs MLflow, which is not installed: pip install -c constraints.txt -e '.[mlflow]'"
+        ) from error

@@ -1,0 +1,28 @@
+"""Train a genre classifier: compose a configuration, train, say where things went."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from genre_classifier import command_line
+from genre_classifier.config import register_schemas
+
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Train one configuration and return the best epoch's value of the metric that a sweep optimises."""
+    from genre_classifier.training.fit import train
+    from genre_classifier.training.summary import show
+
+    result = train(cfg)
+    if result is None:  # one of several processes, and not the one that reports
+        return None
+    show(result)
+    return result.objective
+
+
+if __name__ == "__main__":
+    command_line.run(main)
