@@ -427,7 +427,7 @@ def _encode(
     content: dict[str, Any] = {
         "model_name": name,
         "genre_names": list(genres),
-        "metrics": _plain(dict(metrics), "metrics"),
+        "metrics": to_plain(dict(metrics), "metrics"),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_architecture": type(model).__name__,
         "format_version": FORMAT_VERSION,
@@ -436,10 +436,10 @@ def _encode(
         "library_versions": _library_versions(),
         "temperature": None
         if details.calibration is None
-        else _plain(details.calibration.temperature, "temperature"),
+        else to_plain(details.calibration.temperature, "temperature"),
     }
     for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
-        content[key] = _plain(_as_plain(getattr(details, key)), key)
+        content[key] = to_plain(_as_plain(getattr(details, key)), key)
     content["sha256"] = {part: _sha256(parts[part]) for part in parts}
     content["sha256"]["metadata"] = _content_digest(content)
     parts["metadata"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -456,7 +456,7 @@ def _encode_model(model: nn.Module) -> bytes:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise BundleError(f"the network's {key} has values that are not finite; it cannot be exported")
     buffer = io.BytesIO()
-    torch.save({"model_state_dict": state, "model_config": _plain(config, "model_config")}, buffer)
+    torch.save({"model_state_dict": state, "model_config": to_plain(config, "model_config")}, buffer)
     return buffer.getvalue()
 
 
@@ -767,7 +767,7 @@ def _as_plain(value: Any) -> Any:
     return value
 
 
-def _plain(value: Any, where: str, depth: int = 0) -> Any:
+def to_plain(value: Any, where: str, depth: int = 0) -> Any:
     """Return `value` made of what JSON has; BundleError names the place of anything else."""
     if depth > _MAX_DEPTH:
         raise BundleError(f"{where}: nested more than {_MAX_DEPTH} deep")
@@ -788,9 +788,9 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
             raise BundleError(
                 f"{where}: expected text for keys, found {[k for k in value if not isinstance(k, str)]!r}"
             )
-        return {key: _plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+        return {key: to_plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [to_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     raise BundleError(f"{where} is a {type(value).__name__}; expected numbers, text, lists and mappings")
 
 
