@@ -594,9 +594,7 @@ def test_a_bundle_that_answers_differently_is_not_published(tmp_path, monkeypatc
     encode = bundle._encode_model
     other = make_model(seed=8)
     monkeypatch.setattr(bundle, "_encode_model", lambda _: encode(other))
-    with pytest.raises(
-        BundleError, match=r"probabilities that differ from the model's by .* nothing was published"
-    ):
+    with pytest.raises(BundleError, match=r"probabilities that differ from the model's by"):
         write_bundle(MODEL, SCALER, GENRES, METRICS, tmp_path, onnx=False)
     assert list(tmp_path.iterdir()) == []
 

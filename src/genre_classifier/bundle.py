@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,7 +31,7 @@ import numpy as np
 
 from genre_classifier.errors import BundleError
 from genre_classifier.features.sets import FEATURE_SETS, describe_mismatch
-from genre_classifier.prediction import check_genre_names
+from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.publication import fingerprint, locked, publish, read_files
 from genre_classifier.scaler_state import PICKLE_PROTOCOL, ScalerStatistics
 
@@ -377,6 +378,43 @@ def wrap_bundle(
     return _wrap(build_model(bundle, model_class, device), bundle, device)
 
 
+def make_predictor(bundle: Bundle) -> Predictor:
+    """Return what answers for a bundle soonest: its ONNX file where that can be run, else its network.
+
+    With the ONNX file neither torch nor scikit-learn is imported; both give the same answers.
+    """
+    if bundle.onnx_file is not None and find_spec("onnxruntime") is not None:
+        from genre_classifier.onnx_inference import OnnxPredictor
+
+        return OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
+    from genre_classifier.network import GenreClassifier
+
+    return wrap_bundle(bundle, GenreClassifier)
+
+
+def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
+    """Build a bundle's network and compare it with its ONNX file; return what was checked and found.
+
+    Raises
+    ------
+    BundleError
+        The network cannot be built, or the two give different probabilities.
+    """
+    from genre_classifier.network import GenreClassifier
+
+    rows = _typical_rows(bundle.scaler)
+    expected = wrap_bundle(bundle, GenreClassifier)._probabilities(rows)
+    checks = [("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows")]
+    if bundle.onnx_file is None:
+        checks.append(("onnx", "none"))
+    elif find_spec("onnxruntime") is None:
+        checks.append(("onnx", "not tried; onnxruntime is not installed"))
+    else:
+        difference = _difference(bundle.path("onnx"), make_predictor(bundle)._probabilities(rows), expected)
+        checks.append(("onnx", f"largest difference of a probability {difference:.2g}"))
+    return checks
+
+
 def _wrap(model: nn.Module, bundle: Bundle, device: str | torch.device | None) -> ModelWrapper:
     from genre_classifier.inference import ModelWrapper
 
@@ -519,12 +557,17 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
         predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
         answers[bundle.path("onnx")] = predictor._probabilities(rows)
     for path, found in answers.items():
-        difference = float(np.abs(found - expected).max())
-        if not difference < TOLERANCE:
-            raise BundleError(
-                f"{path}: gives probabilities that differ from the model's by {difference:.3g}, more than "
-                f"{TOLERANCE:g}; nothing was published"
-            )
+        _difference(path, found, expected)
+
+
+def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    difference = float(np.abs(found - expected).max())
+    if not difference < TOLERANCE:
+        raise BundleError(
+            f"{path}: gives probabilities that differ from the model's by {difference:.3g}, more than "
+            f"{TOLERANCE:g}"
+        )
+    return difference
 
 
 def _typical_rows(scaler: ScalerStatistics) -> np.ndarray:

@@ -53,6 +53,8 @@ class ModelWrapper(Predictor):
     ['confidence', 'predicted_genre', 'predicted_index', 'top_predictions']
     """
 
+    backend = "torch"
+
     def __init__(
         self,
         model: nn.Module,

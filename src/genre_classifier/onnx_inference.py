@@ -42,6 +42,8 @@ class OnnxPredictor(Predictor):
         onnxruntime is not installed.
     """
 
+    backend = "onnxruntime"
+
     def __init__(
         self,
         content: bytes,

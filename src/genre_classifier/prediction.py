@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from numbers import Real
-from typing import Any, Final, NoReturn, NotRequired, TypedDict
+from typing import Any, ClassVar, Final, NoReturn, NotRequired, TypedDict
 
 import numpy as np
 
@@ -88,8 +88,11 @@ class Predictor(ABC):
         Numbers in a row; None where neither network nor scaler says.
     feature_names : tuple of str or None
         Name of each feature in the network's order; None where unknown.
+    backend : str
+        What computes: "torch" or "onnxruntime".
     """
 
+    backend: ClassVar[str]
     genre_names: tuple[str, ...]
     n_features: int | None
     feature_names: tuple[str, ...] | None
@@ -132,6 +135,17 @@ class Predictor(ABC):
         """
         n_top = self._check_top_k(top_k)
         row = as_row(features, self.n_features, self.feature_names)
+        return self._predict_row(row, return_probs, n_top)
+
+    def predict_checked(self, row: np.ndarray, return_probs: bool, top_k: int) -> Prediction:
+        """Predict one row that :func:`as_row` returned; for a caller who needs the row as well."""
+        return self._predict_row(row, return_probs, self._check_top_k(top_k))
+
+    def predict_checked_batch(self, rows: np.ndarray, return_probs: bool, top_k: int) -> list[Prediction]:
+        """Predict rows that :func:`as_rows` returned; for a caller who needs the rows as well."""
+        return self._predict_rows(rows, return_probs, self._check_top_k(top_k))
+
+    def _predict_row(self, row: np.ndarray, return_probs: bool, n_top: int) -> Prediction:
         probabilities = self._row_probabilities(row)
         if not math.isfinite(sum(probabilities)):
             self._refuse_overflow(row[np.newaxis], 0, is_batch=False)
@@ -160,7 +174,9 @@ class Predictor(ABC):
             A row or `top_k` cannot be used; the message names the row.
         """
         n_top = self._check_top_k(top_k)
-        rows = as_rows(features, self.n_features, self.feature_names)
+        return self._predict_rows(as_rows(features, self.n_features, self.feature_names), return_probs, n_top)
+
+    def _predict_rows(self, rows: np.ndarray, return_probs: bool, n_top: int) -> list[Prediction]:
         if not len(rows):
             return []
         probabilities = self._probabilities(rows)
