@@ -16,6 +16,8 @@ from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
 from genre_classifier.prediction import DEFAULT_GENRES, Predictor, check_genre_names
 
+_SLICE = 1024  # rows
+
 
 class ModelWrapper(Predictor):
     """A trained model with its scaler and genre names, ready for raw features.
@@ -103,10 +105,14 @@ class ModelWrapper(Predictor):
             rows = rows / scaler.scale_
         return rows
 
-    def _row_probabilities(self, row: np.ndarray) -> list[float]:
+    def _current_layers(self) -> _Layers | None:
         layers = self._layers
         if layers is None or not layers.are_current():
             layers = self._layers = _read_layers(self.model)
+        return layers
+
+    def _row_probabilities(self, row: np.ndarray) -> list[float]:
+        layers = self._current_layers()
         if layers is None or not (self._scales_itself or self.scaler is None):
             return self._probabilities(row[np.newaxis])[0].tolist()
         with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
@@ -114,17 +120,29 @@ class ModelWrapper(Predictor):
         return _softmax_of_row(logits.tolist())
 
     def _probabilities(self, rows: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            logits = self._network_logits(self._standardised(rows)).astype(np.float64)
-            if logits.shape[1] != len(self.genre_names):
-                raise ValueError(
-                    f"the model has {logits.shape[1]} outputs, genre_names are {len(self.genre_names)}; "
-                    "give one name for each output"
-                )
-            logits -= logits.max(axis=1, keepdims=True)
-            np.exp(logits, out=logits)
-            logits /= logits.sum(axis=1, keepdims=True)
-        return logits
+        layers = self._current_layers()
+        with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
+            if layers is None:
+                return self._softmax(self._network_logits(self._standardised(rows)))
+            probabilities = np.empty((len(rows), len(self.genre_names)))
+            # One pass of matrix products; slices keep what is between two layers in the processor's cache.
+            for start in range(0, len(rows), _SLICE):
+                part = slice(start, start + _SLICE)
+                probabilities[part] = self._softmax(layers.logits(self._standardised(rows[part])))
+        return probabilities
+
+    def _softmax(self, logits: np.ndarray) -> np.ndarray:
+        """Return probabilities, float64 (row, genre)."""
+        if logits.shape[1] != len(self.genre_names):
+            raise ValueError(
+                f"the model has {logits.shape[1]} outputs, genre_names are {len(self.genre_names)}; "
+                "give one name for each output"
+            )
+        exponentials = logits.astype(np.float64)
+        exponentials -= exponentials.max(axis=1, keepdims=True)
+        np.exp(exponentials, out=exponentials)
+        exponentials /= exponentials.sum(axis=1, keepdims=True)
+        return exponentials
 
     def _network_logits(self, standardised: np.ndarray) -> np.ndarray:
         """Return logits (row, genre) of one forward pass of the model itself."""
@@ -186,10 +204,10 @@ class _Layers:
         return True
 
     def logits(self, standardised: np.ndarray) -> np.ndarray:
-        """Return logits (genre,) of one standardised row (feature,)."""
+        """Return logits (genre,) of one standardised row (feature,), or (row, genre) of (row, feature)."""
         hidden = standardised.astype(self._dtype)
         for weight, bias, is_rectified in self._views:
-            hidden = weight.dot(hidden)
+            hidden = weight.dot(hidden) if hidden.ndim == 1 else hidden @ weight.T
             if bias is not None:
                 hidden += bias
             if is_rectified:
