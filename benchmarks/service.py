@@ -2,9 +2,9 @@
 
     python benchmarks/service.py [--seconds 10] [--fuzz 100000]
 
-Server and client are one process each. Both services answer ``POST /predict`` with one row of 20 features, from
-the same bundle; the common way is benchmarks/common_service.py. On a busy machine the column of the server's own
-processor time says more than the rate. With ``--fuzz`` ours gets damaged bodies too.
+Server and client are one process each. Both services answer ``POST /predict`` with one row of 20 features,
+from the same bundle; the common way is benchmarks/common_service.py. On a busy machine the column of the
+server's own processor time says more than the rate. With ``--fuzz`` ours gets damaged bodies too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,17 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Load:
-    """What one load gave: requests a second, milliseconds at the median and the 99th percentile, and the server's
-    processor time in microseconds a request."""
+    """What one load gave.
+
+    Parameters
+    ----------
+    rate : float
+        Requests a second.
+    p50, p99 : float
+        Milliseconds at the median and at the 99th percentile.
+    cpu : float
+        The server's processor time, in microseconds a request.
+    """
 
     rate: float
     p50: float
@@ -62,7 +71,8 @@ def main() -> None:
         row = _write_bundles(folders)
         print(f"machine  {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}")
         print(f"load     one row of {len(row)} features a request, {options.seconds:g} s each, kept alive\n")
-        columns = f"{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}{'rate':>8}{'p99':>9}{'CPU':>8}"
+        columns = f"{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}"
+        columns += f"{'rate':>8}{'p99':>9}{'CPU':>8}"
         print(f"{'service':28}{columns}")
         body = json.dumps({"features": row}).encode()
         common: dict[int, Load] = {}
@@ -75,8 +85,10 @@ def main() -> None:
                     common.setdefault(connections, load)
                     peer = common[connections]
                     print(
-                        f"{service:28}{connections:12}{load.rate:12,.0f}{load.p50:9.2f}{load.p99:9.2f}"
-                        f"{load.cpu:9.0f}{load.rate / peer.rate:7.1f}x{peer.p99 / load.p99:8.1f}x{peer.cpu / load.cpu:7.1f}x",
+                        f"{service:28}{connections:12}{load.rate:12,.0f}"
+                        f"{load.p50:9.2f}{load.p99:9.2f}{load.cpu:9.0f}"
+                        f"{load.rate / peer.rate:7.1f}x{peer.p99 / load.p99:8.1f}x"
+                        f"{peer.cpu / load.cpu:7.1f}x",
                         flush=True,
                     )
                 notes.append(f"{service:28}ready in {ready:.2f} s, {_memory(pid):.0f} MB after the load")

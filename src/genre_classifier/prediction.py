@@ -20,6 +20,8 @@ from genre_classifier.errors import FeatureError
 DEFAULT_GENRES: Final = ("Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "Folk", "Pop", "Experimental")
 
 _PLAIN_NUMBERS: Final = frozenset({float, int})
+_BOOLEANS: Final = (bool, np.bool_)
+_WHOLE_NUMBERS: Final = (int, np.integer)
 
 
 class _DefaultTopK(int):
@@ -189,7 +191,7 @@ class Predictor(ABC):
         n_genres = len(self.genre_names)
         if top_k is DEFAULT_TOP_K:
             return min(3, n_genres)
-        if isinstance(top_k, bool | np.bool_) or not isinstance(top_k, int | np.integer):
+        if isinstance(top_k, _BOOLEANS) or not isinstance(top_k, _WHOLE_NUMBERS):
             raise ValueError(f"top_k={top_k!r}: expected a whole number from 1 to {n_genres}")
         if not 1 <= top_k <= n_genres:
             raise ValueError(f"top_k={top_k}: expected 1 to {n_genres}, the number of genres")
@@ -471,7 +473,7 @@ def _numbers(values: Sequence[Any], feature_names: Sequence[str] | None, row: in
     """Return float64 (feature,) of single values, each checked."""
     numbers = np.empty(len(values))
     for position, value in enumerate(values):
-        if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        if isinstance(value, _BOOLEANS) or not isinstance(value, Real):
             _refuse_value(position, value, feature_names, row)
         try:
             numbers[position] = float(value)
