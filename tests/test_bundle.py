@@ -659,3 +659,21 @@ def test_a_bundle_with_a_scaler_of_an_older_version_loads_without_a_warning(tmp_
         warnings.simplefilter("error")
         _, scaler, _, _ = load_production_model(GenreClassifier, tmp_path, NAME)
         assert scaler.transform([expected["row"]])[0].tolist() == expected["transformed"]
+
+
+OLD_BUNDLES = sorted(
+    path.parent for path in (Path(__file__).parent / "formats" / "bundles").glob("*/expected.json")
+)
+
+
+@pytest.mark.parametrize("folder", OLD_BUNDLES, ids=lambda folder: folder.name)
+def test_a_bundle_of_an_earlier_day_keeps_giving_the_same_answers(folder):
+    expected = json.loads((folder / "expected.json").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = wrap_bundle(read_bundle(folder), GenreClassifier)._probabilities(np.array(expected["rows"]))
+    assert np.abs(found - np.array(expected["probabilities"])).max() < 1e-6
+
+
+def test_bundles_of_earlier_days_are_there():
+    assert [folder.name for folder in OLD_BUNDLES] == ["contract_only", "format1"]

@@ -13,7 +13,8 @@ from torch import nn
 from genre_classifier import GenreClassifier, ModelWrapper
 from genre_classifier.bundle import read_bundle, wrap_bundle, write_bundle
 from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
-from genre_classifier.onnx_export import build_onnx, fold_temperature
+from genre_classifier.inference import fold_temperature
+from genre_classifier.onnx_export import build_onnx
 from genre_classifier.scaler_state import ScalerStatistics
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -245,6 +246,40 @@ def linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) ->
     if not steps or type(steps[0]) is not nn.Linear:
         return None
     return steps
+
+
+def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:
+    """Return a copy of a model whose logits are divided by `temperature`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A chain of linear layers and ReLU that ends with a linear layer, GenreClassifier for one.
+    temperature : float
+        Above 1 makes the model less sure of itself, below 1 more.
+
+    Returns
+    -------
+    nn.Module
+        The copy; the division is made in float64 on the last layer's weights and rounded once.
+
+    Raises
+    ------
+    ValueError
+        The temperature is not a positive number, or the model does not end with a linear layer.
+    """
+    if isinstance(temperature, bool) or not 0.0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: expected a positive number")
+    folded = copy.deepcopy(model)
+    steps = linear_steps(folded)
+    if steps is None or not isinstance(steps[-1], nn.Linear):
+        raise ValueError(
+            f"{type(model).__name__} does not end with a linear layer to fold a temperature into"
+        )
+    with torch.no_grad():
+        for parameter in steps[-1].parameters():
+            parameter.copy_(parameter.double() / temperature)
+    return folded
 
 
 def _flatten(module: nn.Module | None, containers: list[nn.Module]) -> list[nn.Module] | None:

@@ -14,7 +14,6 @@ mean / spread, to float32: an error of 0.08 in the first layer where that ratio 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,11 +21,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from torch import nn
 
 from genre_classifier.errors import BundleError, MissingExtraError
-from genre_classifier.inference import linear_steps
+from genre_classifier.inference import fold_temperature, linear_steps
 from genre_classifier.onnx_inference import INPUT, OUTPUT, REMAINDER
 from genre_classifier.scaler_state import ScalerStatistics
 
@@ -45,40 +43,6 @@ def is_available() -> bool:
 def can_express(model: nn.Module) -> bool:
     """Tell whether a model is a chain of linear layers and ReLU, which is what the export can write."""
     return linear_steps(model) is not None
-
-
-def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:
-    """Return a copy of a model whose logits are divided by `temperature`.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A chain of linear layers and ReLU that ends with a linear layer, GenreClassifier for one.
-    temperature : float
-        Above 1 makes the model less sure of itself, below 1 more.
-
-    Returns
-    -------
-    nn.Module
-        The copy; the division is made in float64 on the last layer's weights and rounded once.
-
-    Raises
-    ------
-    ValueError
-        The temperature is not a positive number, or the model does not end with a linear layer.
-    """
-    if isinstance(temperature, bool) or not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature={temperature!r}: expected a positive number")
-    folded = copy.deepcopy(model)
-    steps = linear_steps(folded)
-    if steps is None or not isinstance(steps[-1], nn.Linear):
-        raise ValueError(
-            f"{type(model).__name__} does not end with a linear layer to fold a temperature into"
-        )
-    with torch.no_grad():
-        for parameter in steps[-1].parameters():
-            parameter.copy_(parameter.double() / temperature)
-    return folded
 
 
 def build_onnx(
