@@ -76,6 +76,15 @@ def test_one_row_is_answered_as_json(folder, capsys):
     assert list(answer["all_probabilities"]) == GENRES
 
 
+def test_a_row_may_begin_with_a_negative_number(folder, capsys):
+    row = [-113.6, *ROWS[0][1:]]
+    expected = reference_probabilities(MODEL, SCALER, np.array([row]))
+    bundle = str(folder / NAME)
+    for arguments in (["--features", ",".join(map(str, row))], [f"--features={','.join(map(str, row))}"]):
+        assert main(["predict", *arguments, "--bundle", bundle]) == 0
+        assert json.loads(capsys.readouterr().out)["predicted_index"] == expected[0].argmax()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_a_table_is_answered_row_by_row_whatever_its_order_of_columns(folder, tmp_path, capsys, suffix):
     table = pd.DataFrame(ROWS[:, ::-1], columns=list(FEATURES[::-1]))

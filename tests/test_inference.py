@@ -282,6 +282,17 @@ def test_a_model_whose_output_is_no_matrix_is_refused():
         ModelWrapper(nn.Sequential(nn.Tanh(), nn.Linear(5, 8)), SCALER, GENRES)
 
 
+def test_a_model_that_does_not_say_its_width_refuses_a_wrong_row_all_the_same():
+    model = nn.Sequential(nn.Tanh(), nn.Linear(5, 8))
+    wrapper = ModelWrapper(model, None, GENRES)
+    assert wrapper.n_features is None
+    assert wrapper.predict([0.1] * 5) == wrapper.predict_batch([[0.1] * 5])[0]
+    with pytest.raises(ValueError, match="the model does not take rows of 4 features"):
+        wrapper.predict([0.1] * 4)
+    with pytest.raises(ValueError, match="rows of different lengths, 4, 5"):
+        wrapper.predict_batch([[0.1] * 4, [0.1] * 5])
+
+
 @pytest.mark.parametrize(
     "features",
     [

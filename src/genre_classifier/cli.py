@@ -27,7 +27,7 @@ DEFAULT_BUNDLE = "trained_models/genre_classifier_production"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         options.run(options)
     except (GenreClassifierError, OSError, ValueError) as error:
@@ -36,6 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Write ``--features VALUES`` as one argument: argparse takes values that begin with a minus for an option."""
+    joined = list(arguments)
+    if "--features" in joined[:-1]:
+        position = joined.index("--features")
+        joined[position : position + 2] = [f"--features={joined[position + 1]}"]
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

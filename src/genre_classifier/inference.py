@@ -124,7 +124,7 @@ class ModelWrapper(Predictor):
         layers = self._current_layers()
         with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
             if layers is None:
-                return self._softmax(self._network_logits(self._standardised(rows)))
+                return self._softmax(self._checked_logits(self._standardised(rows)))
             probabilities = np.empty((len(rows), len(self.genre_names)))
             # One pass of matrix products; slices keep what is between two layers in the processor's cache.
             for start in range(0, len(rows), _SLICE):
@@ -144,6 +144,16 @@ class ModelWrapper(Predictor):
         np.exp(exponentials, out=exponentials)
         exponentials /= exponentials.sum(axis=1, keepdims=True)
         return exponentials
+
+    def _checked_logits(self, standardised: np.ndarray) -> np.ndarray:
+        try:
+            return self._network_logits(standardised)
+        except RuntimeError as error:
+            if self.n_features is not None:
+                raise
+            # Nothing but the model itself knows how many features it wants.
+            message = f"the model does not take rows of {standardised.shape[1]} features: {error}"
+            raise ValueError(message) from error
 
     def _network_logits(self, standardised: np.ndarray) -> np.ndarray:
         """Return logits (row, genre) of one forward pass of the model itself."""
