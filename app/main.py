@@ -10,6 +10,7 @@ or a second validation would take a hundred times that.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -276,9 +277,13 @@ def _lifespan(service: ModelService) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        # What was imported stays; a full collection that walks over it holds up requests for 40 ms.
+        gc.collect()
+        gc.freeze()
         try:
             yield
         finally:
+            gc.unfreeze()
             await asyncio.to_thread(service.stop)
 
     return lifespan

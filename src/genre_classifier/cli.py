@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Write ``--features VALUES`` as one argument: argparse takes values that begin with a minus for an option."""
+    """Write ``--features VALUES`` as one argument; argparse takes a leading minus for an option."""
     joined = list(arguments)
     if "--features" in joined[:-1]:
         position = joined.index("--features")
