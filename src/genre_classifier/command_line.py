@@ -38,9 +38,12 @@ def run(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """Turn an exception that a user can act on into one message on stderr and exit code 1."""
+    """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C)."""
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        print(interrupt if interrupt.args else "interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         message = message_of(error)
         if message is None:
@@ -69,7 +72,7 @@ class RunStart(Callback):
     Hydra turns a callback's exception into a warning, so a refusal leaves as SystemExit.
     """
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
             return
@@ -77,7 +80,7 @@ class RunStart(Callback):
             raise_problems(find_problems(job_config(config)))
             _claim(config, "run")
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
             swept = {override.split("=")[0].lstrip("+~") for override in config.hydra.overrides.task}
             problems = find_problems(job_config(config))
@@ -108,5 +111,3 @@ def _claim(config: DictConfig, mode: str) -> None:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-

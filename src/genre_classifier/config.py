@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.errors import ConfigError
 
-# ruff: noqa: UP007, UP045 - OmegaConf 2.3 reads Optional[] and Union[], not "X | Y", from a schema.
+# ruff: noqa: UP045 - OmegaConf 2.3 reads Optional[] and Union[], not "X | Y", from a schema.
 
 
 class NanPolicy(Enum):
@@ -482,13 +482,15 @@ def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
     # Hydra's "+key=value" adds a key that no schema has.
     kind = OmegaConf.get_type(node)
     allowed = [f.name for f in fields(kind)] if is_dataclass(kind) else None
-    for name in node:
+    for name in map(str, node):
         key = f"{path}{name}"
+        child = (
+            None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
+        )
         if allowed is not None and name not in allowed:
             yield Problem((key,), f"{key}: there is no such key; remove it or correct its name")
-        elif not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(child := node._get_node(name)):
-            if not child._is_none():
-                yield from _unknown_keys(child, f"{key}.")
+        elif isinstance(child, DictConfig):
+            yield from _unknown_keys(child, f"{key}.")
 
 
 def _missing_values(cfg: DictConfig) -> Iterator[Problem]:
@@ -542,7 +544,8 @@ def _contradictions(cfg: DictConfig) -> Iterator[Problem]:
     optimizer = cfg.optimizer
     if "betas" in optimizer and len(optimizer.betas) != 2:
         yield Problem(
-            ("optimizer.betas",), f"optimizer.betas={list(optimizer.betas)}: expected two numbers, as in [0.9, 0.999]"
+            ("optimizer.betas",),
+            f"optimizer.betas={list(optimizer.betas)}: expected two numbers, as in [0.9, 0.999]",
         )
     if optimizer.get("nesterov") and optimizer.get("momentum") == 0:
         yield Problem(
@@ -560,9 +563,7 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
             "the three shares must add up to 1",
         )
     files = [name for name in ("train", "val", "test") if split.files[name] is not None]
-    given_by = [
-        name for name, used in (("column", split.column is not None), ("files", bool(files))) if used
-    ]
+    given_by = [name for name, used in (("column", split.column is not None), ("files", bool(files))) if used]
     if len(given_by) == 2:
         yield Problem(
             ("data.split.column", "data.split.files"),
@@ -581,7 +582,8 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
         )
     if files and "test" not in files:
         yield Problem(
-            ("data.split.files",), "data.split.files needs the file of the test rows: set data.split.files.test"
+            ("data.split.files",),
+            "data.split.files needs the file of the test rows: set data.split.files.test",
         )
     if split.folds is not None and given_by:
         yield Problem(

@@ -139,6 +139,14 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def relative(path: Path) -> Path:
+    """Return a path as a person in the current folder would type it."""
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
 def claim(wanted: Path, *, exact: bool) -> Path:
     """Make a folder for a run or sweep that no other process has or gets, and return it.
 

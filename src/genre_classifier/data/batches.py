@@ -23,7 +23,14 @@ class RowOrder:
     """
 
     def __init__(
-        self, n_rows: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1, pad: bool = False
+        self,
+        n_rows: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pad: bool = False,
     ) -> None:
         self.n_rows = n_rows
         self.shuffle = shuffle

@@ -41,7 +41,7 @@ class GenreDataModule(pl.LightningDataModule):
         self._scaler: StandardScaler | None = None
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
+    def setup(self, stage: str | None = None) -> None:
         """Read, split and scale; a second call does nothing."""
         if self._sides:
             return
@@ -49,7 +49,10 @@ class GenreDataModule(pl.LightningDataModule):
         split = self._split = make_split(table, self.config.split)
         scaler = self._scaler = fit_scaler(table.features, split.train)
         self._sides = {
-            name: (torch.from_numpy(scaled(scaler, table.features, rows)), torch.from_numpy(table.genres[rows]))
+            name: (
+                torch.from_numpy(scaled(scaler, table.features, rows)),
+                torch.from_numpy(table.genres[rows]),
+            )
             for name, rows in split.sides().items()
         }
 
@@ -75,7 +78,7 @@ class GenreDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches:
         """Batches in a new order each epoch; in a fixed one while overfitting a few batches."""
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfitting = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         return self._batches("train", shuffle=not overfitting)
 
     def val_dataloader(self) -> TensorBatches | list[Any]:

@@ -95,7 +95,9 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
         return _given_by_files(table, config)
     if config.method is SplitMethod.given:
         raise SplitError("data.split.method=given needs data.split.column or data.split.files.test")
-    grouped = config.method is SplitMethod.grouped or (config.method is SplitMethod.auto and table.groups is not None)
+    grouped = config.method is SplitMethod.grouped or (
+        config.method is SplitMethod.auto and table.groups is not None
+    )
     if grouped and table.groups is None:
         raise SplitError(
             f"data.split.method=grouped, but {table.where} has no groups: name their column with data.group=..., "
@@ -110,22 +112,22 @@ def _holdout(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     rng = np.random.default_rng(config.seed)
     shares = np.array([config.train, config.val, config.test])
     rows = np.arange(len(table))
-    sides = _divide(table, rows, shares, rng, grouped)
+    train, val, test = _divide(table, rows, shares, rng, grouped)
     percent = "/".join(f"{share * 100:g}" for share in shares)
     how, disjoint = _how(table, grouped)
-    return Split(
-        *sides,
-        protocol=Protocol(
-            "grouped" if grouped else "stratified", f"{percent} % holdout, {how}, seed {config.seed}", disjoint, config.seed
-        ),
-    )
+    name = "grouped" if grouped else "stratified"
+    protocol = Protocol(name, f"{percent} % holdout, {how}, seed {config.seed}", disjoint, config.seed)
+    return Split(train, val, test, protocol)
 
 
 def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
     if grouped:
         return f"no {table.group_name} on two sides", True
     if table.groups is not None:
-        return f"random rows: a {table.group_name}'s rows fall on several sides, so the number is optimistic", False
+        return (
+            f"random rows: a {table.group_name}'s rows fall on several sides, so the number is optimistic",
+            False,
+        )
     return "random rows stratified by genre, no groups known", None
 
 
@@ -134,7 +136,9 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
 
     folds, fold = config.folds, config.fold
     if folds is None or fold is None or not 0 <= fold < folds:
-        raise SplitError(f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1")
+        raise SplitError(
+            f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1"
+        )
     if grouped:
         _require_per_genre(table, np.arange(len(table)), folds, "group", f"{folds} folds")
         splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=config.seed)
@@ -144,7 +148,9 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     pairs = list(splitter.split(np.zeros(len(table)), table.genres, table.groups if grouped else None))
     rest, test = pairs[fold]
     shares = np.array([config.train, config.val, 0.0])
-    train, val, _ = _divide(table, rest, shares / shares.sum(), np.random.default_rng([config.seed, fold]), grouped)
+    train, val, _ = _divide(
+        table, rest, shares / shares.sum(), np.random.default_rng([config.seed, fold]), grouped
+    )
     how, disjoint = _how(table, grouped)
     return Split(
         train,
@@ -166,7 +172,9 @@ def _divide(
     used = int((shares > 0).sum())
     unit = "group" if grouped else "row"
     _require_per_genre(table, rows, used, unit, f"{used} sides ({', '.join(np.array(SIDES)[shares > 0])})")
-    side_of = _grouped_sides(table, rows, shares, rng) if grouped else _stratified_sides(table, rows, shares, rng)
+    side_of = (
+        _grouped_sides(table, rows, shares, rng) if grouped else _stratified_sides(table, rows, shares, rng)
+    )
     train, val, test = (np.sort(rows[side_of == side]).astype(np.int64) for side in range(3))
     return train, val, test
 
@@ -178,13 +186,16 @@ def _require_per_genre(table: FeatureTable, rows: Int64, needed: int, unit: str,
         if found < needed:
             plural = "" if found == 1 else "s"
             thing = unit if unit == "row" else table.group_name
+            way_out = "use fewer folds" if "folds" in what else "choose another split"
             raise SplitError(
                 f"{table.where}: genre {name!r} has {found} {thing}{plural}, too few for {what}; "
-                f"add tracks, leave the genre out, or {'use fewer folds' if 'folds' in what else 'choose another split'}"
+                f"add tracks, leave the genre out, or {way_out}"
             )
 
 
-def _stratified_sides(table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator) -> Int64:
+def _stratified_sides(
+    table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator
+) -> Int64:
     side_of = np.empty(len(rows), dtype=np.int64)
     for genre in range(len(table.genre_names)):
         mine = np.flatnonzero(table.genres[rows] == genre)
@@ -280,7 +291,9 @@ def _given_by_files(table: FeatureTable, config: SplitConfig) -> Split:
         side_of[side_of == -1] = 0
     left_out = int((side_of == -1).sum())
     if left_out:
-        log.warning("%s: %d of %d rows are in no split file and are left out", table.where, left_out, len(table))
+        log.warning(
+            "%s: %d of %d rows are in no split file and are left out", table.where, left_out, len(table)
+        )
     return _given(table, config, side_of, f"given by files {_file_names(config.files)}")
 
 
@@ -367,7 +380,8 @@ def _given(table: FeatureTable, config: SplitConfig, side_of: Int64, how: str) -
         raise SplitError(
             f"{table.where}: the split {how} has no training row of genre {table.genre_names[missing[0]]!r}"
         )
-    return Split(*sides, protocol=Protocol("given", how, None if table.groups is None else True, seed))
+    protocol = Protocol("given", how, None if table.groups is None else True, seed)
+    return Split(sides[0], sides[1], sides[2], protocol)
 
 
 def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None:

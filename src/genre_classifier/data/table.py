@@ -127,7 +127,9 @@ class FeatureTable:
             "fingerprint": self.fingerprint,
             "rows": len(self),
             "features": len(self.feature_names),
-            "feature_set": {"name": feature_set.name, "version": feature_set.version} if feature_set else None,
+            "feature_set": {"name": feature_set.name, "version": feature_set.version}
+            if feature_set
+            else None,
             "genres": list(self.genre_names),
             "groups": None if self.groups is None else len(set(self.groups)),
             "group_name": self.group_name,
@@ -172,7 +174,7 @@ def build_table(
     """
     if len(labels) == 0:
         raise DataError(f"{where} has a header but no rows: nothing to train on")
-    bad = ~np.isfinite(features).all(axis=1)
+    bad = np.logical_not(np.isfinite(features).all(axis=1))
     if bad.any() and nan is NanPolicy.error:
         row = int(np.argmax(bad))
         column = int(np.argmax(~np.isfinite(features[row])))
@@ -185,7 +187,9 @@ def build_table(
         log.warning("%s: %d of %d rows dropped for NaN or infinity", where, int(bad.sum()), len(bad))
         features = features[keep]
     if len(keep) == 0:
-        raise DataError(f"{where}: every row has NaN or infinity, so data.nan=drop leaves nothing to train on")
+        raise DataError(
+            f"{where}: every row has NaN or infinity, so data.nan=drop leaves nothing to train on"
+        )
 
     genre_text = _texts(labels, keep, "genre", where, first_row)
     names = list(genre_order) if genre_order is not None else sorted(set(genre_text))
@@ -213,7 +217,9 @@ def _texts(values: Sequence[object], keep: Int64, what: str, where: str, first_r
         value = values[row]
         text = "" if value is None or value != value else str(value).strip()
         if not text:
-            raise DataError(f"{where}, row {row + first_row}: the {what} is empty; fill it in or remove the row")
+            raise DataError(
+                f"{where}, row {row + first_row}: the {what} is empty; fill it in or remove the row"
+            )
         texts[position] = text
     return texts
 
@@ -240,7 +246,9 @@ def _check_shapes(table: FeatureTable) -> None:
             f"{table.where}: {table.features.shape[1]} feature columns but {len(table.feature_names)} feature names"
         )
     if rows == 0 or not table.feature_names:
-        raise DataError(f"{table.where}: {rows} rows of {len(table.feature_names)} features: nothing to train on")
+        raise DataError(
+            f"{table.where}: {rows} rows of {len(table.feature_names)} features: nothing to train on"
+        )
     if not np.isfinite(table.features).all():
         raise DataError(f"{table.where}: a feature is NaN or infinite")
     if table.genres.min() < 0 or table.genres.max() >= len(table.genre_names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,10 +35,18 @@ def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: s
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     shares = confusion / support
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    for row, column in np.ndindex(*confusion.shape):
+    for row, column in product(range(len(confusion)), repeat=2):
         if confusion[row, column]:
             colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, str(int(confusion[row, column])), ha="center", va="center", color=colour, fontsize=9)
+            axes.text(
+                column,
+                row,
+                str(int(confusion[row, column])),
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=9,
+            )
     ticks = np.arange(len(genre_names))
     axes.set_xticks(ticks, genre_names, rotation=45, ha="right")
     axes.set_yticks(ticks, genre_names)
@@ -56,9 +65,11 @@ def per_genre_f1_figure(
     axes = figure.add_subplot()
     positions = np.arange(len(genre_names))
     axes.barh(positions, f1, color="#3b75af")
-    for position, value in zip(positions, f1, strict=True):
+    for position, value in enumerate(f1):
         axes.text(min(value + 0.01, 0.93), position, f"{value:.2f}", va="center", fontsize=9)
-    axes.set_yticks(positions, [f"{name} ({count})" for name, count in zip(genre_names, support, strict=True)])
+    axes.set_yticks(
+        positions, [f"{name} ({count})" for name, count in zip(genre_names, support, strict=True)]
+    )
     axes.invert_yaxis()
     axes.set_xlim(0.0, 1.0)
     axes.set_xlabel("F1 (number of rows in brackets)")

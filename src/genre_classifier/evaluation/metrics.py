@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,16 +39,22 @@ class Scores:
 
 
 class GenreMetrics(nn.Module):
-    """torchmetrics of one split; in a distributed run they cover the rows of all processes.
+    """torchmetrics of one split.
 
     Parameters
     ----------
     n_genres : int
+    all_processes : bool
+        Whether the scores cover the rows of all processes of a distributed run, which must then all ask for them.
     """
 
-    def __init__(self, n_genres: int) -> None:
+    def __init__(self, n_genres: int, *, all_processes: bool = True) -> None:
         super().__init__()
-        quick = {"num_classes": n_genres, "validate_args": False}
+        quick: dict[str, Any] = {
+            "num_classes": n_genres,
+            "validate_args": False,
+            "sync_on_compute": all_processes,
+        }
         self.collection = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(average="micro", **quick),
@@ -110,6 +117,6 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor, n_genres: int
         network.train(was_training)
     return Evaluation(
         loss=float(functional.cross_entropy(logits, genres)),
-        scores=GenreMetrics(n_genres)(logits, genres),
+        scores=GenreMetrics(n_genres, all_processes=False)(logits, genres),
         probabilities=torch.softmax(logits, dim=-1),
     )

@@ -92,7 +92,9 @@ def describe_mismatch(expected: Sequence[str], found: Sequence[str]) -> str | No
         parts.append(f"extra: {', '.join(extra)}")
     if not parts:
         moved = [
-            f"{got!r} where {want!r} belongs" for want, got in zip(expected, found, strict=False) if want != got
+            f"{got!r} where {want!r} belongs"
+            for want, got in zip(expected, found, strict=False)
+            if want != got
         ]
         parts.append(f"out of place: {', '.join(moved[:5])}{' ...' if len(moved) > 5 else ''}")
     return "; ".join(parts)

@@ -20,7 +20,13 @@ from tqdm import tqdm
 from genre_classifier.atomic import replacing
 from genre_classifier.config import better_is_higher
 from genre_classifier.errors import ConfigError
-from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, read_checkpoint, writing
+from genre_classifier.run_folder import (
+    CHECKPOINT_VERSION_KEY,
+    FORMAT_VERSION,
+    RunFolder,
+    read_checkpoint,
+    writing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +56,23 @@ class History(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self._epoch_started = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if "by_genre" not in name}
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {
+            name: float(value) for name, value in trainer.callback_metrics.items() if "by_genre" not in name
+        }
         order = sorted(metrics, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row |= {name: metrics[name] for name in order}
         row["seconds"] = round(time.perf_counter() - self._epoch_started, 4)
         self.rows.append(row)
         if trainer.is_global_zero:
             self.folder.write_history(self.rows)
-        shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in ("train/loss", "val/loss", "val/f1") if name in metrics)
+        shown = ", ".join(
+            f"{name} {metrics[name]:.4f}" for name in ("train/loss", "val/loss", "val/f1") if name in metrics
+        )
         log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, shown)
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,12 +101,12 @@ class RunCheckpoint(Checkpoint):
         self.best_score: float | None = None
         self.best_epoch: int | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             with writing(self.folder.checkpoints):
                 self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.resumed_from is None or self.best_epoch is None:
             return
         source = self._earlier_best(self.resumed_from, self.best_epoch)
@@ -108,7 +118,10 @@ class RunCheckpoint(Checkpoint):
             )
             self.best_score = self.best_epoch = None
         elif trainer.is_global_zero:
-            for name, origin in ((self.folder.best_checkpoint, source), (self.folder.last_checkpoint, self.resumed_from)):
+            for name, origin in (
+                (self.folder.best_checkpoint, source),
+                (self.folder.last_checkpoint, self.resumed_from),
+            ):
                 if not name.exists() or not name.samefile(origin):
                     with writing(name), replacing(name) as temporary:
                         shutil.copyfile(origin, temporary)
@@ -120,22 +133,25 @@ class RunCheckpoint(Checkpoint):
                 return candidate
         return None
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = monitored(trainer, self.monitor)
         improved = self._improves(score)
         if improved:
             self.best_score, self.best_epoch = score, trainer.current_epoch
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(
+                self.folder.last_checkpoint, weights_only=False
+            )  # takes part, writes nothing
+            return
         last = self.folder.last_checkpoint
         with writing(last), replacing(last) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-            if not trainer.is_global_zero:
-                return
             if improved:
                 with replacing(self.folder.best_checkpoint) as best:
                     _link_or_copy(temporary, best)
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]  # noqa: ARG002
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
 
@@ -187,7 +203,7 @@ class EpochProgress(ProgressBar):
         self._enabled = True
 
     @rank_zero_only
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         batches = int(trainer.num_training_batches)
         self._bar = tqdm(
             total=batches * (trainer.max_epochs or 1),
@@ -200,11 +216,11 @@ class EpochProgress(ProgressBar):
         )
 
     @rank_zero_only
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._bar.update(1)
 
     @rank_zero_only
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = trainer.callback_metrics.get("val/f1", torch.tensor(float("nan")))
         text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, val/f1 {float(score):.3f}"
         self._bar.set_description_str(text, refresh=False)
@@ -214,10 +230,10 @@ class EpochProgress(ProgressBar):
             print(text, file=sys.stderr, flush=True)
 
     @rank_zero_only
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._bar.close()
 
     @rank_zero_only
-    def on_exception(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -30,7 +30,7 @@ from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler, scaler_state
 from genre_classifier.errors import CheckpointError, ConfigError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
-from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
+from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
 from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
@@ -143,7 +143,10 @@ def _leave_messages_to_root() -> None:
 def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
     """Build the network and what trains it; the weights are drawn from the run's seed alone."""
     table, split = datamodule.table, datamodule.data_split
-    network = _plain(settings.model) | {"input_dim": len(table.feature_names), "num_classes": len(table.genre_names)}
+    network = _plain(settings.model) | {
+        "input_dim": len(table.feature_names),
+        "num_classes": len(table.genre_names),
+    }
     import_module(network["_target_"].rpartition(".")[0])
     weights = None
     if settings.loss.class_weights is ClassWeights.balanced:
@@ -183,9 +186,10 @@ def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
     saved = read_checkpoint(Path(settings.ckpt_path))["hyper_parameters"]
     for name in ("network", "feature_names", "genre_names", "scaler"):
         if saved.get(name) != module.hparams[name]:
+            what = name.replace("_", " ")
             raise CheckpointError(
-                f"ckpt_path={settings.ckpt_path}: its {name.replace('_', ' ')} differs from this run's, so it cannot be "
-                "resumed; use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
+                f"ckpt_path={settings.ckpt_path}: its {what} differs from this run's, so it cannot be resumed; "
+                "use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
             )
 
 
@@ -225,13 +229,21 @@ def _build_trainer(
             callbacks=callbacks,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            limit_val_batches=None if len(datamodule.data_split.val) else 0,
             use_distributed_sampler=False,
-            log_every_n_steps=max(1, len(datamodule.side("train")[1]) // settings.data.batch_size),
+            log_every_n_steps=_batches_an_epoch(settings, datamodule),
             default_root_dir=folder.path,
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     return trainer, history, checkpoint
+
+
+def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:
+    rows = len(datamodule.side("train")[1])
+    batches = -(-rows // (settings.data.batch_size * settings.trainer.devices * settings.trainer.num_nodes))
+    limits = (settings.trainer.limit_train_batches, settings.trainer.overfit_batches or None)
+    return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
 def _early_stopping(settings: TrainConfig) -> EarlyStopping:
@@ -247,7 +259,11 @@ def _early_stopping(settings: TrainConfig) -> EarlyStopping:
 
 
 def _fit(
-    trainer: pl.Trainer, module: GenreLitModule, datamodule: GenreDataModule, settings: TrainConfig, record: _Record
+    trainer: pl.Trainer,
+    module: GenreLitModule,
+    datamodule: GenreDataModule,
+    settings: TrainConfig,
+    record: _Record,
 ) -> None:
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=settings.ckpt_path, weights_only=True)
@@ -269,7 +285,9 @@ def _evaluate(module: GenreLitModule, datamodule: GenreDataModule) -> dict[str, 
     network = module.network.cpu()
     sides = {name: datamodule.side(name) for name in ("train", "val", "test")}
     return {
-        name: evaluate(network, features.to(next(network.parameters()).dtype), genres, len(module.genre_names))
+        name: evaluate(
+            network, features.to(next(network.parameters()).dtype), genres, len(module.genre_names)
+        )
         for name, (features, genres) in sides.items()
         if len(genres)
     }
@@ -322,7 +340,9 @@ def _write_outcome(result: Result, datamodule: GenreDataModule, evaluations: dic
         result.folder.write_predictions(*_predictions(datamodule, evaluations["test"]))
 
 
-def _predictions(datamodule: GenreDataModule, evaluation: Evaluation) -> tuple[list[str], Iterator[list[Any]]]:
+def _predictions(
+    datamodule: GenreDataModule, evaluation: Evaluation
+) -> tuple[list[str], Iterator[list[Any]]]:
     table, rows = datamodule.table, datamodule.data_split.test
     names = table.genre_names
     header = ["id", "group", "true", "predicted", *(f"p_{name}" for name in names)]
@@ -342,11 +362,19 @@ def _predictions(datamodule: GenreDataModule, evaluation: Evaluation) -> tuple[l
 
 
 def _log_outcome(
-    logger: Logger | None, cfg: DictConfig, result: Result, evaluations: dict[str, Evaluation], names: list[str]
+    logger: Logger | None,
+    cfg: DictConfig,
+    result: Result,
+    evaluations: dict[str, Evaluation],
+    names: list[str],
 ) -> None:
     if logger is None:
         return
-    final = {f"{split}/{name}": value for split in ("val", "test") for name, value in result.metrics.get(split, {}).items()}
+    final = {
+        f"{split}/{name}": value
+        for split in ("val", "test")
+        for name, value in result.metrics.get(split, {}).items()
+    }
     flat = _flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
     if not isinstance(logger, SplitTensorBoardLogger):
         logger.log_hyperparams(flat)
@@ -354,7 +382,9 @@ def _log_outcome(
         logger.save()
         logger.finalize("success")
         return
-    settings = {key: value for key, value in flat.items() if key.partition(".")[0] not in {"run_dir", "logger"}}
+    settings = {
+        key: value for key, value in flat.items() if key.partition(".")[0] not in {"run_dir", "logger"}
+    }
     logger.log_outcome(settings, final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
@@ -363,14 +393,17 @@ def _log_outcome(
     logger.close()
 
 
-def _draw(logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str, Evaluation], names: list[str]) -> None:
+def _draw(
+    logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str, Evaluation], names: list[str]
+) -> None:
     from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
 
     note = " (synthetic data)" if result.synthetic else ""
     for split in (split for split in ("val", "test") if split in evaluations):
         scores = evaluations[split].scores
         logger.experiment.add_figure(
-            f"confusion_matrix/{split}", confusion_figure(scores.confusion.numpy(), names, f"{split} rows{note}")
+            f"confusion_matrix/{split}",
+            confusion_figure(scores.confusion.numpy(), names, f"{split} rows{note}"),
         )
         support = list(result.support[split].values())
         figure = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, f"{split} rows{note}")
@@ -379,7 +412,11 @@ def _draw(logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str,
 
 def _flatten(node: Any, path: str = "") -> dict[str, Any]:
     if isinstance(node, dict) and node:
-        return {key: value for name, child in node.items() for key, value in _flatten(child, f"{path}.{name}").items()}
+        return {
+            key: value
+            for name, child in node.items()
+            for key, value in _flatten(child, f"{path}.{name}").items()
+        }
     return {path.removeprefix("."): node}
 
 
@@ -420,7 +457,13 @@ class _Record:
         self._write()
 
     def interrupted(self, epoch: int) -> KeyboardInterrupt:
-        return KeyboardInterrupt(f"interrupted in epoch {epoch}")
+        last = self.folder.last_checkpoint
+        if not last.exists():
+            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
+        return KeyboardInterrupt(
+            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
+            f"ckpt_path={relative(last)}"
+        )
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -433,7 +476,9 @@ class _Record:
         except BaseException as error:
             self.content |= {
                 "status": "failed",
-                "reason": f"{type(error).__name__}: {error}",
+                "reason": "interrupted"
+                if isinstance(error, KeyboardInterrupt)
+                else f"{type(error).__name__}: {error}",
                 "seconds": round(self.elapsed(), 3),
             }
             try:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from genre_classifier.data.batches import mixed_seed
@@ -73,8 +74,9 @@ class GenreLitModule(pl.LightningModule):
         self.network = build_network(network)
         # A ModuleDict cannot have the key "train", which is a method's name.
         self.metrics = nn.ModuleDict({f"{split}_rows": GenreMetrics(len(genre_names)) for split in SPLITS})
-        self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric() for split in SPLITS})
+        self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric(nan_strategy="disable") for split in SPLITS})
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self._outputs: dict[str, list[Batch]] = {split: [] for split in SPLITS}
 
@@ -95,9 +97,10 @@ class GenreLitModule(pl.LightningModule):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (row, genre) for standardised features (row, feature)."""
-        return self.network(features)
+        logits: Tensor = self.network(features)
+        return logits
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         features, genres = batch
         if self.hparams["mixup"] > 0:
@@ -105,15 +108,15 @@ class GenreLitModule(pl.LightningModule):
         else:
             logits = self(features)
             loss = self._loss(logits, genres)
-        self.losses["train_rows"].update(loss.detach(), len(genres))
+        self._loss_of("train").update(loss.detach(), len(genres))
         self._outputs["train"].append((logits.detach(), genres))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
         self._evaluation_step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
         self._evaluation_step("test", batch)
 
@@ -123,14 +126,26 @@ class GenreLitModule(pl.LightningModule):
         torch.manual_seed(mixed_seed(epoch_seed, self.global_rank) if self.global_rank else epoch_seed)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics; stop a run whose loss is no longer a number."""
-        loss = self._log_epoch("train")
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"epoch {self.current_epoch}: the training loss is {float(loss)}; lower optimizer.lr="
-                f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
-            )
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        """Log the epoch's training metrics."""
+        self._log_epoch("train")
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("learning_rate", rate, sync_dist=self.trainer.world_size > 1)
+        self._step_plateau_scheduler()
+
+    def _step_plateau_scheduler(self) -> None:
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            monitor = self.hparams["scheduler"]["monitor"]
+            scheduler.step(float(self.trainer.callback_metrics[monitor]))
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
+        """Step a scheduler; ReduceLROnPlateau has been stepped at the epoch's end already.
+
+        Lightning steps it after the checkpoint is written and skips that step on resuming, so that a resumed run would
+        lag one epoch behind.
+        """
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
@@ -140,20 +155,23 @@ class GenreLitModule(pl.LightningModule):
         """Log the test metrics."""
         self._log_epoch("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler from their settings."""
         settings = dict(self.hparams["optimizer"])
         optimizer = _class(settings.pop("_target_"), torch.optim.Optimizer)(self.parameters(), **settings)
         if self.hparams["scheduler"] is None:
             return {"optimizer": optimizer}
         settings = dict(self.hparams["scheduler"])
-        kind = _class(settings.pop("_target_"), torch.optim.lr_scheduler.LRScheduler)
+        kind = _class(settings.pop("_target_"), LRScheduler)
         lightning_settings = {"interval": settings.pop("interval")}
         if "monitor" in settings:
             lightning_settings["monitor"] = settings.pop("monitor")
-        if issubclass(kind, torch.optim.lr_scheduler.OneCycleLR):
+        if issubclass(kind, OneCycleLR):
             settings["total_steps"] = int(self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings},
+        }
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -171,6 +189,9 @@ class GenreLitModule(pl.LightningModule):
         except (TypeError, RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: its weights do not fit its settings ({error})") from error
         return module.eval()
+
+    def _loss_of(self, split: str) -> MeanMetric:
+        return cast(MeanMetric, self.losses[f"{split}_rows"])
 
     def _loss(self, logits: Tensor, genres: Tensor) -> Tensor:
         return functional.cross_entropy(
@@ -190,20 +211,28 @@ class GenreLitModule(pl.LightningModule):
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
-        self.losses[f"{split}_rows"].update(functional.cross_entropy(logits, genres), len(genres))
+        self._loss_of(split).update(functional.cross_entropy(logits, genres), len(genres))
         self._outputs[split].append((logits, genres))
 
-    def _log_epoch(self, split: str) -> Tensor:
+    def _log_epoch(self, split: str) -> None:
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
+        loss: Tensor = self._loss_of(split).compute()
+        self._loss_of(split).reset()
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"epoch {self.current_epoch}: the {split} loss is {float(loss)}; lower optimizer.lr="
+                f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
+            )
         scores = self.metrics[f"{split}_rows"](logits, genres)
-        loss: Tensor = self.losses[f"{split}_rows"].compute()
-        self.losses[f"{split}_rows"].reset()
-        self.log_dict({f"{split}/loss": loss, **{f"{split}/{name}": value for name, value in scores.values.items()}})
+        values = {
+            f"{split}/loss": loss,
+            **{f"{split}/{name}": value for name, value in scores.values.items()},
+        }
         if split != "train":
-            for name, value in zip(self.genre_names, scores.f1_per_genre, strict=True):
-                self.log(f"{split}/f1_by_genre/{name}", value)
-        return loss
+            per_genre = zip(self.genre_names, scores.f1_per_genre, strict=True)
+            values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1)
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
@@ -231,8 +260,12 @@ def _class(path: str, base: type) -> type[Any]:
         import_module(module_name)
     module = sys.modules.get(module_name)
     if module is None:
-        raise ConfigError(f"{path}: import {module_name or 'its module'} first; a checkpoint's name alone imports nothing")
+        raise ConfigError(
+            f"{path}: import its module first; a name in a checkpoint alone imports nothing"
+        )
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}")
+        raise ConfigError(
+            f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}"
+        )
     return found

@@ -46,7 +46,10 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the HParams tab's entry: the run's settings and its final metrics."""
-        plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
+        plain = {
+            key: value if isinstance(value, (bool, int, float)) else str(value)
+            for key, value in settings.items()
+        }
         for summary in hparams_summary(plain, dict(metrics)):
             self.experiment.file_writer.add_summary(summary)
         for name, value in metrics.items():

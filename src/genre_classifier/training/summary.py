@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from genre_classifier.run_folder import relative
 from genre_classifier.training.fit import Result
 
 COLUMNS = (
@@ -25,10 +25,11 @@ def show(result: Result) -> None:
     console = Console(highlight=False)
     console.print(_metrics(result))
     console.print(_genres(result))
-    folder = _relative(result.folder.path)
-    line = f"run folder   {folder}"
-    epoch = "" if result.best_epoch is None else f" (best epoch {result.best_epoch}, counted from 0; {result.seconds:.1f} s)"
-    console.print(f"{line}{epoch}", soft_wrap=True, markup=False)
+    folder = relative(result.folder.path)
+    if result.best_epoch is not None:
+        best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
+        console.print(f"best epoch   {best}", soft_wrap=True, markup=False)
+    console.print(f"run folder   {folder} ({result.seconds:.1f} s)", soft_wrap=True, markup=False)
     for what, command in _next_commands(result, folder):
         console.print(f"{what:<12} {command}", soft_wrap=True, markup=False)
 
@@ -61,10 +62,3 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
         root = folder.parts[0] if not folder.is_absolute() else folder
         commands.append(("look at it", f"tensorboard --logdir {root}"))
     return commands
-
-
-def _relative(path: Path) -> Path:
-    try:
-        return path.absolute().relative_to(Path.cwd())
-    except ValueError:
-        return Path(os.path.normpath(path))

@@ -76,7 +76,9 @@ def read_columns(path: Path, texts: dict[str, str], features: Sequence[str] | No
     if path.is_dir():
         raise DataError(f"{path} is a folder; data.path must name a file ({_suffixes()})")
     if suffix not in DELIMITERS and suffix not in PARQUET_SUFFIXES:
-        raise DataError(f"{path}: {suffix or 'no suffix'} is not a kind of table that can be read ({_suffixes()})")
+        raise DataError(
+            f"{path}: {suffix or 'no suffix'} is not a kind of table that can be read ({_suffixes()})"
+        )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty")
     reader: _Parquet | _Csv = _Parquet(path) if suffix in PARQUET_SUFFIXES else _Csv(path, DELIMITERS[suffix])
@@ -127,7 +129,9 @@ class _Csv:
                 self.names = [name.strip() for name in next(rows, [])]
                 self.sniffed = [row for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False)]
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+            raise DataError(
+                f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
+            ) from error
         except csv.Error as error:
             raise DataError(f"{path} is not a table: {error}") from error
         self._check_widths()
@@ -205,10 +209,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _check_header(path: Path, names: list[str], texts: dict[str, str], features: Sequence[str] | None) -> None:
+def _check_header(
+    path: Path, names: list[str], texts: dict[str, str], features: Sequence[str] | None
+) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(f"{path}: column {repeated[0]!r} appears {Counter(names)[repeated[0]]} times; rename or remove")
+        raise DataError(
+            f"{path}: column {repeated[0]!r} appears {Counter(names)[repeated[0]]} times; rename or remove"
+        )
     for key, name in texts.items():
         if name not in names:
             raise DataError(f"{path}: there is no column {name!r} ({key}={name}); it has {_listed(names)}")
@@ -222,7 +230,9 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def _choose_features(path: Path, reader: _Parquet | _Csv, taken: set[str], features: Sequence[str] | None) -> list[str]:
+def _choose_features(
+    path: Path, reader: _Parquet | _Csv, taken: set[str], features: Sequence[str] | None
+) -> list[str]:
     if features is not None:
         if not features:
             raise DataError("data.features=[] selects nothing; name one or more columns, or null for all")
@@ -232,7 +242,9 @@ def _choose_features(path: Path, reader: _Parquet | _Csv, taken: set[str], featu
         used = [name for name in features if name in taken]
         if used:
             raise DataError(f"data.features names {used[0]!r}, which is the label, group, id or split column")
-        not_numeric = [name for name in features if isinstance(reader, _Parquet) and not reader.is_number(name)]
+        not_numeric = [
+            name for name in features if isinstance(reader, _Parquet) and not reader.is_number(name)
+        ]
         if not_numeric:
             raise DataError(f"{path}: column {not_numeric[0]!r} (data.features) does not hold numbers")
         return list(features)

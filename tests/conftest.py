@@ -1,0 +1,95 @@
+"""What the tests share: small tables written on the spot, composed configurations, short runs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from genre_classifier.config import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+GTZAN = ROOT.parent / "shared" / "data" / "gtzan"
+GENRES = ("Ambient", "Bluegrass", "Cumbia")
+
+register_schemas()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
+    """Write a CSV file and return its path."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def rows_of_music(
+    n_artists: int = 6, n_tracks: int = 5, n_features: int = 4, genres: Sequence[str] = GENRES, seed: int = 0
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the header and rows of a table in which a genre shifts every feature, an artist a little."""
+    rng = np.random.default_rng(seed)
+    header = ["track", "genre", "artist", *(f"f{i}" for i in range(n_features))]
+    rows: list[list[Any]] = []
+    for number, genre in enumerate(genres):
+        centre = rng.normal(size=n_features) * 2 + number
+        for artist in range(n_artists):
+            shift = rng.normal(size=n_features) * 0.5
+            for track in range(n_tracks):
+                values = centre + shift + rng.normal(size=n_features)
+                name = f"{genre}-{artist}"
+                rows.append([f"{name}-{track}", genre, name, *(round(float(v), 6) for v in values)])
+    return header, rows
+
+
+@pytest.fixture(scope="session")
+def music_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 rows, 3 genres, 6 artists a genre, 4 features."""
+    header, rows = rows_of_music()
+    return write_csv(tmp_path_factory.mktemp("music") / "music.csv", header, rows)
+
+
+@pytest.fixture(scope="session")
+def music_overrides(music_csv: Path) -> list[str]:
+    """Overrides that train on `music_csv`, shortly and silently."""
+    return [
+        "data=table",
+        f"data.path={music_csv}",
+        "data.label=genre",
+        "data.group=artist",
+        "data.id=track",
+        "data.batch_size=16",
+        "trainer.max_epochs=3",
+        "trainer.enable_progress_bar=false",
+        "logger=none",
+    ]
+
+
+def composed(*overrides: str, config: str = "train") -> DictConfig:
+    """Compose a configuration as the command line would, without Hydra's own node."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(config, overrides=list(overrides))
+
+
+@pytest.fixture
+def trained(tmp_path: Path, music_overrides: list[str]) -> Iterator[Callable[..., Any]]:
+    """A function that trains with the given overrides on top of `music_overrides` and returns the Result."""
+    from genre_classifier.training.fit import train
+
+    number = 0
+
+    def go(*overrides: str, name: str | None = None) -> Any:
+        nonlocal number
+        number += 1
+        folder = tmp_path / (name or f"run{number}")
+        return train(composed(*music_overrides, f"run_dir={folder}", *overrides))
+
+    yield go

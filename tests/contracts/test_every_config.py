@@ -1,0 +1,107 @@
+"""Every YAML file under conf/: composes, passes its check, says what it is for, and trains where it is an experiment."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from genre_classifier.config import SCHEMAS, typed
+from tests.conftest import ROOT, composed
+
+CONF = ROOT / "conf"
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml") if "local" not in path.parts)
+GROUPED = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
+EXPERIMENTS = [name for name in FILES if name.startswith("experiment/")]
+
+
+def override(name: str) -> str:
+    group, _, option = name.removesuffix(".yaml").rpartition("/")
+    return f"{group}={option}" if group not in {"experiment", "debug"} else f"+{group}={option}"
+
+
+def overrides_for(name: str) -> list[str]:
+    chosen = override(name).lstrip("+")
+    needed = ["run_dir=somewhere"]
+    text = (CONF / name).read_text()
+    if "schema_data_table" in text or "schema_data_gtzan" in text or "/data: gtzan" in text:
+        needed.append("data.path=somewhere.csv")
+    if name == "data/split/given.yaml":
+        needed.append("data.split.column=split")
+    return [chosen, *needed]
+
+
+def test_all_files_are_found() -> None:
+    assert len(FILES) == 35
+    assert len(EXPERIMENTS) == 5
+    assert {name.partition("/")[0] for name in GROUPED} == {
+        "callbacks",
+        "data",
+        "debug",
+        "experiment",
+        "logger",
+        "loss",
+        "model",
+        "optimizer",
+        "scheduler",
+        "trainer",
+    }
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_every_option_composes_and_passes_the_check(name: str) -> None:
+    typed(composed(*overrides_for(name)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_says_how_it_is_used_what_to_expect_and_how_long_it_takes(name: str) -> None:
+    lines = (CONF / name).read_text().splitlines()
+    head = "\n".join(line for line in lines if line.startswith("#") and "@package" not in line)
+    assert "python train.py" in head or "tensorboard --logdir" in head
+    for word in ("Likely override:", "Expected:", "Takes:"):
+        assert word in head, word
+    assert "TO BE" not in head
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPED if name.split("/")[0] not in {"experiment", "debug"} and name != "logger/tensorboard.yaml"])
+def test_the_command_in_the_head_of_a_file_composes(name: str) -> None:
+    line = next(line for line in (CONF / name).read_text().splitlines() if line.startswith("#   python train.py"))
+    words = line.removeprefix("#   python train.py").split()
+    if "-m" in words:
+        words = [word.split(",")[0] for word in words if word != "-m"]
+    typed(composed("run_dir=somewhere", *words))
+
+
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("optimizer/", "scheduler/", "logger/"))])
+def test_every_schema_default_is_the_one_in_its_file(name: str) -> None:
+    """A value typed in a YAML file and in its schema is the same, so that neither lies."""
+    content = yaml.safe_load((CONF / name).read_text()) or {}
+    schemas = [list(entry.values())[0] if isinstance(entry, dict) else entry for entry in content.get("defaults", [])]
+    schema = next((s for s in schemas if s.strip("/").partition("@")[0] in SCHEMAS), None)
+    if schema is None:
+        assert name in {"scheduler/none.yaml", "logger/none.yaml"}
+        return
+    node = ConfigStore.instance().load(schema.strip("/").partition("@")[0] + ".yaml").node
+    for key, value in content.items():
+        if key != "defaults":
+            assert node[key] == float(value) if isinstance(value, str) else value, key
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_two_batches(name: str, tmp_path: Path, music_overrides: list[str]) -> None:
+    from genre_classifier.training.fit import train
+
+    cfg = composed(
+        override(name).lstrip("+"),
+        *(word for word in music_overrides if not word.startswith("trainer.max_epochs")),
+        "trainer.max_epochs=1",
+        "trainer.min_epochs=1",
+        "trainer.limit_train_batches=2",
+        "data/split=auto",
+        f"run_dir={tmp_path}",
+    )
+    result = train(cfg)
+    assert result is not None
+    assert result.folder.read_run()["status"] == "finished"

@@ -1,0 +1,249 @@
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genre_classifier.config import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
+from genre_classifier.data.sources import read
+from genre_classifier.data.sources.columns import read_columns
+from genre_classifier.errors import ConfigError, DataError
+from genre_classifier.features.sets import GTZAN57
+from tests.conftest import GTZAN, rows_of_music, write_csv
+
+
+def config(path: Path, **changes: Any) -> TableConfig:
+    return TableConfig(**({"path": str(path), "label": "genre", "group": "artist", "id": "track"} | changes))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_every_format_reads_what_pandas_wrote(tmp_path: Path, suffix: str) -> None:
+    header, rows = rows_of_music()
+    frame = pd.DataFrame(rows, columns=header)
+    path = tmp_path / f"music{suffix}"
+    if suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    table = read(config(path))
+    names = ["f0", "f1", "f2", "f3"]
+    np.testing.assert_array_equal(table.features, frame[names].to_numpy(np.float32))
+    assert table.feature_names == tuple(names)
+    assert table.ids.tolist() == frame["track"].tolist()
+    assert table.groups is not None
+    assert table.groups.tolist() == frame["artist"].tolist()
+    assert [table.genre_names[g] for g in table.genres] == frame["genre"].tolist()
+
+
+def test_many_blocks_read_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genre_classifier.data.sources.columns.BLOCK_BYTES", 700)
+    monkeypatch.setattr("genre_classifier.data.sources.columns.BLOCK_ROWS", 7)
+    header, rows = rows_of_music()
+    frame = pd.DataFrame(rows, columns=header)
+    write_csv(tmp_path / "m.csv", header, rows)
+    frame.to_parquet(tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        table = read(config(tmp_path / name))
+        np.testing.assert_array_equal(table.features, frame[["f0", "f1", "f2", "f3"]].to_numpy(np.float32))
+        assert table.ids.tolist() == frame["track"].tolist()
+
+
+def test_text_columns_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header, rows = rows_of_music()
+    path = write_csv(tmp_path / "m.csv", [*header, "title"], [[*row, "a song"] for row in rows])
+    assert read(config(path)).feature_names == ("f0", "f1", "f2", "f3")
+    assert "not numeric and so not used as features: title" in caplog.text
+
+
+def test_features_can_be_selected_and_keep_the_order_asked_for(tmp_path: Path) -> None:
+    header, rows = rows_of_music()
+    path = write_csv(tmp_path / "m.csv", header, rows)
+    table = read(config(path, features=["f2", "f0"]))
+    expected = pd.read_csv(path)[["f2", "f0"]].to_numpy(np.float32)
+    assert table.feature_names == ("f2", "f0")
+    np.testing.assert_array_equal(table.features, expected)
+
+
+def test_rows_are_numbered_where_no_id_is_named(tmp_path: Path) -> None:
+    header, rows = rows_of_music()
+    table = read(config(write_csv(tmp_path / "m.csv", header, rows), id=None, features=["f0"]))
+    assert table.ids.tolist() == [str(i) for i in range(len(rows))]
+
+
+def test_a_byte_order_mark_quotes_and_unicode_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    lines = ["genre,artist,track,x", '"Forró, Baião","Luiz ""Rei"" G.",1,0.5', "Enka,美空,2,1.5"]
+    path.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
+    table = read(config(path))
+    assert table.genre_names == ("Enka", "Forró, Baião")
+    assert table.groups is not None
+    assert table.groups.tolist() == ['Luiz "Rei" G.', "美空"]
+
+
+def bad_file(tmp_path: Path, kind: str) -> Path:
+    header, rows = rows_of_music()
+    path = tmp_path / "bad.csv"
+    match kind:
+        case "missing":
+            return path
+        case "folder":
+            path.mkdir()
+        case "empty":
+            path.write_bytes(b"")
+        case "header only":
+            write_csv(path, header, [])
+        case "one column":
+            path.write_text("just one column\nnothing\n")
+        case "binary":
+            path.write_bytes(gzip.compress(b"x" * 1000))
+        case "not parquet":
+            path = tmp_path / "bad.parquet"
+            path.write_text("no parquet")
+        case "excel":
+            path = tmp_path / "bad.xlsx"
+            path.write_text("x")
+        case "no label":
+            write_csv(path, ["track", "style", *header[2:]], rows)
+        case "no group":
+            write_csv(path, [*header[:2], "band", *header[3:]], rows)
+        case "duplicate column":
+            write_csv(path, [*header[:-1], "f0"], rows)
+        case "not a number":
+            rows[20][5] = "loud"
+            write_csv(path, header, rows)
+        case "ragged":
+            rows[4].append(1.0)
+            write_csv(path, header, rows)
+        case "ragged late":
+            header, rows = rows_of_music(n_tracks=100)
+            rows[1500].append(1.0)
+            write_csv(path, header, rows)
+        case "nan":
+            rows[7][4] = ""
+            write_csv(path, header, rows)
+        case "infinity":
+            rows[7][4] = "inf"
+            write_csv(path, header, rows)
+        case "too large":
+            rows[7][4] = "1e300"
+            write_csv(path, header, rows)
+        case "duplicate id":
+            rows[3][0] = rows[2][0]
+            write_csv(path, header, rows)
+        case "one genre":
+            write_csv(path, header, rows[:30])
+        case "no features":
+            write_csv(path, header[:3], [row[:3] for row in rows])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", r"bad.csv: there is no such file; check data.path"),
+        ("folder", r"bad.csv is a folder"),
+        ("empty", r"bad.csv is empty"),
+        ("header only", r"bad.csv has a header but no rows"),
+        ("one column", r"bad.csv is not a table: its first line has 1 column"),
+        ("binary", r"bad.csv is not a text file in UTF-8"),
+        ("not parquet", r"bad.parquet is not a Parquet file"),
+        ("excel", r"bad.xlsx: .xlsx is not a kind of table"),
+        ("no label", r"there is no column 'genre' \(data.label=genre\); it has track, style, artist"),
+        ("no group", r"there is no column 'artist' \(data.group=artist\)"),
+        ("duplicate column", r"column 'f0' appears 2 times"),
+        ("not a number", r"row 22, column 'f2': 'loud' is not a number"),
+        ("ragged", r"row 6: 8 cells, but the header has 7"),
+        ("ragged late", r"row 1502: 8 cells, but the header has 7"),
+        ("nan", r"row 9, column 'f1': NaN or an empty cell, as in 1 row\(s\)"),
+        ("infinity", r"row 9, column 'f1': infinity"),
+        ("too large", r"row 9, column 'f1': infinity, or a number too large"),
+        ("duplicate id", r"id 'Ambient-0-2' appears 2 times"),
+        ("one genre", r"all rows are of one genre, 'Ambient'"),
+        ("no features", r"no numeric column is left to be a feature"),
+    ],
+)
+def test_a_bad_file_is_one_error_that_says_where(tmp_path: Path, kind: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(config(bad_file(tmp_path, kind)))
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ([], r"data.features=\[\] selects nothing"),
+        (["f0", "f9"], r"there is no column 'f9' \(data.features\)"),
+        (["f0", "f0"], "data.features names 'f0' twice"),
+        (["f0", "artist"], "data.features names 'artist', which is the label, group"),
+        (["f0", "title"], "column 'title': 'a song' is not a number"),
+    ],
+)
+def test_a_bad_selection_of_features_is_refused(tmp_path: Path, features: list[str], message: str) -> None:
+    header, rows = rows_of_music()
+    path = write_csv(tmp_path / "m.csv", [*header, "title"], [[*row, "a song"] for row in rows])
+    with pytest.raises(DataError, match=message):
+        read(config(path, features=features))
+
+
+def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
+    assert len(read(config(bad_file(tmp_path, "nan"), nan=NanPolicy.drop))) == 89
+
+
+def test_an_unknown_source_is_refused() -> None:
+    with pytest.raises(ConfigError, match="data.source=spotify: expected one of demo, gtzan, table"):
+        read(DataConfig(source="spotify"))
+
+
+def gtzan_file(path: Path, names: list[str]) -> Path:
+    rng = np.random.default_rng(0)
+    rows = [[name, 661794, *rng.normal(size=57), name.split(".")[0]] for name in names]
+    return write_csv(path, ["filename", "length", *GTZAN57.features, "label"], rows)
+
+
+def test_gtzan_tracks_of_thirty_seconds_have_no_groups(tmp_path: Path) -> None:
+    table = read(GtzanConfig(path=str(gtzan_file(tmp_path / "g.csv", ["blues.00000.wav", "rock.00001.wav"]))))
+    assert table.feature_set is GTZAN57
+    assert table.groups is None
+    assert table.ids.tolist() == ["blues.00000.wav", "rock.00001.wav"]
+
+
+def test_gtzan_segments_of_a_track_are_one_group(tmp_path: Path) -> None:
+    names = [f"{genre}.{track:05d}.{segment}.wav" for genre in ("blues", "rock") for track in range(2) for segment in range(10)]
+    table = read(GtzanConfig(path=str(gtzan_file(tmp_path / "g.csv", names))))
+    assert table.group_name == "track"
+    assert table.groups is not None
+    assert sorted(set(table.groups)) == ["blues.00000", "blues.00001", "rock.00000", "rock.00001"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["blues.00000.wav", "rock.00000.3.wav"], "mixes 30-second tracks and 3-second segments"),
+        (["blues.00000.wav", "my song.wav"], "row 3, column 'filename': 'my song.wav' is not a GTZAN name"),
+    ],
+)
+def test_gtzan_names_of_another_form_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(GtzanConfig(path=str(gtzan_file(tmp_path / "g.csv", names))))
+
+
+def test_gtzan_without_one_of_its_columns_is_refused(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "g.csv", ["filename", "length", *GTZAN57.features[:-1], "label"], [["x"] * 59])
+    with pytest.raises(DataError, match="there is no column 'mfcc20_var'"):
+        read(GtzanConfig(path=str(path)))
+
+
+@pytest.mark.skipif(not GTZAN.exists(), reason="the GTZAN table is not beside the repository")
+def test_the_real_gtzan_table_reads_like_pandas() -> None:
+    path = GTZAN / "features_30_sec.csv"
+    table = read(GtzanConfig(path=str(path), split=SplitConfig()))
+    frame = pd.read_csv(path)
+    np.testing.assert_array_equal(table.features, frame[list(GTZAN57.features)].to_numpy(np.float32))
+    assert [table.genre_names[g] for g in table.genres] == frame["label"].tolist()
+
+
+def test_parquet_text_features_are_refused_by_name(tmp_path: Path) -> None:
+    pd.DataFrame({"genre": ["a", "b"], "x": ["1", "2"], "y": [1.0, 2.0]}).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(DataError, match=r"column 'x' \(data.features\) does not hold numbers"):
+        read_columns(tmp_path / "m.parquet", {"data.label": "genre"}, ["x"])

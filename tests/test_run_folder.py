@@ -1,0 +1,103 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from genre_classifier.atomic import replacing, write_text
+from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.run_folder import RunFolder, claim, read_checkpoint
+
+
+def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
+    wanted = tmp_path / "2026-11-23" / "14-05-09"
+    names = [claim(wanted, exact=False).name for _ in range(3)]
+    assert names == ["14-05-09", "14-05-09-2", "14-05-09-3"]
+
+
+@pytest.mark.parametrize(("name", "what"), [("run.json", "a run"), ("multirun.yaml", "a sweep")])
+def test_a_chosen_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str, what: str) -> None:
+    assert claim(tmp_path / "mine", exact=True) == tmp_path / "mine"
+    (tmp_path / "mine" / name).write_text("{}")
+    with pytest.raises(RunFolderError, match=f"mine already holds {what}"):
+        claim(tmp_path / "mine", exact=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match=r"cannot write .*file.*hydra.run.dir=FOLDER"):
+        claim(tmp_path / "file" / "run", exact=False)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_run({"status": "running"})
+
+    def full(self: Path, *args: object, **kwargs: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RunFolderError, match=r"cannot write .*run.json: No space left on device; free some space"):
+        folder.write_run({"status": "finished"})
+    monkeypatch.undo()
+    assert folder.read_run()["status"] == "running"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_failing_block_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no run.json; name the folder of a run"),
+        ("{", "cannot be read"),
+        ('{"format_version": 99}', "format_version is 99, this version reads 1"),
+        ("[]", "format_version is None"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=message):
+        RunFolder(tmp_path).read_run()
+
+
+def test_history_keeps_the_columns_of_all_rows(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 0, "a": 1.5}, {"epoch": 1, "b": 2.5}])
+    assert folder.history_csv.read_text() == "epoch,a,b\n0,1.5,\n1,,2.5\n"
+
+
+def test_json_files_carry_the_format_version(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_metrics({"test": {"f1": 0.5}})
+    assert json.loads(folder.metrics_json.read_text())["format_version"] == 1
+
+
+def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    import torch
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"x": Evil()}, tmp_path / "evil.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    for name, message in (
+        ("none.ckpt", "there is no such checkpoint"),
+        ("text.ckpt", "is damaged or no checkpoint"),
+        ("evil.ckpt", "is damaged or no checkpoint"),
+        ("other.ckpt", "genre_classifier_format_version is None"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "ran").exists()

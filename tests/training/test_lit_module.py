@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+
+from genre_classifier.errors import ConfigError
+from genre_classifier.training.lit_module import GenreLitModule, build_network
+
+NETWORK = {
+    "_target_": "genre_classifier.network.GenreClassifier",
+    "input_dim": 4,
+    "hidden_dims": [8],
+    "num_classes": 3,
+    "dropout": 0.0,
+}
+SCALER = {"mean_": [0.0] * 4, "var_": [1.0] * 4, "scale_": [1.0] * 4, "n_samples_seen_": 10}
+
+
+def module(**changes: object) -> GenreLitModule:
+    torch.manual_seed(0)
+    settings = {
+        "network": NETWORK,
+        "genre_names": ["a", "b", "c"],
+        "feature_names": ["w", "x", "y", "z"],
+        "scaler": SCALER,
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3},
+    }
+    return GenreLitModule(**(settings | changes))  # type: ignore[arg-type]
+
+
+def batch(n: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def log_softmax(logits: torch.Tensor) -> np.ndarray:
+    exact = logits.detach().numpy().astype(np.float64)
+    return exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
+def test_the_training_loss_is_the_smoothed_and_weighted_cross_entropy(
+    smoothing: float, weights: list[float] | None
+) -> None:
+    """As torch documents it: smoothed terms carry each class's weight, the mean divides by the true classes' weights."""
+    made = module(label_smoothing=smoothing, class_weights=weights)
+    x, y = batch()
+    log_p = log_softmax(made(x))
+    w = np.array(weights or [1.0, 1.0, 1.0])
+    rows = np.arange(len(y))
+    total = (1 - smoothing) * -(w[y] * log_p[rows, y]).sum() + smoothing / 3 * -(w * log_p).sum()
+    assert made.training_step((x, y), 0).item() == pytest.approx(total / w[y].sum(), rel=1e-5)
+
+
+def test_mixup_mixes_pairs_of_rows_and_their_losses_by_one_share() -> None:
+    made = module(mixup=0.4)
+    x, y = batch()
+    torch.manual_seed(5)
+    loss = made.training_step((x, y), 0)
+    torch.manual_seed(5)
+    draws = torch._standard_gamma(torch.full((2,), 0.4, dtype=torch.float64))
+    share = float(draws[0] / draws.sum())
+    other = torch.randperm(len(y))
+    log_p = log_softmax(made(share * x + (1 - share) * x[other]))
+    rows = np.arange(len(y))
+    expected = -(share * log_p[rows, y] + (1 - share) * log_p[rows, y[other]]).mean()
+    assert 0.0 < share < 1.0
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixups_share_follows_the_beta_distribution() -> None:
+    from scipy import stats
+
+    made = module(mixup=0.4)
+    shares: list[float] = []
+    forward = made.network.forward
+
+    def watching(features: torch.Tensor) -> torch.Tensor:
+        shares.append(float(features[0, 0]))
+        return forward(features)
+
+    made.network.forward = watching  # type: ignore[method-assign]
+    torch.manual_seed(0)
+    # Row 0 is 1 and every other row 0, so the mixed row 0 shows the share (or 1 where it met itself).
+    x = torch.zeros(500, 4)
+    x[0, 0] = 1.0
+    for _ in range(800):
+        made.training_step((x, torch.zeros(500, dtype=torch.long)), 0)
+    assert stats.kstest([s for s in shares if s < 1.0], stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+def test_a_model_that_does_not_take_its_arguments_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"model: hidden_dims=\[0\]"):
+        build_network(NETWORK | {"hidden_dims": [0]})
+    with pytest.raises(ConfigError, match="model: .*unexpected keyword argument 'depth'"):
+        build_network(NETWORK | {"depth": 3})
+    with pytest.raises(ConfigError, match="_target_=torch.optim.Adam: expected a class derived from torch.nn"):
+        build_network(NETWORK | {"_target_": "torch.optim.Adam"})
+
+
+def test_hyperparameters_are_plain_values() -> None:
+    def plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(k, str) and plain(v) for k, v in value.items())
+        if isinstance(value, list):
+            return all(map(plain, value))
+        return value is None or type(value) in {str, int, float, bool}
+
+    made = module(scheduler=None, class_weights=[1.0, 2.0, 3.0])
+    assert all(plain(value) for value in dict(made.hparams).values())

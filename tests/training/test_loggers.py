@@ -1,0 +1,71 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from genre_classifier.errors import MissingExtraError
+from genre_classifier.training.fit import Result
+
+Train = Callable[..., Result]
+
+
+def events(folder: Path) -> EventAccumulator:
+    made = EventAccumulator(str(folder))
+    made.Reload()
+    return made
+
+
+def test_train_and_validation_share_a_chart(trained: Train) -> None:
+    result = trained("logger=tensorboard")
+    board = result.folder.tensorboard
+    with result.folder.history_csv.open() as stream:
+        rows = list(csv.DictReader(stream))
+    for split in ("train", "val"):
+        run = events(board / split)
+        for name in ("loss", "accuracy", "f1", "f1_macro", "top3", "ece"):
+            values = [event.value for event in run.Scalars(name)]
+            assert values == pytest.approx([float(row[f"{split}/{name}"]) for row in rows], abs=1e-6)
+    assert {f"f1_by_genre/{name}" for name in ("Ambient", "Bluegrass", "Cumbia")} <= set(events(board / "val").Tags()["scalars"])
+    rates = [event.value for event in events(board).Scalars("learning_rate")]
+    assert rates == pytest.approx([float(row["learning_rate"]) for row in rows])
+
+
+def test_the_hparams_tab_has_the_settings_and_the_final_metrics(trained: Train) -> None:
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    result = trained("logger=tensorboard", "model.dropout=0.25")
+    run = events(result.folder.tensorboard)
+    content = run.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert start.hparams["model.dropout"].number_value == 0.25
+    assert start.hparams["optimizer.lr"].number_value == 1e-3
+    assert [event.value for event in run.Scalars("test/f1")] == pytest.approx([result.metrics["test"]["f1"]])
+    assert [event.value for event in run.Scalars("val/accuracy")] == pytest.approx([result.metrics["val"]["accuracy"]])
+
+
+def test_figures_and_the_configuration_are_shown_and_figures_can_be_left_out(trained: Train) -> None:
+    shown = events(trained("logger=tensorboard").folder.tensorboard).Tags()
+    assert set(shown["images"]) == {
+        f"{name}/{split}" for name in ("confusion_matrix", "f1_per_genre") for split in ("val", "test")
+    }
+    assert "config/text_summary" in shown["tensors"]
+    without = events(trained("logger=tensorboard", "logger.figures=false").folder.tensorboard).Tags()
+    assert without["images"] == []
+
+
+def test_the_csv_logger_writes_into_the_run(trained: Train) -> None:
+    result = trained("logger=csv", "logger.name=sheet")
+    text = (result.folder.path / "sheet" / "metrics.csv").read_text()
+    assert "val/f1" in text
+    assert "test/f1" in text
+
+
+def test_mlflow_without_its_extra_says_what_to_install(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(**kwargs: object) -> None:
+        raise ModuleNotFoundError("No module named 'mlflow'")
+
+    monkeypatch.setattr("genre_classifier.training.loggers.MLFlowLogger", absent)
+    with pytest.raises(MissingExtraError, match=r"pip install -c constraints.txt -e '.\[mlflow\]'"):
+        trained("logger=mlflow")
