@@ -137,7 +137,7 @@ class GenreService(FastAPI):
             _log.exception("%s %s failed", scope["method"], scope["path"])
             return self._refusal(500, [], "internal error; the service's log has the reason")
 
-    async def _unknown_path(self, request: Request, error: Exception) -> Response:  # noqa: ARG002
+    async def _unknown_path(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         message = error.detail if isinstance(error, HTTPException) else "internal error"
         headers = error.headers if isinstance(error, HTTPException) else None
@@ -170,7 +170,7 @@ class GenreService(FastAPI):
             return await asyncio.to_thread(_answer_batch, served, body)
         return _answer_batch(served, body)
 
-    async def _health(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002
+    async def _health(self, scope: Scope, receive: Receive) -> Answer:
         served = self._service.served
         if served is None:
             return self._unavailable()
@@ -182,13 +182,13 @@ class GenreService(FastAPI):
             "bundle": served.digest,
         }
 
-    async def _genres(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002
+    async def _genres(self, scope: Scope, receive: Receive) -> Answer:
         served = self._service.served
         if served is None:
             return self._unavailable()
         return 200, {"genres": list(served.predictor.genre_names), "bundle": served.digest}
 
-    async def _model(self, scope: Scope, receive: Receive) -> Answer:  # noqa: ARG002
+    async def _model(self, scope: Scope, receive: Receive) -> Answer:
         served = self._service.served
         if served is None:
             return self._unavailable()

@@ -15,17 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from example_models import (
-    FEATURES,
-    GENRES,
-    METRICS,
-    make_model,
-    make_rows,
-    make_scaler,
-    reference_probabilities,
-)
 from sklearn.preprocessing import StandardScaler
-from test_scaler_state import malicious
 from torch import nn
 
 from genre_classifier import GenreClassifier, bundle
@@ -44,6 +34,16 @@ from genre_classifier.bundle import (
 )
 from genre_classifier.errors import BundleError
 from genre_classifier.model_utils import load_production_model, save_model_for_production
+from tests.example_models import (
+    FEATURES,
+    GENRES,
+    METRICS,
+    make_model,
+    make_rows,
+    make_scaler,
+    reference_probabilities,
+)
+from tests.test_scaler_state import malicious
 
 NAME = "genre_classifier_production"
 ROWS = make_rows()

@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from example_models import (
+
+from genre_classifier.bundle import BundleDetails, write_bundle
+from genre_classifier.cli import main
+from genre_classifier.errors import BundleError
+from tests.example_models import (
     FEATURES,
     GENRES,
     METRICS,
@@ -19,10 +23,6 @@ from example_models import (
     make_scaler,
     reference_probabilities,
 )
-
-from genre_classifier.bundle import BundleDetails, write_bundle
-from genre_classifier.cli import main
-from genre_classifier.errors import BundleError
 
 NAME = "genre_classifier_production"
 ROWS = make_rows()

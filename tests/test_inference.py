@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -17,6 +16,7 @@ from torch import nn
 from genre_classifier import GenreClassifier, ModelWrapper
 from genre_classifier.errors import FeatureError
 from genre_classifier.prediction import DEFAULT_GENRES
+from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 
 ROWS = make_rows()
 MODEL = make_model()

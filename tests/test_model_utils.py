@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from example_models import make_model, make_rows, make_scaler
 from torch import nn
 
 from genre_classifier import GenreClassifier
 from genre_classifier.errors import CheckpointError
 from genre_classifier.model_utils import ModelCheckpoint, get_model_info
+from tests.example_models import make_model, make_rows, make_scaler
 
 ROWS = make_rows()
 

@@ -6,7 +6,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -16,6 +15,7 @@ from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
 from genre_classifier.inference import fold_temperature
 from genre_classifier.onnx_export import build_onnx
 from genre_classifier.scaler_state import ScalerStatistics
+from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

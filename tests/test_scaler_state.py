@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_models import FEATURES, make_rows, make_scaler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from genre_classifier.errors import BundleError
 from genre_classifier.scaler_state import MAX_PICKLE_BYTES, ScalerStatistics
+from tests.example_models import FEATURES, make_rows, make_scaler
 
 SCALERS = Path(__file__).parent / "formats" / "scalers"
 OLD_PICKLES = sorted(SCALERS.glob("*.pkl"))

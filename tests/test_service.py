@@ -15,7 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_models import (
+
+from genre_classifier import ModelWrapper
+from genre_classifier.bundle import BundleDetails, read_bundle, write_bundle
+from genre_classifier.errors import BundleError
+from tests.example_models import (
     FEATURES,
     GENRES,
     METRICS,
@@ -24,10 +28,6 @@ from example_models import (
     make_scaler,
     reference_probabilities,
 )
-
-from genre_classifier import ModelWrapper
-from genre_classifier.bundle import BundleDetails, read_bundle, write_bundle
-from genre_classifier.errors import BundleError
 
 for extra in ("fastapi", "uvicorn", "onnxruntime", "onnx", "msgspec"):
     pytest.importorskip(extra, reason="needs the extras serve and onnx")
