@@ -32,6 +32,25 @@ class BundleError(GenreClassifierError):
     """A production bundle is missing, damaged, untrustworthy or contradicts itself."""
 
 
+class FeatureError(GenreClassifierError, ValueError):
+    """Features given for a prediction cannot be used.
+
+    Parameters
+    ----------
+    message : str
+        What was found and what was expected.
+    row : int or None
+        Row of a batch, counted from 0; None where one row was given or all rows are meant.
+    feature : int, str or None
+        Position or name of the feature at fault; None where the row as a whole is meant.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None, feature: int | str | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+        self.feature = feature
+
+
 class DivergedError(GenreClassifierError):
     """Training reached a loss that is not a finite number."""
 

@@ -1,0 +1,196 @@
+"""The bundle that is being served: loaded on start, and exchanged for a newer one while requests go on.
+
+    from app.model import model_service
+    model_service.predict([0.1, ...])
+
+The folder and the name come from the environment variables MODEL_DIR and MODEL_NAME. Where the bundle has an
+ONNX file and onnxruntime is installed, neither torch nor scikit-learn is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from genre_classifier.bundle import (
+    DEFAULT_FOLDER,
+    DEFAULT_NAME,
+    bundle_fingerprint,
+    make_predictor,
+    read_bundle,
+)
+from genre_classifier.errors import BundleError, GenreClassifierError
+from genre_classifier.prediction import DEFAULT_TOP_K, Prediction, Predictor, as_row, as_rows
+
+UNUSUAL_DEVIATIONS: Final = 10.0  # standard deviations from the mean beyond which training saw nothing
+WATCH_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One bundle, ready to answer; never changed, only replaced.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Answers for the bundle's network.
+    digest : str
+        SHA-256 over the bundle's files.
+    metadata : Mapping[str, Any]
+        Content of the bundle's metadata.
+    limits : tuple of np.ndarray or None
+        Lowest and highest usual value of each feature; None where the scaler does not know.
+    """
+
+    predictor: Predictor
+    digest: str
+    metadata: Mapping[str, Any]
+    limits: tuple[np.ndarray, np.ndarray] | None
+
+    def answer(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
+        """Return the prediction for one row, the features far from the training data, and the bundle."""
+        predictor = self.predictor
+        row = as_row(features, predictor.n_features, predictor.feature_names)
+        answer: dict[str, Any] = predictor.predict_checked(row, return_probs, top_k)  # type: ignore[assignment]
+        unusual = self._unusual(row[np.newaxis])[0]
+        answer["outside_training_range"] = bool(unusual)
+        answer["unusual_features"] = unusual
+        answer["bundle"] = self.digest
+        return answer
+
+    def answer_batch(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
+        """Return the predictions for many rows, each with its unusual features, and the bundle."""
+        predictor = self.predictor
+        rows = as_rows(features, predictor.n_features, predictor.feature_names)
+        answers: list[Any] = predictor.predict_checked_batch(rows, return_probs, top_k)
+        for answer, unusual in zip(answers, self._unusual(rows), strict=True):
+            answer["outside_training_range"] = bool(unusual)
+            answer["unusual_features"] = unusual
+        return {"predictions": answers, "bundle": self.digest}
+
+    def _unusual(self, rows: np.ndarray) -> list[list[str | int]]:
+        """Return the names (positions where unknown) of each row's features far from the training data."""
+        found: list[list[str | int]] = [[] for _ in rows]
+        if self.limits is None or not len(rows):
+            return found
+        low, high = self.limits
+        outside = (rows < low) | (rows > high)
+        if outside.any():
+            names = self.predictor.feature_names
+            for row, feature in np.argwhere(outside).tolist():
+                found[row].append(feature if names is None else names[feature])
+        return found
+
+
+class ModelService:
+    """The served bundle of one name, and the thread that looks for a newer one.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the bundle.
+    name : str
+        Name of the bundle.
+    """
+
+    def __init__(self, folder: str | Path, name: str) -> None:
+        self.folder = Path(folder)
+        self.name = name
+        self.problem: str | None = None
+        self._served: ServedModel | None = None
+        self._seen: tuple | None = None
+        self._loading = threading.Lock()
+        self._stopped = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def served(self) -> ServedModel | None:
+        """The bundle in service; None where none could be loaded."""
+        return self._served
+
+    def predict(self, features: Any, return_probs: bool = False, top_k: int = DEFAULT_TOP_K) -> Prediction:
+        """Predict one row as ModelWrapper does; load the bundle first where that has not been done.
+
+        Raises
+        ------
+        BundleError
+            There is no bundle to predict with.
+        ValueError
+            The features or `top_k` cannot be used.
+        """
+        served = self._served
+        if served is None:
+            self.refresh()
+            served = self._served
+            if served is None:
+                raise BundleError(self.problem or f"{self.folder / self.name}: no bundle")
+        return served.predictor.predict(features, return_probs, top_k)
+
+    def refresh(self) -> bool:
+        """Load the bundle if it changed since it was last looked at; tell whether another one is now served.
+
+        A bundle that cannot be loaded is reported in `problem`, and the one before goes on being served.
+        """
+        with self._loading:
+            seen = bundle_fingerprint(self.folder, self.name)
+            if seen == self._seen:
+                return False
+            self._seen = seen
+            try:
+                served = load(self.folder, self.name)
+            except GenreClassifierError as error:
+                self.problem = str(error)
+                _log.error("cannot serve the bundle: %s", error)
+                return False
+            self.problem = None
+            is_new = self._served is None or self._served.digest != served.digest
+            self._served = served
+            _log.info(
+                "serving %s, bundle %s, with %s", self.name, served.digest[:12], served.predictor.backend
+            )
+            return is_new
+
+    def start(self) -> None:
+        """Load the bundle and look for a newer one every second, on a thread of its own."""
+        self.refresh()
+        self._stopped.clear()
+        self._watcher = threading.Thread(target=self._watch, name="bundle-watch", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Stop looking for a newer bundle."""
+        self._stopped.set()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(WATCH_SECONDS):
+            try:
+                self.refresh()
+            except Exception:  # what a damaged bundle may still raise must not end the watch
+                _log.exception("looking for a newer bundle failed")
+
+
+def load(folder: Path, name: str) -> ServedModel:
+    """Load a bundle and answer once with it, so that the first request does not wait for a first time."""
+    bundle = read_bundle(folder, name)
+    predictor = make_predictor(bundle)
+    statistics = bundle.scaler
+    typical = [0.0] * statistics.n_features if statistics.mean is None else list(statistics.mean)
+    predictor.predict(typical)
+    return ServedModel(predictor, bundle.digest, bundle.metadata, statistics.limits(UNUSUAL_DEVIATIONS))
+
+
+model_service = ModelService(
+    os.environ.get("MODEL_DIR", DEFAULT_FOLDER), os.environ.get("MODEL_NAME", DEFAULT_NAME)
+)

@@ -1,0 +1,128 @@
+"""What a request body may hold, and what to say about one that holds anything else.
+
+Bodies are read by msgspec: strictly (true and "3" are no numbers, NaN and 1e999 are refused) and in a few
+microseconds. Only a refused body is looked at a second time, to name the field at fault.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+Row = list[float] | dict[str, float]
+Location = list[str | int]
+
+
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /predict``."""
+
+    features: Row
+    return_probs: bool = False
+    top_k: int | None = None
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of ``POST /predict/batch``."""
+
+    features: list[Row]
+    return_probs: bool = False
+    top_k: int | None = None
+
+
+class RefusedBodyError(Exception):
+    """A body that cannot be used: where, and why."""
+
+    def __init__(self, location: Location, message: str) -> None:
+        super().__init__(message)
+        self.location = location
+        self.message = message
+
+
+_FIELDS: Final = ("features", "return_probs", "top_k")
+_PREDICT: Final = msgspec.json.Decoder(PredictRequest)
+_BATCH: Final = msgspec.json.Decoder(BatchRequest)
+
+
+def decode_predict(body: bytes | bytearray) -> PredictRequest:
+    """Return the request in a body; RefusedBodyError names the field at fault."""
+    try:
+        return _PREDICT.decode(body)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise _explain(body, str(error), is_batch=False) from None
+
+
+def decode_batch(body: bytes | bytearray) -> BatchRequest:
+    """Return the request in a body; RefusedBodyError names the field at fault."""
+    try:
+        return _BATCH.decode(body)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise _explain(body, str(error), is_batch=True) from None
+
+
+def _explain(body: bytes | bytearray, reason: str, *, is_batch: bool) -> RefusedBodyError:
+    try:
+        # Unlike msgspec this takes NaN, Infinity and 1e999, so that they can be named.
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return RefusedBodyError(["body"], f"not readable as JSON: {reason}")
+    for location, message in _problems(content, is_batch):
+        return RefusedBodyError(["body", *location], message)
+    return RefusedBodyError(["body"], reason)
+
+
+def _problems(content: Any, is_batch: bool) -> Iterator[tuple[Location, str]]:
+    if not isinstance(content, dict):
+        yield [], f"expected an object with the field features, found {_kind(content)}"
+        return
+    for key in content:
+        if key not in _FIELDS:
+            yield [key[:100]], f"unknown field; expected {', '.join(_FIELDS)}"
+    if "features" not in content:
+        yield ["features"], "missing field"
+    elif not is_batch:
+        yield from _row_problems(content["features"], ["features"])
+    elif not isinstance(content["features"], list):
+        yield ["features"], f"expected a list of rows, found {_kind(content['features'])}"
+    else:
+        for number, row in enumerate(content["features"]):
+            yield from _row_problems(row, ["features", number])
+    if not isinstance(content.get("return_probs", False), bool):
+        yield ["return_probs"], f"expected true or false, found {_kind(content['return_probs'])}"
+    top_k = content.get("top_k")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int)):
+        yield ["top_k"], f"expected a whole number, found {_kind(top_k)}"
+
+
+def _row_problems(row: Any, location: Location) -> Iterator[tuple[Location, str]]:
+    if isinstance(row, dict):
+        entries: Any = row.items()
+    elif isinstance(row, list):
+        entries = enumerate(row)
+    else:
+        yield location, f"expected a list of numbers, or an object of named numbers, found {_kind(row)}"
+        return
+    for place, value in entries:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield [*location, place], f"expected a number, found {_kind(value)}"
+        elif not _is_finite(value):
+            yield [*location, place], f"expected a finite number, found {_shown(value)}"
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, float) else "a whole number beyond the range of float64"
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number"}
+    return "null" if value is None else names.get(type(value), "a number")

@@ -1,0 +1,305 @@
+"""How many predictions a second the service gives over loopback, beside the common way, in the same run.
+
+    python benchmarks/service.py [--seconds 10] [--fuzz 100000]
+
+Server and client are one process each. Both services answer ``POST /predict`` with one row of 20 features,
+from the same bundle; the common way is benchmarks/common_service.py. On a busy machine the column of the
+server's own processor time says more than the rate. With ``--fuzz`` ours gets damaged bodies too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "genre_classifier_production"
+CONNECTIONS = (1, 16)
+SERVICES = {
+    "common way": "common_service:app",
+    "this service, torch": "app.main:app",
+    "this service, onnxruntime": "app.main:app",
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one load gave.
+
+    Parameters
+    ----------
+    rate : float
+        Requests a second.
+    p50, p99 : float
+        Milliseconds at the median and at the 99th percentile.
+    cpu : float
+        The server's processor time, in microseconds a request.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+
+
+def main() -> None:
+    """Measure every service and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each load, default 10")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="send N damaged bodies as well")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        folders = {"torch": Path(directory) / "torch", "onnxruntime": Path(directory) / "onnx"}
+        row = _write_bundles(folders)
+        print(f"machine  {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}")
+        print(f"load     one row of {len(row)} features a request, {options.seconds:g} s each, kept alive\n")
+        columns = f"{'connections':>12}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}"
+        columns += f"{'rate':>8}{'p99':>9}{'CPU':>8}"
+        print(f"{'service':28}{columns}")
+        body = json.dumps({"features": row}).encode()
+        common: dict[int, Load] = {}
+        notes = []
+        for service, target in SERVICES.items():
+            folder = folders["onnxruntime" if "onnx" in service else "torch"]
+            with _running(target, folder) as (port, pid, ready):
+                for connections in CONNECTIONS:
+                    load = _run(_measure(port, pid, body, connections, options.seconds))
+                    common.setdefault(connections, load)
+                    peer = common[connections]
+                    print(
+                        f"{service:28}{connections:12}{load.rate:12,.0f}"
+                        f"{load.p50:9.2f}{load.p99:9.2f}{load.cpu:9.0f}"
+                        f"{load.rate / peer.rate:7.1f}x{peer.p99 / load.p99:8.1f}x"
+                        f"{peer.cpu / load.cpu:7.1f}x",
+                        flush=True,
+                    )
+                notes.append(f"{service:28}ready in {ready:.2f} s, {_memory(pid):.0f} MB after the load")
+                if options.fuzz and "onnx" in service:
+                    notes.append(f"{service:28}{_fuzz(port, row, options.fuzz)}")
+        print("\n" + "\n".join(notes))
+
+
+def _write_bundles(folders: dict[str, Path]) -> list[float]:
+    import torch
+    from sklearn.preprocessing import StandardScaler
+
+    from genre_classifier import GenreClassifier
+    from genre_classifier.bundle import write_bundle
+    from genre_classifier.prediction import DEFAULT_GENRES
+
+    torch.manual_seed(0)
+    rows = np.random.default_rng(0).normal(loc=5.0, scale=3.0, size=(500, 20))
+    model, scaler = GenreClassifier().eval(), StandardScaler().fit(rows)
+    for backend, folder in folders.items():
+        write_bundle(model, scaler, DEFAULT_GENRES, {}, folder, NAME, onnx=backend == "onnxruntime")
+    return rows[0].tolist()
+
+
+@contextmanager
+def _running(target: str, folder: Path) -> Iterator[tuple[int, int, float]]:
+    """Serve `target` on a free port; yield the port, the process and the seconds until /health answered."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    paths = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "MODEL_DIR": str(folder),
+        "MODEL_NAME": NAME,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        target,
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--no-access-log",
+    ]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env=environment)
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+                    response.read()
+                break
+            except urllib.error.URLError:
+                if process.poll() is not None or time.perf_counter() - start > 60:
+                    sys.exit(f"{target} did not start")
+                time.sleep(0.005)
+        yield port, process.pid, time.perf_counter() - start
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _run(measurement: Coroutine[Any, Any, Load]) -> Load:
+    """Run the client on uvloop where it is installed, so that it takes little of the machine."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(measurement)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measurement)
+
+
+class _Connection(asyncio.Protocol):
+    """Sends one request after another and notes how long each took."""
+
+    def __init__(self, request: bytes, until: float) -> None:
+        self.request = request
+        self.until = until
+        self.times: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.received = b""
+        self.length = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        self.sent = time.perf_counter()
+        self.transport.write(self.request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        self.received = data if not self.received else self.received + data
+        if len(self.received) < self.length:
+            return
+        if not self.length:  # the first answer; the others are as long, since every request is the same
+            head, _, body = self.received.partition(b"\r\n\r\n")
+            n_body = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+            if not n_body or len(body) < n_body:
+                return
+            self.length = len(head) + 4 + n_body
+        now = time.perf_counter()
+        if not self.received.startswith(b"HTTP/1.1 200") or len(self.received) != self.length:
+            self.done.set_exception(RuntimeError(f"the service answered {self.received!r}"))
+            self.transport.close()
+            return
+        self.times.append(now - self.sent)
+        self.received = b""
+        if now < self.until:
+            self._send()
+        else:
+            self.transport.close()
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or RuntimeError("the service closed the connection"))
+
+
+async def _measure(port: int, pid: int, body: bytes, connections: int, seconds: float) -> Load:
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    request = f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+    await _load(port, request, connections, seconds / 10)  # warm up
+    before, start = _cpu_seconds(pid), time.perf_counter()
+    times = np.array(await _load(port, request, connections, seconds)) * 1e3
+    elapsed = time.perf_counter() - start
+    cpu = (_cpu_seconds(pid) - before) / len(times) * 1e6
+    return Load(len(times) / elapsed, float(np.median(times)), float(np.quantile(times, 0.99)), cpu)
+
+
+async def _load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
+    loop = asyncio.get_running_loop()
+    until = time.perf_counter() + seconds
+    opened = [
+        await loop.create_connection(lambda: _Connection(request, until), "127.0.0.1", port)
+        for _ in range(connections)
+    ]
+    protocols = [protocol for _, protocol in opened]
+    await asyncio.gather(*(protocol.done for protocol in protocols))
+    return [duration for protocol in protocols for duration in protocol.times]
+
+
+def _fuzz(port: int, row: list[float], n_bodies: int) -> str:
+    """Send damaged bodies one after another over one connection; return how they were answered."""
+    import http.client
+
+    generator = np.random.default_rng(1)
+    good = json.dumps(row)
+    seeds = [
+        f'{{"features": {good}}}',
+        f'{{"features": [{good}, {good}]}}',
+        f'{{"features": {good}, "top_k": 3}}',
+    ]
+    scraps = [
+        b"NaN",
+        b"1e999",
+        b"true",
+        b"null",
+        b'"3"',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b"-",
+        b"\x00",
+        b"\xc3",
+        b"1e308",
+    ]
+    statuses: Counter[int] = Counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for number in range(n_bodies):
+        body = bytearray(seeds[number % len(seeds)].encode())
+        for _ in range(int(generator.integers(1, 5))):
+            at = int(generator.integers(0, len(body) + 1))
+            kind = generator.random()
+            if kind < 0.4:
+                body[at:at] = scraps[int(generator.integers(0, len(scraps)))]
+            elif kind < 0.8:
+                del body[at : at + int(generator.integers(1, 12))]
+            else:
+                body[at:at] = generator.bytes(int(generator.integers(1, 4)))
+        connection.request("POST", ("/predict", "/predict/batch")[number % 2], bytes(body))
+        response = connection.getresponse()
+        response.read()
+        statuses[response.status] += 1
+    connection.close()
+    counted = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
+    return f"{n_bodies:,} damaged bodies: {counted}"
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the processor time a process has used; NaN where the system does not say."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return float("nan")
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> float:
+    """Return a process's resident memory in MB; NaN where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return float("nan")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The console command ``genre-classifier``: verify a bundle, predict with it, serve it.
+
+Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genre_classifier import __version__
+from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
+
+if TYPE_CHECKING:
+    from genre_classifier.bundle import Bundle
+    from genre_classifier.prediction import Predictor
+
+DEFAULT_BUNDLE = "trained_models/genre_classifier_production"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    try:
+        options.run(options)
+    except (GenreClassifierError, OSError, ValueError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Write ``--features VALUES`` as one argument; argparse takes a leading minus for an option."""
+    joined = list(arguments)
+    if "--features" in joined[:-1]:
+        position = joined.index("--features")
+        joined[position : position + 2] = [f"--features={joined[position + 1]}"]
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(prog="genre-classifier", description="Music genres from audio features.")
+    parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    verify = commands.add_parser(
+        "verify", parents=[common], help="check a bundle's files against each other and try it"
+    )
+    verify.add_argument(
+        "bundle", nargs="?", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}"
+    )
+    verify.set_defaults(run=_verify)
+
+    predict = commands.add_parser("predict", parents=[common], help="predict genres of one row or of a table")
+    source = predict.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--features", metavar="V1,V2,...", help="one row of features, in the order of training"
+    )
+    source.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
+    predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
+    predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
+    predict.set_defaults(run=_predict)
+
+    serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
+    serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="default 8000")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from genre_classifier.bundle import read_bundle, verify_bundle
+
+    folder, name = _split(options.bundle)
+    bundle = read_bundle(folder, name)
+    checks = verify_bundle(bundle)
+    for what, value in (*_described(bundle), *checks):
+        print(f"{what:16}{value}")
+    print(f"{bundle.folder / bundle.name}: good")
+
+
+def _described(bundle: Bundle) -> list[tuple[str, str]]:
+    metadata = bundle.metadata
+    names = bundle.feature_names
+    features = f"{bundle.scaler.n_features}" if names is None else f"{len(names)}, {names[0]} to {names[-1]}"
+    metrics = ", ".join(f"{key} {_shown(value)}" for key, value in metadata["metrics"].items()) or "none"
+    return [
+        ("model", f"{metadata['model_name']}, {_shown(metadata['model_architecture'])}"),
+        ("written", metadata["timestamp"]),
+        ("digest", bundle.digest),
+        ("genres", ", ".join(bundle.genre_names)),
+        ("features", features),
+        ("metrics", metrics),
+        ("split", metadata.get("split_protocol") or "not recorded"),
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from genre_classifier.bundle import make_predictor, read_bundle
+    from genre_classifier.prediction import DEFAULT_TOP_K
+
+    predictor = make_predictor(read_bundle(*_split(options.bundle)))
+    top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
+    if options.features is not None:
+        answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    _predict_table(predictor, options.table, top_k)
+
+
+def _parse_features(text: str) -> list[float]:
+    values = []
+    for position, cell in enumerate(text.split(",")):
+        try:
+            values.append(float(cell))
+        except ValueError:
+            raise DataError(
+                f"--features: value {position} is {cell.strip()!r}; expected numbers separated by commas"
+            ) from None
+    return values
+
+
+def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
+    import pandas as pd
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as a table: {error}") from error
+    features = _feature_columns(predictor, table, path)
+    answers = predictor.predict_batch(features, top_k=top_k)
+    labels = table["id"].tolist() if "id" in table.columns else range(len(table))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    n_top = len(answers[0]["top_predictions"]) if answers else 0
+    writer.writerow(
+        ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
+    )
+    for label, answer in zip(labels, answers, strict=True):
+        cells = [(top["genre"], f"{top['confidence']:.6f}") for top in answer["top_predictions"]]
+        writer.writerow([label, *(cell for pair in cells for cell in pair)])
+
+
+def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
+    """Return the model's columns in its order; every other column of the table is left aside."""
+    names = predictor.feature_names
+    if names is None:
+        # Without names the table's order is all there is: take it only where it leaves no choice.
+        numeric = table.select_dtypes("number")
+        if numeric.shape[1] != predictor.n_features:
+            raise DataError(
+                f"{path}: {numeric.shape[1]} numeric columns; the bundle takes {predictor.n_features} "
+                "features and does not name them"
+            )
+        return numeric.to_numpy()
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{path}: no column {', '.join(missing[:10])}; the bundle needs {len(names)} features"
+        )
+    return table[list(names)]
+
+
+def _serve(options: argparse.Namespace) -> None:
+    missing = [name for name in ("fastapi", "uvicorn", "msgspec") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'serving needs {", ".join(missing)}; install them with: pip install "genre-classifier[serve]"'
+        )
+    if find_spec("app") is None:
+        raise MissingExtraError("serving needs the package app; run this from the repository's root")
+    if options.bundle is not None:
+        folder, name = _split(options.bundle)
+        os.environ["MODEL_DIR"], os.environ["MODEL_NAME"] = str(folder), name
+    import uvicorn
+
+    uvicorn.run("app.main:app", host=options.host, port=options.port, access_log=False, server_header=False)
+
+
+def _split(bundle: str) -> tuple[Path, str]:
+    """Return folder and name of FOLDER/NAME."""
+    path = Path(bundle)
+    if path.is_dir():
+        raise BundleError(
+            f"{path}: is a folder; name the bundle in it, as in {path / 'genre_classifier_production'}"
+        )
+    return path.parent, path.name
