@@ -25,12 +25,12 @@ def test_train_and_validation_share_a_chart(trained: Train) -> None:
     for split in ("train", "val"):
         run = events(board / split)
         for name in ("loss", "accuracy", "f1", "f1_macro", "top3", "ece"):
-            values = [event.value for event in run.Scalars(name)]
+            values = [event.value for event in run.Scalars(f"epoch/{name}")]
             assert values == pytest.approx([float(row[f"{split}/{name}"]) for row in rows], abs=1e-6)
     assert {f"f1_by_genre/{name}" for name in ("Ambient", "Bluegrass", "Cumbia")} <= set(
         events(board / "val").Tags()["scalars"]
     )
-    rates = [event.value for event in events(board).Scalars("learning_rate")]
+    rates = [event.value for event in events(board).Scalars("epoch/learning_rate")]
     assert rates == pytest.approx([float(row["learning_rate"]) for row in rows])
 
 

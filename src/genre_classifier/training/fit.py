@@ -37,6 +37,17 @@ from genre_classifier.training.loggers import SplitTensorBoardLogger
 
 log = logging.getLogger(__name__)
 
+MACHINE_SETTINGS = {
+    "accelerator",
+    "detect_anomaly",
+    "deterministic",
+    "devices",
+    "enable_progress_bar",
+    "num_nodes",
+    "profiler",
+    "strategy",
+}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -383,7 +394,7 @@ def _log_outcome(
         logger.finalize("success")
         return
     settings = {
-        key: value for key, value in flat.items() if key.partition(".")[0] not in {"run_dir", "logger"}
+        key: value for key, value in flat.items() if value is not None and not _is_about_the_machine(key)
     }
     logger.log_outcome(settings, final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
@@ -391,6 +402,13 @@ def _log_outcome(
     if logger.figures:
         _draw(logger, result, evaluations, names)
     logger.close()
+
+
+def _is_about_the_machine(key: str) -> bool:
+    part, _, rest = key.partition(".")
+    if part == "trainer":
+        return rest in MACHINE_SETTINGS
+    return part in {"run_dir", "logger", "ckpt_path", "threads"}
 
 
 def _draw(

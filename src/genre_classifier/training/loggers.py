@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 
 
 class SplitTensorBoardLogger(TensorBoardLogger):
-    """Writes ``val/f1`` as tag ``f1`` of a run ``val``: TensorBoard draws one chart for train and val together.
+    """Writes ``val/f1`` as tag ``epoch/f1`` of a run ``val``: TensorBoard draws one chart for train and val together.
 
     Parameters
     ----------
@@ -39,9 +39,10 @@ class SplitTensorBoardLogger(TensorBoardLogger):
                 continue
             split, _, tag = name.partition("/")
             if split in SPLITS and tag:
-                self._writer(split).add_scalar(tag, value, step)
+                # The part before a tag's slash is TensorBoard's section; by-genre metrics bring their own.
+                self._writer(split).add_scalar(tag if "/" in tag else f"epoch/{tag}", value, step)
             else:
-                self.experiment.add_scalar(name, value, step)
+                self.experiment.add_scalar(f"epoch/{name}", value, step)
 
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
