@@ -11,9 +11,8 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.atomic import replacing
-from genre_classifier.data.table import Float32, Int64
+from genre_classifier.data.table import Float32, Int64, row_blocks
 
-BLOCK_ROWS = 8192
 STATISTICS = ("mean_", "var_", "scale_")
 
 
@@ -27,8 +26,8 @@ def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:
         The training rows.
     """
     scaler = StandardScaler()
-    for start in range(0, len(rows), BLOCK_ROWS):
-        scaler.partial_fit(features[rows[start : start + BLOCK_ROWS]].astype(np.float64))
+    for block in row_blocks(len(rows), features.shape[1]):
+        scaler.partial_fit(features[rows[block]].astype(np.float64))
     return scaler
 
 
@@ -41,9 +40,8 @@ def scaled(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
         Rounded once, after the float64 arithmetic.
     """
     result = np.empty((len(rows), features.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = features[rows[start : start + BLOCK_ROWS]].astype(np.float64)
-        result[start : start + BLOCK_ROWS] = scaler.transform(block)
+    for block in row_blocks(len(rows), features.shape[1]):
+        result[block] = scaler.transform(features[rows[block]].astype(np.float64), copy=False)
     return result
 
 

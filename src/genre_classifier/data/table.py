@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Text = npt.NDArray[np.object_]
+
+BLOCK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def build_table(
     """
     if len(labels) == 0:
         raise DataError(f"{where} has a header but no rows: nothing to train on")
-    bad = np.logical_not(np.isfinite(features).all(axis=1))
+    bad = ~finite_rows(features)
     if bad.any() and nan is NanPolicy.error:
         row = int(np.argmax(bad))
         column = int(np.argmax(~np.isfinite(features[row])))
@@ -209,6 +211,21 @@ def build_table(
         given_split=None if given_split is None else _texts(given_split, keep, "split", where, first_row),
         where=where,
     )
+
+
+def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield slices over rows of about a million values each, so that what is computed by block stays small."""
+    size = max(1, BLOCK_VALUES // max(1, n_columns))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+def finite_rows(features: Float32) -> npt.NDArray[np.bool_]:
+    """Return for each row whether it has neither NaN nor infinity, shape (row,)."""
+    finite = np.empty(len(features), dtype=np.bool_)
+    for block in row_blocks(*features.shape):
+        finite[block] = np.isfinite(features[block]).all(axis=1)
+    return finite
 
 
 def _texts(values: Sequence[object], keep: Int64, what: str, where: str, first_row: int) -> Text:
@@ -249,7 +266,7 @@ def _check_shapes(table: FeatureTable) -> None:
         raise DataError(
             f"{table.where}: {rows} rows of {len(table.feature_names)} features: nothing to train on"
         )
-    if not np.isfinite(table.features).all():
+    if not finite_rows(table.features).all():
         raise DataError(f"{table.where}: a feature is NaN or infinite")
     if table.genres.min() < 0 or table.genres.max() >= len(table.genre_names):
         raise DataError(f"{table.where}: genre indices reach beyond the {len(table.genre_names)} genre names")

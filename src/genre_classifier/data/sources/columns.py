@@ -99,7 +99,7 @@ class _Parquet:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.file = pa_parquet.ParquetFile(path)
+            self.file = pa_parquet.ParquetFile(path, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is not a Parquet file: {_first_line(error)}") from error
         self.names = list(self.file.schema_arrow.names)

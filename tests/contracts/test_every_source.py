@@ -1,0 +1,85 @@
+"""Every data source states where it comes from, reads a small table of its real layout, and refuses a bad one."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genre_classifier.config import DataConfig, DemoConfig, GtzanConfig, SplitConfig, TableConfig
+from genre_classifier.data.sources import SOURCES, read
+from genre_classifier.data.splits import make_split
+from genre_classifier.errors import DataError
+from genre_classifier.features.sets import CORE20, GTZAN57
+from tests.conftest import ROOT, rows_of_music, write_csv
+
+
+def small(name: str, folder: Path) -> DataConfig:
+    """A configuration of the source on a table of its real layout."""
+    if name == "demo":
+        return DemoConfig()
+    if name == "table":
+        path = write_csv(folder / "t.csv", *rows_of_music())
+        return TableConfig(path=str(path), label="genre", group="artist", id="track")
+    if name == "gtzan":
+        rng = np.random.default_rng(0)
+        tracks = [f"{genre}.{number:05d}.wav" for genre in ("blues", "rock") for number in range(6)]
+        rows = [[track, 661794, *rng.normal(size=57), track.partition(".")[0]] for track in tracks]
+        path = write_csv(folder / "g.csv", ["filename", "length", *GTZAN57.features, "label"], rows)
+        return GtzanConfig(path=str(path))
+    raise AssertionError(f"source {name} has no small table here: add one")
+
+
+def test_every_module_is_a_source_and_has_its_options_file() -> None:
+    folder = ROOT / "src" / "genre_classifier" / "data" / "sources"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "columns"} == set(SOURCES)
+    assert {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")} == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_states_origin_licence_and_citation(name: str) -> None:
+    source = import_module(f"genre_classifier.data.sources.{name}").SOURCE
+    assert source.name == name
+    for text in (source.origin, source.licence, source.citation):
+        assert len(text) > 10
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_reads_its_layout_into_a_table_that_splits(name: str, tmp_path: Path) -> None:
+    table = read(small(name, tmp_path))
+    assert table.source.name == name
+    assert table.features.flags.c_contiguous
+    assert len(set(table.ids)) == len(table)
+    split = make_split(table, SplitConfig())
+    assert split.protocol.name == ("grouped" if table.groups is not None else "stratified")
+    described = table.description()
+    assert described["rows"] == len(table)
+    assert described["fingerprint"] == read(small(name, tmp_path)).fingerprint
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "demo"])
+def test_a_source_names_a_missing_file(name: str, tmp_path: Path) -> None:
+    config: Any = small(name, tmp_path)
+    config.path = str(tmp_path / "absent.csv")
+    with pytest.raises(DataError, match=r"absent.csv: there is no such file"):
+        read(config)
+
+
+def test_the_demo_is_core20_labelled_synthetic_with_artists_as_groups() -> None:
+    table = read(DemoConfig())
+    assert table.source.synthetic
+    assert table.feature_set is CORE20
+    assert table.group_name == "artist"
+    assert table.genre_names == (
+        "Rock",
+        "Electronic",
+        "Hip-Hop",
+        "Classical",
+        "Jazz",
+        "Folk",
+        "Pop",
+        "Experimental",
+    )
+    with pytest.raises(DataError, match="the demo table has no split column"):
+        read(DemoConfig(split=SplitConfig(column="split")))
