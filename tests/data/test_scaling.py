@@ -51,15 +51,9 @@ def test_the_scaler_is_fitted_on_training_rows_only(music_csv: Path) -> None:
     np.testing.assert_allclose(module.side("test")[0].numpy(), expected, atol=1e-5)
 
 
-def test_state_round_trip_is_plain_and_exact(tmp_path: Path) -> None:
+def test_a_saved_scaler_is_a_plain_scikit_learn_pickle(tmp_path: Path) -> None:
     x = features()
     scaler = scaling.fit_scaler(x, np.arange(500))
-    state = scaling.scaler_state(scaler)
-    assert {type(value) for values in state.values() if isinstance(values, list) for value in values} == {
-        float
-    }
-    again = scaling.scaler_from_state(state)
-    np.testing.assert_array_equal(again.transform(x), scaler.transform(x))
     scaling.save_scaler(scaler, tmp_path / "scaler.pkl")
     loaded = pickle.loads((tmp_path / "scaler.pkl").read_bytes())
     assert isinstance(loaded, StandardScaler)

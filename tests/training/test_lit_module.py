@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.errors import ConfigError
+from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.lit_module import GenreLitModule, build_network
 
 NETWORK = {
@@ -12,7 +14,9 @@ NETWORK = {
     "num_classes": 3,
     "dropout": 0.0,
 }
-SCALER = {"mean_": [0.0] * 4, "var_": [1.0] * 4, "scale_": [1.0] * 4, "n_samples_seen_": 10}
+SCALER = ScalerStatistics.of(
+    StandardScaler().fit(np.random.default_rng(0).normal(size=(10, 4)))
+).to_metadata()
 
 
 def module(**changes: object) -> GenreLitModule:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from genre_classifier.config import DataConfig
 from genre_classifier.data.batches import RowOrder, TensorBatches
-from genre_classifier.data.scaling import fit_scaler, scaled, scaler_state
+from genre_classifier.data.scaling import fit_scaler, scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
+from genre_classifier.scaler_state import ScalerStatistics
 
 
 class GenreDataModule(pl.LightningDataModule):
@@ -91,7 +92,7 @@ class GenreDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scaler's statistics, for the checkpoint."""
-        return {"scaler": scaler_state(self.scaler)}
+        return {"scaler": ScalerStatistics.of(self.scaler).to_metadata()}
 
     def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:
         features, genres = self.side(name)

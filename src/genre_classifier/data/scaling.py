@@ -1,19 +1,15 @@
-"""The StandardScaler: fitted on training rows only, kept as plain numbers, rebuilt from them."""
+"""The StandardScaler: fitted on training rows only, applied and saved. Its plain numbers: see `scaler_state`."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.atomic import replacing
 from genre_classifier.data.table import Float32, Int64, row_blocks
-
-STATISTICS = ("mean_", "var_", "scale_")
 
 
 def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:
@@ -43,23 +39,6 @@ def scaled(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
     for block in row_blocks(len(rows), features.shape[1]):
         result[block] = scaler.transform(features[rows[block]].astype(np.float64), copy=False)
     return result
-
-
-def scaler_state(scaler: StandardScaler) -> dict[str, Any]:
-    """Return a fitted scaler's statistics as plain Python values."""
-    state: dict[str, Any] = {name: [float(value) for value in getattr(scaler, name)] for name in STATISTICS}
-    state["n_samples_seen_"] = int(np.max(scaler.n_samples_seen_))
-    return state
-
-
-def scaler_from_state(state: Mapping[str, Any]) -> StandardScaler:
-    """Rebuild a fitted scaler from what :func:`scaler_state` returned."""
-    scaler = StandardScaler()
-    for name in STATISTICS:
-        setattr(scaler, name, np.asarray(state[name], dtype=np.float64))
-    scaler.n_samples_seen_ = np.int64(state["n_samples_seen_"])
-    scaler.n_features_in_ = len(scaler.mean_)
-    return scaler
 
 
 def save_scaler(scaler: StandardScaler, path: Path) -> None:

@@ -27,10 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from genre_classifier import __version__
 from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
-from genre_classifier.data.scaling import save_scaler, scaler_state
+from genre_classifier.data.scaling import save_scaler
 from genre_classifier.errors import CheckpointError, ConfigError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
+from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
@@ -168,7 +169,7 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
         network=network,
         genre_names=list(table.genre_names),
         feature_names=list(table.feature_names),
-        scaler=scaler_state(datamodule.scaler),
+        scaler=ScalerStatistics.of(datamodule.scaler).to_metadata(),
         optimizer=_plain(settings.optimizer),
         scheduler=None if settings.scheduler is None else _plain_scheduler(settings),
         label_smoothing=settings.loss.label_smoothing,

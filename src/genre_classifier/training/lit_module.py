@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from genre_classifier.data.batches import mixed_seed
-from genre_classifier.data.scaling import scaler_from_state
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.run_folder import read_checkpoint
+from genre_classifier.scaler_state import ScalerStatistics
 
 Batch = tuple[Tensor, Tensor]
 SPLITS = ("train", "val", "test")
@@ -37,7 +37,7 @@ class GenreLitModule(pl.LightningModule):
         ``_target_``, the network's class, and its arguments (see ``GenreClassifier.get_config``).
     genre_names, feature_names : sequence of str
     scaler : mapping
-        Statistics of the fitted StandardScaler (see ``data.scaling.scaler_state``).
+        Statistics of the fitted StandardScaler (see ``ScalerStatistics.to_metadata``).
     optimizer : mapping
         ``_target_`` and arguments.
     scheduler : mapping, optional
@@ -93,7 +93,7 @@ class GenreLitModule(pl.LightningModule):
     @property
     def scaler(self) -> StandardScaler:
         """The fitted StandardScaler, rebuilt from its statistics."""
-        return scaler_from_state(self.hparams["scaler"])
+        return ScalerStatistics.from_metadata(self.hparams["scaler"], "the checkpoint").build()
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (row, genre) for standardised features (row, feature)."""
