@@ -17,7 +17,7 @@ soundfile = pytest.importorskip("soundfile")
 
 from genre_classifier.demo import make  # noqa: E402
 from genre_classifier.demo.compose import SECONDS, compose, meet_artist  # noqa: E402
-from genre_classifier.demo.genres import GENRES, Groove  # noqa: E402
+from genre_classifier.demo.genres import GENRES, Groove, between  # noqa: E402
 from genre_classifier.demo.render import CEILING, render  # noqa: E402
 from genre_classifier.demo.streams import Stream  # noqa: E402
 from genre_classifier.features.core20 import extract_core20  # noqa: E402
@@ -150,9 +150,39 @@ def test_every_rule_can_be_played() -> None:
         assert set(genre.neighbours) <= set(GENRES) - {genre.name}
         assert 0.0 <= genre.crossover <= 1.0
         assert {groove.beats for groove in genre.rhythm.grooves} == {3, 4}
+        if genre.sibling is not None:
+            assert GENRES[genre.sibling].sibling == genre.name
+            assert 0.0 <= genre.lean[0] <= genre.lean[1] < 0.5  # still nearer to its own genre
         for groove in genre.rhythm.grooves:
             assert isinstance(groove, Groove)
             assert len({len(strokes) for strokes in groove.strokes.values()}) == 1
+
+
+def test_between_moves_ranges_and_mixes_options_in_the_ratio_of_the_lean() -> None:
+    rock, pop = GENRES["Rock"], GENRES["Pop"]
+    assert between(rock, pop, 0.0) == rock
+    style = between(rock, pop, 0.25)
+    assert (style.name, style.neighbours) == ("Rock", rock.neighbours)
+    for facet, name in (("rhythm", "tempo"), ("production", "loudness"), ("harmony", "detune")):
+        near, far = getattr(getattr(rock, facet), name), getattr(getattr(pop, facet), name)
+        expected = np.asarray(near) + 0.25 * (np.asarray(far) - np.asarray(near))
+        np.testing.assert_allclose(getattr(getattr(style, facet), name), expected)
+    assert style.rhythm.drumless == pytest.approx(0.75 * rock.rhythm.drumless + 0.25 * pop.rhythm.drumless)
+    assert set(style.comp.voices) == {*rock.comp.voices, *pop.comp.voices}
+    from_pop = np.mean([voice not in rock.comp.voices for voice in style.comp.voices])
+    assert from_pop == pytest.approx(0.25, abs=0.05)
+
+
+def test_every_draw_of_artists_fills_the_continuum() -> None:
+    for seed in range(20):
+        for name in ("Rock", "Pop"):
+            low, high = GENRES[name].lean
+            places = sorted(meet_artist(seed, name, number).lean for number in range(1, 21))
+            assert low <= places[0]
+            assert places[-1] < high
+            edges = [low, *places, high]
+            assert max(np.diff(edges)) < 0.12 * (high - low)  # independent draws leave larger gaps
+    assert meet_artist(3, "Jazz", 1).lean == 0.0
 
 
 def test_classical_has_hardly_drums_and_electronic_keeps_time() -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from genre_classifier.demo.genres import (
     CHORDS,
+    FACETS,
     GENRES,
     SCALES,
     BassRules,
@@ -20,6 +21,7 @@ from genre_classifier.demo.genres import (
     Range,
     RhythmRules,
     Voice,
+    between,
 )
 from genre_classifier.demo.score import Hit, Kit, Note, Part, Production, Score
 from genre_classifier.demo.streams import Stream
@@ -29,6 +31,7 @@ STEPS_PER_BEAT = 4
 STRAY = 0.22  # how far a track strays from its artist's habit, as a share of the genre's range
 LOYALTY = 0.6  # probability that an artist takes the favourite among the genre's options
 VELOCITIES = {"X": 1.0, "x": 0.75, "o": 0.45, "?": 0.4}
+GOLDEN = 0.618034  # multiples of it, modulo 1, fill [0, 1) evenly however many are taken
 SECTIONS = {"verse": 0.42, "chorus": 0.34, "intro": 0.12, "break": 0.12}
 
 T = TypeVar("T")
@@ -50,6 +53,8 @@ class Artist:
         The genre the artist borrows from.
     borrowing : float
         Probability that a facet of a track follows the neighbour's rules.
+    lean : float
+        How far the artist stands towards the genre's sibling, from 0 to 1; 0 if it has none.
     """
 
     seed: int
@@ -57,6 +62,13 @@ class Artist:
     number: int
     neighbour: Genre
     borrowing: float
+    lean: float = 0.0
+
+    @property
+    def style(self) -> Genre:
+        """The rules the artist follows if nothing is borrowed: the genre's, moved towards its sibling's."""
+        sibling = self.genre.sibling
+        return self.genre if sibling is None else between(self.genre, GENRES[sibling], self.lean)
 
     @property
     def id(self) -> str:
@@ -75,7 +87,18 @@ def meet_artist(seed: int, genre_name: str, number: int) -> Artist:
     neighbour = stream.choose(list(genre.neighbours), list(genre.neighbours.values()))
     # Most artists keep to their genre, a few are half in the next one.
     borrowing = genre.crossover * stream.uniform(0.0, 1.0) ** 3
-    return Artist(seed, genre, number, GENRES[neighbour], borrowing)
+    return Artist(seed, genre, number, GENRES[neighbour], borrowing, _lean(seed, genre, number))
+
+
+def _lean(seed: int, genre: Genre, number: int) -> float:
+    """Return an artist's place on the way to the sibling.
+
+    The artists of a genre stand evenly along it. Independent draws would leave the overlap of the two genres
+    to chance: among twenty artists, how many stand close to the other genre would differ from seed to seed.
+    """
+    low, high = genre.lean
+    place = (Stream(seed, genre.name, "lean").uniform(0.0, 1.0) + number * GOLDEN) % 1.0
+    return low + place * (high - low)
 
 
 @dataclass(frozen=True)
@@ -234,10 +257,8 @@ def compose(seed: int, genre_name: str, artist_number: int, track_number: int) -
 def _facet_sources(artist: Artist, track: int) -> dict[str, Genre]:
     """Which genre's rules each facet of the track follows."""
     stream = Stream(artist.seed, artist.genre.name, artist.number, track, "sources")
-    facets = ("rhythm", "harmony", "bass", "comp", "lead", "production")
-    sources = {
-        facet: artist.neighbour if stream.chance(artist.borrowing) else artist.genre for facet in facets
-    }
+    style = artist.style
+    sources = {facet: artist.neighbour if stream.chance(artist.borrowing) else style for facet in FACETS}
     return sources | {"section": artist.genre}
 
 

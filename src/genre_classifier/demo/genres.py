@@ -8,8 +8,8 @@ bar long: ``X`` accent, ``x`` stroke, ``o`` soft stroke, ``?`` soft stroke half 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from genre_classifier.demo.score import Drum, Instrument
 
@@ -116,6 +116,9 @@ class Genre:
     `neighbours` are the genres its artists borrow from, with weights; `crossover` is how much the keenest of
     them borrows: the probability that a facet of a track (rhythm, harmony, bass, accompaniment, lead,
     production) follows the neighbour's rules.
+
+    Two genres may be the ends of one continuum. `sibling` is then the genre at the other end, and `lean` the
+    range of how far towards it this genre's artists stand: 0 is here, 1 is there, see :func:`between`.
     """
 
     name: str
@@ -127,6 +130,8 @@ class Genre:
     production: ProductionRules
     neighbours: Mapping[str, float]
     crossover: float
+    sibling: str | None = None
+    lean: Range = (0.0, 0.0)
 
     @property
     def slug(self) -> str:
@@ -306,7 +311,9 @@ ROCK = Genre(
         swell=(-1, 2),
     ),
     neighbours={"Pop": 0.6, "Folk": 0.14, "Experimental": 0.12, "Electronic": 0.08, "Hip-Hop": 0.06},
-    crossover=0.28,
+    crossover=0.26,
+    sibling="Pop",
+    lean=(0.0, 0.1),
 )
 
 ELECTRONIC = Genre(
@@ -377,8 +384,8 @@ ELECTRONIC = Genre(
         sidechain=(0.4, 0.95),
         swell=(-2, 4),
     ),
-    neighbours={"Pop": 0.4, "Hip-Hop": 0.25, "Experimental": 0.35},
-    crossover=0.24,
+    neighbours={"Pop": 0.22, "Hip-Hop": 0.35, "Experimental": 0.43},
+    crossover=0.17,
 )
 
 HIP_HOP = Genre(
@@ -446,8 +453,8 @@ HIP_HOP = Genre(
         sidechain=(0.0, 0.35),
         swell=(-1, 1),
     ),
-    neighbours={"Electronic": 0.38, "Pop": 0.4, "Jazz": 0.22},
-    crossover=0.25,
+    neighbours={"Electronic": 0.5, "Pop": 0.2, "Jazz": 0.3},
+    crossover=0.18,
 )
 
 CLASSICAL = Genre(
@@ -521,7 +528,7 @@ CLASSICAL = Genre(
         swell=(-10, 12),
     ),
     neighbours={"Experimental": 0.35, "Folk": 0.35, "Jazz": 0.3},
-    crossover=0.2,
+    crossover=0.17,
 )
 
 JAZZ = Genre(
@@ -591,7 +598,7 @@ JAZZ = Genre(
         swell=(-3, 3),
     ),
     neighbours={"Classical": 0.15, "Folk": 0.25, "Hip-Hop": 0.25, "Experimental": 0.2, "Rock": 0.15},
-    crossover=0.24,
+    crossover=0.2,
 )
 
 FOLK = Genre(
@@ -660,8 +667,8 @@ FOLK = Genre(
         sidechain=(0.0, 0.0),
         swell=(-2, 2),
     ),
-    neighbours={"Pop": 0.3, "Rock": 0.25, "Classical": 0.15, "Jazz": 0.15, "Experimental": 0.15},
-    crossover=0.22,
+    neighbours={"Pop": 0.3, "Rock": 0.25, "Classical": 0.15, "Jazz": 0.22, "Experimental": 0.08},
+    crossover=0.19,
 )
 
 POP = Genre(
@@ -705,7 +712,7 @@ POP = Genre(
         (
             Voice("piano", (0.4, 0.9), (-10, -4)),
             Voice("guitar", (0.3, 0.8), (-11, -5), (0.2, 1.5)),
-            Voice("saw", (0.25, 0.8), (-12, -6)),
+            Voice("organ", (0.3, 0.7), (-11, -6), (0.0, 2.0)),
             Voice("pluck", (0.4, 0.9), (-9, -3)),
             Voice("guitar", (0.3, 0.8), (-11, -5), (0.8, 3.5)),
         ),
@@ -717,7 +724,7 @@ POP = Genre(
             Voice("voice", (0.45, 0.9), (-2, 3)),
             Voice("voice", (0.55, 0.95), (-2, 3), (0.0, 0.8)),
             Voice("voice", (0.5, 0.9), (-3, 2)),
-            Voice("saw", (0.3, 0.8), (-9, -4)),
+            Voice("guitar", (0.4, 0.9), (-9, -4), (2.0, 7.0)),
         ),
         register=(60, 76),
     ),
@@ -731,11 +738,13 @@ POP = Genre(
         low_cut=(28, 60),
         high_cut=(8500, 10800),
         tilt=(-2, 2),
-        sidechain=(0.0, 0.4),
+        sidechain=(0.0, 0.3),
         swell=(-1, 2),
     ),
-    neighbours={"Rock": 0.55, "Electronic": 0.22, "Hip-Hop": 0.12, "Folk": 0.11},
-    crossover=0.28,
+    neighbours={"Rock": 0.69, "Electronic": 0.12, "Hip-Hop": 0.06, "Folk": 0.13},
+    crossover=0.26,
+    sibling="Rock",
+    lean=(0.0, 0.1),
 )
 
 EXPERIMENTAL = Genre(
@@ -746,7 +755,7 @@ EXPERIMENTAL = Genre(
         swing=(0.0, 0.6),
         swing_step=1,
         looseness=(0.1, 0.5),
-        drumless=0.45,
+        drumless=0.38,
         grooves=_EXPERIMENTAL_GROOVES,
         tuning=(0.5, 1.8),
         decay=(0.4, 2.5),
@@ -801,7 +810,7 @@ EXPERIMENTAL = Genre(
         drive=(0.0, 2.4),
         reverb_seconds=(0.2, 3.0),
         reverb_mix=(0.0, 0.5),
-        hiss=(-60, -24),
+        hiss=(-56, -24),
         crackle=(0, 8),
         low_cut=(22, 140),
         high_cut=(3500, 10800),
@@ -810,9 +819,59 @@ EXPERIMENTAL = Genre(
         swell=(-10, 10),
     ),
     neighbours={"Electronic": 0.5, "Classical": 0.15, "Jazz": 0.15, "Rock": 0.2},
-    crossover=0.2,
+    crossover=0.18,
 )
 
 GENRES: dict[str, Genre] = {
     genre.name: genre for genre in (ROCK, ELECTRONIC, HIP_HOP, CLASSICAL, JAZZ, FOLK, POP, EXPERIMENTAL)
 }
+
+FACETS = ("rhythm", "harmony", "bass", "comp", "lead", "production")
+MIX_SIZE = 240  # options in a mixed list: large, so that their shares follow even a small lean
+
+Rules = TypeVar("Rules", RhythmRules, HarmonyRules, BassRules, CompRules, LeadRules, ProductionRules)
+
+
+def between(genre: Genre, other: Genre, lean: float) -> Genre:
+    """Return `genre` with its rules moved towards those of `other`.
+
+    Parameters
+    ----------
+    genre, other : Genre
+        The ends of a continuum.
+    lean : float
+        Place on it, from 0 (the rules of `genre`) to 1 (those of `other`).
+
+    Returns
+    -------
+    Genre
+        Ranges and shares are interpolated. Options (grooves, voices, patterns...) are those of both, mixed
+        in the ratio of the lean. All else, the name among it, is that of `genre`.
+
+    Examples
+    --------
+    >>> between(GENRES["Rock"], GENRES["Pop"], 0.5).rhythm.tempo
+    (92.0, 146.0)
+    """
+    if lean == 0.0:
+        return genre
+    moved = {facet: _move(getattr(genre, facet), getattr(other, facet), lean) for facet in FACETS}
+    return replace(genre, **moved)
+
+
+def _move(rules: Rules, other: Rules, lean: float) -> Rules:
+    hints = get_type_hints(type(rules))
+    moved: dict[str, Any] = {}
+    for field in fields(rules):
+        near, far = getattr(rules, field.name), getattr(other, field.name)
+        if hints[field.name] == Range:
+            moved[field.name] = tuple((1.0 - lean) * a + lean * b for a, b in zip(near, far, strict=True))
+        elif hints[field.name] is float:
+            moved[field.name] = (1.0 - lean) * near + lean * far
+        elif isinstance(near, tuple):
+            moved[field.name] = _mix(near, 1.0 - lean) + _mix(far, lean)
+    return replace(rules, **moved)
+
+
+def _mix(options: tuple[Any, ...], share: float) -> tuple[Any, ...]:
+    return options * round(share * MIX_SIZE / len(options))

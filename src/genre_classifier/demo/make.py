@@ -9,16 +9,30 @@ number alone.
 
 The data is synthetic: no recording of anyone's music is in it.
 
-How its difficulty was set. The genres overlap through what artists borrow from a neighbouring genre
-(``Genre.neighbours`` and ``Genre.crossover``) and through rules they share. These were tuned on pilot tables
-with the seeds in ``PILOT_SEEDS``, and so on other artists than the shipped ones, until a GenreClassifier
-(dropout 0.3, Adam at 1e-3, batches of 64, at most 50 epochs with early stopping on artists held out of the
-training part, features standardised on the training rows) was right on about 80 % of the rows of unseen
-artists. ``benchmarks/demo_difficulty.py`` is that measurement: grouped 5-fold cross-validation by artist.
-With the shipped rules, a pilot of 20 artists a genre and 8 tracks each (seed 103) reads 80 %, Rock and Pop
-being the most confused pair and Classical the least confused genre. The table was then made once, with
-``SEED``, and kept as it came out, 82 to 83 %: its artists happen to confuse Rock and Pop less (one row in
-25 each way) than the pilots' do (one in 12). No rule was changed after looking at it.
+How its difficulty was set. The genres overlap through rules they share, through what artists borrow from a
+neighbouring genre (``Genre.neighbours`` and ``Genre.crossover``) and, for Rock and Pop, through a continuum
+on which all artists of both stand (``Genre.sibling`` and ``Genre.lean``). These rules were tuned on pilot
+tables with the seeds in ``PILOT_SEEDS``, and so on other artists than the shipped ones. The measurement is
+``benchmarks/demo_difficulty.py``: grouped 5-fold cross-validation by artist of a GenreClassifier (dropout
+0.3, Adam at 1e-3, batches of 64, at most 50 epochs with early stopping on artists held out of the training
+part, features standardised on the training rows). The aim was about 80 % right, Rock and Pop being the most
+confused pair and Classical the least confused genre.
+
+Version 1 of the rules (pilots 101 to 103) had no continuum. Its table, of another seed, read 82 %, but Rock
+and Pop were not its most confused pair; version 2 was made for that reason. "Confused" below adds both
+directions, in per cent of the genre's rows; the accuracies of 201 and 202 are medians of three runs. Seed 201
+with 8 tracks an artist and a lean of up to 0.13, which then moved little but ranges, gave 77.8 %, Rock and
+Pop confused at 30. Seed 202 with 6 tracks and up to 0.1 gave 75.6 %, Rock and Pop no more confused than
+Electronic and Pop, both at 23. After that all genres borrowed less, Pop lost its synthesizers to organ and
+guitar in chords and lead, and the lean went to 0.08. With 5 tracks, seed 202 then gave 76.5 %, Rock and Pop
+at 25, Electronic and Pop next at 20. Electronic and Hip-Hop were made to borrow still less from Pop; with 5
+tracks, seed 201 gave 76.5 %, Rock and Pop at 24, Hip-Hop and Pop next at 20. Few tracks make a table harder:
+version 1's table reads 82 % whole and 77 % by its first 5 tracks an artist. So there was room to raise the
+lean to 0.1; no pilot was made with this last change.
+
+The table was then made once, with ``SEED``, and kept as it came out. It reads 81 % (median of five runs; 80.5
+to 82.0), Rock and Pop confused at 27, Folk and Experimental next at 13, and 91 % of Classical is right, the
+most of all genres. No rule was changed after looking at it.
 """
 
 from __future__ import annotations
@@ -51,9 +65,9 @@ from genre_classifier.features.sets import CORE20, SAMPLE_RATE
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
-SEED = 20_260_801
-PILOT_SEEDS = (101, 102, 103)
-GENERATOR_VERSION = 1
+SEED = 20_270_419
+PILOT_SEEDS = (101, 102, 103, 201, 202)
+GENERATOR_VERSION = 2
 N_ARTISTS = 20  # a genre
 N_TRACKS = 15  # an artist
 N_CLIPS = 3  # a genre
@@ -192,10 +206,10 @@ def write_table(table: pd.DataFrame, recipe: Recipe, path: Path) -> None:
 
 
 def clip_tracks(seed: int, n_artists: int) -> Iterator[tuple[str, int, int]]:
-    """Yield (genre, artist, track) of the shipped clips: the first track of the artists who borrow least."""
+    """Yield (genre, artist, track) of the shipped clips: the first track of the purest artists."""
     for name in GENRES:
         artists = [meet_artist(seed, name, number) for number in range(1, n_artists + 1)]
-        purest = sorted(artists, key=lambda artist: artist.borrowing)[:N_CLIPS]
+        purest = sorted(artists, key=lambda artist: artist.borrowing + artist.lean)[:N_CLIPS]
         yield from ((name, artist.number, 1) for artist in sorted(purest, key=lambda artist: artist.number))
 
 
