@@ -37,7 +37,7 @@ class Protocol:
     Parameters
     ----------
     name : str
-        ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``.
+        ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``, ``all``.
     description : str
         One sentence with everything needed to repeat it.
     groups_disjoint : bool or None
@@ -95,6 +95,8 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
         return _given_by_files(table, config)
     if config.method is SplitMethod.given:
         raise SplitError("data.split.method=given needs data.split.column or data.split.files.test")
+    if config.method is SplitMethod.all:
+        return _all(table)
     grouped = config.method is SplitMethod.grouped or (
         config.method is SplitMethod.auto and table.groups is not None
     )
@@ -106,6 +108,12 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     if config.folds is not None:
         return _fold(table, config, grouped)
     return _holdout(table, config, grouped)
+
+
+def _all(table: FeatureTable) -> Split:
+    none = np.empty(0, dtype=np.int64)
+    protocol = Protocol("all", "all rows train, none is held out", None, None)
+    return Split(np.arange(len(table), dtype=np.int64), none, none, protocol)
 
 
 def _holdout(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
