@@ -30,7 +30,8 @@ class NanPolicy(Enum):
 class SplitMethod(Enum):
     """How rows are divided; `auto` is `grouped` where the table has groups, else `stratified`.
 
-    With `all` every row trains and none is held out, for a model whose configuration was judged before.
+    With `all` every row trains and none is held out, for a model whose configuration was judged before; rows that
+    the split's files leave out stay out.
     """
 
     auto = "auto"
@@ -692,7 +693,7 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
             ("data.split.column", "data.split.files"),
             f"data.split.column={split.column} and data.split.files both give the split: drop one of them",
         )
-    if given_by and split.method not in (SplitMethod.auto, SplitMethod.given):
+    if given_by and split.method not in (SplitMethod.auto, SplitMethod.given, SplitMethod.all):
         yield Problem(
             ("data.split.method", f"data.split.{given_by[0]}"),
             f"data.split.{given_by[0]} gives the split, data.split.method={split.method.name} makes one: "

@@ -139,6 +139,12 @@ class RunFolder:
             raise RunFolderError(f"{path}: expected a mapping of settings")
         return content
 
+    def read_settings(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        content = OmegaConf.to_container(self.read_config(), resolve=False)
+        assert isinstance(content, dict)
+        return {str(key): value for key, value in content.items()}
+
     def write_config(self, cfg: DictConfig) -> None:
         """Write the configuration of a run that was not started by Hydra, where Hydra would have put it."""
         with writing(self.config_yaml):
