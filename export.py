@@ -18,7 +18,8 @@ def main(cfg: DictConfig) -> None:
     from genre_classifier.exporting.export import export
     from genre_classifier.exporting.summary import show
 
-    show(export(cfg, ask_service=predict_in_process))
+    with command_line.one_message():  # else Hydra puts a line of its own before it
+        show(export(cfg, ask_service=predict_in_process))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +38,8 @@ def predict_in_process(folder: Path, name: str, rows: Sequence[Sequence[float]])
         raise MissingExtraError(
             f"the service needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[serve]'"
         )
+    import asyncio
+
     from app.main import GenreService
     from app.model import ModelService
 

@@ -20,6 +20,7 @@ from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -39,6 +40,9 @@ def run(main: Callable[[], Any]) -> None:
 @contextmanager
 def one_message() -> Iterator[None]:
     """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C)."""
+    if _TRACEBACK_WANTED:
+        yield
+        return
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -103,7 +107,9 @@ class ExportStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
-            raise ConfigError("export.py exports one model: leave out --multirun (-m) and run it once for each")
+            raise ConfigError(
+                "export.py exports one model: leave out --multirun (-m) and run it once for each"
+            )
 
 
 def job_config(config: DictConfig) -> DictConfig:

@@ -455,7 +455,7 @@ CHOICES = {
     "optimized_metric": SELECTION_METRICS,
     "scheduler.monitor": SELECTION_METRICS,
     "callbacks.early_stopping.monitor": SELECTION_METRICS,
-    "callbacks.checkpoint.monitor": (None, *SELECTION_METRICS),
+    "callbacks.checkpoint.monitor": (*SELECTION_METRICS, None),
     "trainer.precision": ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"),
     "trainer.profiler": (None, "simple", "advanced"),
 }
@@ -560,7 +560,7 @@ def _schema_of(group: str, saved: DictConfig, base: type) -> type:
     """Return the schema whose keys are the saved ones, by preference the one with the same class or source."""
     keys = {str(key) for key in saved}
     choices = [kind for kind in SCHEMAS.values() if issubclass(kind, base)]
-    fitting = [kind for kind in choices if keys == {f.name for f in fields(kind)}]
+    fitting = [kind for kind in choices if is_dataclass(kind) and keys == {f.name for f in fields(kind)}]
     if not fitting:
         raise ConfigError(
             f"the run's saved configuration: {group} has the keys {', '.join(sorted(keys))}, which are those of no "

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import CheckpointError, RunFolderError
@@ -132,8 +131,10 @@ class RunFolder:
         try:
             content = OmegaConf.load(path)
         except FileNotFoundError:
-            raise RunFolderError(f"{path}: there is no such file; Hydra writes it when a run starts") from None
-        except (OSError, ValueError, YAMLError) as error:
+            raise RunFolderError(
+                f"{path}: there is no such file; Hydra writes it when a run starts"
+            ) from None
+        except Exception as error:  # the YAML parser has many of its own
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         if not isinstance(content, DictConfig):
             raise RunFolderError(f"{path}: expected a mapping of settings")

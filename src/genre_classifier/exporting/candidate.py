@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from genre_classifier.bundle import TOLERANCE, typical_rows
-from genre_classifier.config import restored
+from genre_classifier.config import DataConfig, restored
 from genre_classifier.data.scaling import scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
@@ -158,10 +158,11 @@ def read_rows(candidate: Candidate) -> tuple[Rows | None, str]:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
     try:
         data = OmegaConf.to_object(restored(candidate.folder.read_config()).data)
-        table = read(data)  # type: ignore[arg-type]
+        assert isinstance(data, DataConfig)
+        table = read(data)
         if table.fingerprint != candidate.data.get("fingerprint"):
             return None, f"{table.where} has changed since the run (another fingerprint)"
-        return Rows(table, make_split(table, data.split)), ""  # type: ignore[union-attr]
+        return Rows(table, make_split(table, data.split)), ""
     except (GenreClassifierError, OmegaConfBaseException, OSError) as error:
         return None, str(error).splitlines()[0]
 
@@ -213,7 +214,9 @@ def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
 def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial:
     folder = candidate.folder
     if folder is None or not folder.predictions_csv.is_file():
-        return replace(trial, description=f"{trial.description} (there is no predictions.csv to compare with)")
+        return replace(
+            trial, description=f"{trial.description} (there is no predictions.csv to compare with)"
+        )
     where = relative(folder.predictions_csv)
     recorded = folder.read_predictions()
     ids = [str(rows.table.ids[row]) for row in rows.split.test]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem
+from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem, make_predictor
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
 from genre_classifier.exporting.choose import siblings
@@ -118,8 +118,8 @@ def scaler_saved(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
     difference = ScalerStatistics.of(candidate.scaler).difference(bundle.scaler)
     samples = int(candidate.scaler.n_samples_seen_)
     evidence = difference or (
-        f"StandardScaler of {bundle.scaler.n_features} features, fitted on {samples:,} training rows, number by "
-        "number the checkpoint's"
+        f"StandardScaler of {bundle.scaler.n_features} features, fitted on {samples:,} training rows; the "
+        "checkpoint's, number by number"
     )
     return ChecklistItem("scaler saved with the model", difference is None, evidence)
 
@@ -128,24 +128,37 @@ def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
     """Look for metrics in the metadata as read back."""
     found = [split for split in ("train", "val", "test") if bundle.metadata["metrics"].get(split)]
     model = " of the held-out model" if refit else ""
-    evidence = f"{', '.join(found)}{model}" if found else "none; the checkpoint lies outside of a finished run"
+    evidence = (
+        f"{', '.join(found)}{model}" if found else "none; the checkpoint lies outside of a finished run"
+    )
     return ChecklistItem("metadata includes metrics", bool(found), evidence)
 
 
 def bundle_verified(trial: Trial, difference: float) -> ChecklistItem:
     """Say what the comparison with the checkpoint found; a larger difference has stopped the export before."""
-    evidence = f"{trial.description}: largest difference of a probability from the checkpoint {difference:.2g}"
+    evidence = (
+        f"{trial.description}: largest difference of a probability from the checkpoint {difference:.2g}"
+    )
     return ChecklistItem("bundle verified", True, evidence)
 
 
-def compare(predictor: Predictor, trial: Trial, what: str) -> float:
-    """Return the largest difference between a predictor's probabilities and the checkpoint's.
+def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
+    """Return the largest difference between a bundle's probabilities, its ONNX file's too, and the checkpoint's.
 
     Raises
     ------
     ExportError
         It is above 1e-6.
     """
+    difference = _difference(wrapper, trial, f"the written {bundle.path('model').name}")
+    if bundle.onnx_file is None:
+        return difference
+    return max(
+        difference, _difference(make_predictor(bundle), trial, f"the written {bundle.path('onnx').name}")
+    )
+
+
+def _difference(predictor: Predictor, trial: Trial, what: str) -> float:
     found = predictor._probabilities(trial.features)
     difference = float(np.abs(found - trial.probabilities).max())
     if not difference < TOLERANCE:
@@ -170,9 +183,7 @@ def service_answered(bundle: Bundle, trial: Trial, ask: AskService | None) -> Ch
         return ChecklistItem(item, False, "it answered from another bundle")
     found = [[answer["all_probabilities"][name] for name in bundle.genre_names] for answer in answers]
     difference = float(np.abs(np.array(found) - trial.probabilities[: len(rows)]).max())
-    evidence = (
-        f"{len(rows)} requests in this process: largest difference of a probability {difference:.2g}"
-    )
+    evidence = f"{len(rows)} requests in this process: largest difference of a probability {difference:.2g}"
     return ChecklistItem(item, difference < TOLERANCE, evidence)
 
 

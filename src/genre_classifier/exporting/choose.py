@@ -115,8 +115,9 @@ def _best(outputs: Path) -> Choice:
             "python train.py, or name what to export with run=FOLDER or ckpt=FILE"
         )
     best = finished[0]
-    many = f"the best of {len(finished)} finished runs" if len(finished) > 1 else "the only finished run"
-    reason = f"{many} by validation F1 ({best.f1:.4f})"
+    reason = f"the only finished run, validation F1 {best.f1:.4f}"
+    if len(finished) > 1:
+        reason = f"the best of {len(finished)} finished runs by validation F1, {best.f1:.4f}"
     return Choice(best.folder.best_checkpoint, best.folder, reason, tuple(finished), skipped)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+import torch
 
 from genre_classifier.bundle import (
     Bundle,
@@ -74,6 +77,8 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     findings = _findings_of_the_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
+    if metrics:
+        metrics["synthetic_data"] = bool(judged.data.get("synthetic"))
     if settings.refit:
         candidate = refitted(judged, Path(settings.outputs_dir))
         findings[0] = checklist.full_dataset(candidate)
@@ -115,11 +120,11 @@ def _trial_of_final(trial: Trial, judged: Candidate, final: Candidate, rows: Row
     """Return the same rows with the answers of the network that is exported."""
     if final is judged:
         return trial
-    features = trial.features.astype("float32")
-    import torch
-
+    features = trial.features.astype(np.float32)
     probabilities = torch.softmax(final.logits(features), dim=1).numpy()
-    description = f"{len(features)} rows" if rows is None else f"{len(features)} {rows.held_side} rows of the run"
+    description = (
+        f"{len(features)} rows" if rows is None else f"{len(features)} {rows.held_side} rows of the run"
+    )
     return Trial(trial.features, probabilities, description)
 
 
@@ -129,10 +134,10 @@ def _rehearsed(
     """Write the bundle to a temporary folder, put it to use there, and return what was found."""
     refit = settings.refit is not None
     with TemporaryDirectory(prefix="genre-classifier-") as folder:
-        write_bundle(*_arguments(content), folder, settings.model_name, details=content.details, onnx=settings.onnx)
+        _write(settings, content, Path(folder), settings.model_name)
         bundle = read_bundle(folder, settings.model_name)
         wrapper = wrap_bundle(bundle, type(content.candidate.network))
-        difference = checklist.compare(wrapper, trial, "the written bundle")
+        difference = checklist.compare(bundle, wrapper, trial)
         return [
             checklist.scaler_saved(content.candidate, bundle),
             checklist.metrics_included(bundle, refit=refit),
@@ -144,23 +149,43 @@ def _rehearsed(
 
 def _published(settings: ExportConfig, content: _Content, trial: Trial) -> tuple[str, dict[str, Path]]:
     def verify(bundle: Bundle) -> None:
-        wrapper = wrap_bundle(bundle, type(content.candidate.network))
-        checklist.compare(wrapper, trial, "the written bundle")
+        checklist.compare(bundle, wrap_bundle(bundle, type(content.candidate.network)), trial)
 
-    arguments, folder = _arguments(content), settings.save_dir
-    if settings.versioned:
-        return write_versioned_bundle(
-            *arguments, folder, details=content.details, onnx=settings.onnx, verify=verify
-        )
-    name = settings.model_name
-    return name, write_bundle(
-        *arguments, folder, name, details=content.details, onnx=settings.onnx, verify=verify
+    folder = Path(settings.save_dir)
+    if not settings.versioned:
+        return settings.model_name, _write(settings, content, folder, settings.model_name, verify)
+    candidate = content.candidate
+    return write_versioned_bundle(
+        candidate.network,
+        candidate.scaler,
+        candidate.genre_names,
+        content.metrics,
+        folder,
+        details=content.details,
+        onnx=settings.onnx,
+        verify=verify,
     )
 
 
-def _arguments(content: _Content) -> tuple[Any, ...]:
+def _write(
+    settings: ExportConfig,
+    content: _Content,
+    folder: Path,
+    name: str,
+    verify: Callable[[Bundle], None] | None = None,
+) -> dict[str, Path]:
     candidate = content.candidate
-    return candidate.network, candidate.scaler, candidate.genre_names, content.metrics
+    return write_bundle(
+        candidate.network,
+        candidate.scaler,
+        candidate.genre_names,
+        content.metrics,
+        folder,
+        name,
+        details=content.details,
+        onnx=settings.onnx,
+        verify=verify,
+    )
 
 
 def _details(judged: Candidate, final: Candidate, calibration: Calibration | None) -> BundleDetails:

@@ -42,7 +42,9 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
     low, high = math.log(LOWEST), math.log(HIGHEST)
     if not slope(LOWEST) > 0 > slope(HIGHEST):
         reason = (
-            "the network is no better than chance on them" if slope(HIGHEST) >= 0 else "all are classified right"
+            "the network is no better than chance on them"
+            if slope(HIGHEST) >= 0
+            else "all are classified right"
         )
         raise ExportError(
             f"temperature_scaling=true: the {len(genres)} validation rows do not determine a temperature between "
