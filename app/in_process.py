@@ -56,7 +56,8 @@ async def _answers(app: GenreService, rows: Sequence[Sequence[float]]) -> list[d
         body = msgspec.json.encode({"features": list(row), "return_probs": True})
         status, content = await _post(app, "/predict", body)
         if status != 200:
-            raise BundleError(f"the service answered {status}: {content.decode(errors='replace'):.300}")
+            problem = msgspec.json.decode(content)["detail"][0]["msg"]
+            raise BundleError(f"the service answered {status}: {problem}")
         answers.append(msgspec.json.decode(content))
     return answers
 
