@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
+from genre_classifier.config import ExportConfig
 from genre_classifier.run_folder import RunFolder
 from tests.conftest import composed
+
+
+Export = Callable[..., Any]
 
 
 def finished_run(folder: Path, overrides: list[str]) -> RunFolder:
@@ -54,14 +59,13 @@ def exported(tmp_path: Path) -> Callable[..., Any]:
     """A function that exports with the given overrides to tmp_path/models and returns the Export."""
     from genre_classifier.exporting.export import export
 
+    places = [f"save_dir={tmp_path / 'models'}", f"outputs_dir={tmp_path / 'outputs'}", "onnx=false"]
+
     def go(*overrides: str, ask_service: Any = None) -> Any:
-        cfg = composed(
-            f"save_dir={tmp_path / 'models'}",
-            f"outputs_dir={tmp_path / 'outputs'}",
-            "onnx=false",
-            *overrides,
-            config="export",
-        )
+        # Without Hydra, which would take half of the time here.
+        given = OmegaConf.from_dotlist([*places, *overrides])
+        cfg = OmegaConf.merge(OmegaConf.structured(ExportConfig), given)
+        assert isinstance(cfg, DictConfig)
         return export(cfg, ask_service)
 
     return go

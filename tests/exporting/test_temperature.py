@@ -39,7 +39,7 @@ def test_rows_that_determine_no_temperature_are_refused() -> None:
     genres = torch.tensor([0, 1, 2, 0])
     right = torch.eye(3, dtype=torch.float64)[genres] * 4
     with pytest.raises(
-        ExportError, match="the 4 validation rows do not determine .* all are classified right"
+        ExportError, match=r"the 4 validation rows do not determine .* all are classified right"
     ):
         fit_temperature(right, genres)
     with pytest.raises(ExportError, match="since the network is no better than chance on them"):
