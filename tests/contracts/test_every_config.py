@@ -103,6 +103,8 @@ def test_an_export_leaves_no_run_folder_or_log_file() -> None:
     assert settings["run"]["dir"] == "."
     assert settings["output_subdir"] is None
     assert settings["job_logging"]["root"]["handlers"] == ["console"]
+    defaults = yaml.safe_load((CONF / "export.yaml").read_text())["defaults"]
+    assert {"override hydra/job_logging": "stdout"} in defaults  # Hydra's own default opens a file
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from genre_classifier.config import ExportConfig
 from genre_classifier.run_folder import RunFolder
 from tests.conftest import composed
 
-
 Export = Callable[..., Any]
 
 

@@ -496,4 +496,4 @@ def test_another_class_of_network_is_exported_but_no_service_takes_it(
     met, evidence = found["service answered with the same result"]
     assert met is False
     assert "the service answered 503: " in evidence
-    assert "GenreClassifier" in evidence
+    assert "503: genre_classifier_production.pt: model_state_dict lacks network" in evidence

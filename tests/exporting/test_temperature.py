@@ -29,10 +29,10 @@ def test_the_temperature_is_the_one_that_scipy_finds(sharpness: float) -> None:
 
 def test_probabilities_that_are_right_need_no_temperature() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=(200_000, 3)) * 2
+    logits = rng.normal(size=(20_000, 3)) * 2
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    genres = (rng.random((200_000, 1)) > shares.cumsum(axis=1)).sum(axis=1).clip(0, 2)
-    assert fit_temperature(torch.from_numpy(logits), torch.from_numpy(genres)) == pytest.approx(1.0, abs=0.01)
+    genres = (rng.random((20_000, 1)) > shares.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+    assert fit_temperature(torch.from_numpy(logits), torch.from_numpy(genres)) == pytest.approx(1.0, abs=0.03)
 
 
 def test_rows_that_determine_no_temperature_are_refused() -> None:

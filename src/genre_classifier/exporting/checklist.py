@@ -178,7 +178,7 @@ def service_answered(bundle: Bundle, trial: Trial, ask: AskService | None) -> Ch
     try:
         answers = ask(bundle.folder, bundle.name, rows)
     except GenreClassifierError as error:
-        return ChecklistItem(item, False, str(error))
+        return ChecklistItem(item, False, str(error).replace(f"{bundle.folder}/", ""))
     if len(answers) != len(rows) or any(answer.get("bundle") != bundle.digest for answer in answers):
         return ChecklistItem(item, False, "it answered from another bundle")
     found = [[answer["all_probabilities"][name] for name in bundle.genre_names] for answer in answers]
