@@ -5,7 +5,15 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from genre_classifier import command_line
-from genre_classifier.config import AdamConfig, CosineConfig, SplitMethod, check, find_problems, typed
+from genre_classifier.config import (
+    AdamConfig,
+    CosineConfig,
+    SplitMethod,
+    check,
+    find_problems,
+    restored,
+    typed,
+)
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -151,3 +159,50 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 def test_the_composed_defaults_have_no_problem() -> None:
     assert find_problems(composed(AT)) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=sgd", "scheduler=plateau", "callbacks=ema", "logger=csv"],
+        ["data=table", "data.path=x.csv", "data.features=[a,b]", "scheduler=one_cycle", "data/split=folds"],
+        ["data=gtzan", "data.path=x.csv", "optimizer=adamw", "scheduler=cosine", "callbacks.checkpoint=null"],
+        ["optimizer._target_=torch.optim.NAdam", "logger=none"],
+    ],
+)
+def test_a_saved_configuration_gets_its_schemas_back(overrides: list[str]) -> None:
+    cfg = composed(AT, *overrides)
+    saved = OmegaConf.create(OmegaConf.to_yaml(cfg))
+    assert typed(restored(saved)) == typed(cfg)
+
+
+def test_a_saved_configuration_of_another_version_is_refused() -> None:
+    saved = OmegaConf.create(OmegaConf.to_yaml(composed(AT)))
+    saved.optimizer.rho = 3
+    with pytest.raises(ConfigError, match=r"the run's saved configuration: optimizer has the keys .*rho"):
+        restored(saved)
+    del saved.optimizer["rho"]
+    saved.trainer.max_epochs = "many"
+    with pytest.raises(ConfigError, match=r"saved configuration: trainer.max_epochs: .*'many'"):
+        restored(saved)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data/split=all"], "optimized_metric=val/f1 needs validation rows, but data.split.method=all"),
+        (
+            ["data/split=all", "data.split.folds=5", "data.split.fold=0", "optimized_metric=train/f1"],
+            "data.split.method=all holds no rows out, data.split.folds=5 does",
+        ),
+        (
+            ["scheduler=one_cycle", "scheduler.epochs=10"],
+            "scheduler.epochs=10 is below trainer.max_epochs=50: the cycle would end before the training",
+        ),
+    ],
+)
+def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(composed(AT, *overrides))

@@ -402,7 +402,7 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     """
     from genre_classifier.network import GenreClassifier
 
-    rows = _typical_rows(bundle.scaler)
+    rows = typical_rows(bundle.scaler)
     expected = wrap_bundle(bundle, GenreClassifier)._probabilities(rows)
     checks = [("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows")]
     if bundle.onnx_file is None:
@@ -548,7 +548,7 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
         original = ModelWrapper(copy.deepcopy(model), scaler, bundle.genre_names)
     except ValueError as error:
         raise BundleError(f"the parts of the bundle do not fit together: {error}") from error
-    rows = _typical_rows(bundle.scaler)
+    rows = typical_rows(bundle.scaler)
     expected = original._probabilities(rows)
     answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._probabilities(rows)}
     if bundle.onnx_file is not None:
@@ -570,7 +570,7 @@ def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
     return difference
 
 
-def _typical_rows(scaler: ScalerStatistics) -> np.ndarray:
+def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
     """Return rows, float64 (row, feature), spread as the training rows were."""
     deviations = np.random.default_rng(0).normal(size=(64, scaler.n_features))
     scale = np.ones(scaler.n_features) if scaler.scale is None else np.array(scaler.scale)

@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ def _described(bundle: Bundle) -> list[tuple[str, str]]:
     metadata = bundle.metadata
     names = bundle.feature_names
     features = f"{bundle.scaler.n_features}" if names is None else f"{len(names)}, {names[0]} to {names[-1]}"
-    metrics = ", ".join(f"{key} {_shown(value)}" for key, value in metadata["metrics"].items()) or "none"
+    metrics = ", ".join(_shown_metrics(metadata["metrics"])) or "none"
     return [
         ("model", f"{metadata['model_name']}, {_shown(metadata['model_architecture'])}"),
         ("written", metadata["timestamp"]),
@@ -105,6 +105,19 @@ def _described(bundle: Bundle) -> list[tuple[str, str]]:
         ("metrics", metrics),
         ("split", metadata.get("split_protocol") or "not recorded"),
     ]
+
+
+def _shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the metrics in words; of metrics by split, those of the split that judges the model."""
+    splits = [split for split in ("test", "val", "train") if isinstance(metrics.get(split), dict)]
+    if not splits:
+        return [f"{key} {_shown(value)}" for key, value in metrics.items()]
+    shown = [f"{splits[0]} {key} {_shown(value)}" for key, value in metrics[splits[0]].items()]
+    if metrics.get("synthetic_data"):
+        shown.append("synthetic data")
+    if "held_out_model" in metrics:
+        shown.append("of the held-out model")
+    return shown
 
 
 def _shown(value: Any) -> str:

@@ -16,10 +16,11 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.config import explain, find_problems, raise_problems
-from genre_classifier.errors import GenreClassifierError
+from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+_TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -39,6 +40,9 @@ def run(main: Callable[[], Any]) -> None:
 @contextmanager
 def one_message() -> Iterator[None]:
     """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C)."""
+    if _TRACEBACK_WANTED:
+        yield
+        return
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -86,6 +90,26 @@ class RunStart(Callback):
             problems = find_problems(job_config(config))
             raise_problems([p for p in problems if not swept.intersection(p.keys) or len(p.keys) == 1])
             _claim(config, "sweep")
+
+
+class ExportStart(Callback):
+    """Checks the configuration of an export before anything heavy is imported.
+
+    Hydra turns a callback's exception into a warning, so a refusal leaves as SystemExit.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with one_message():
+            job = config.copy()
+            with read_write(job), open_dict(job):
+                del job["hydra"]
+            raise_problems(find_problems(job))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with one_message():
+            raise ConfigError(
+                "export.py exports one model: leave out --multirun (-m) and run it once for each"
+            )
 
 
 def job_config(config: DictConfig) -> DictConfig:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import Optional, Union, get_args, get_origin, get_type_hints
+from typing import Optional, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -28,12 +28,17 @@ class NanPolicy(Enum):
 
 
 class SplitMethod(Enum):
-    """How rows are divided; `auto` is `grouped` where the table has groups, else `stratified`."""
+    """How rows are divided; `auto` is `grouped` where the table has groups, else `stratified`.
+
+    With `all` every row trains and none is held out, for a model whose configuration was judged before; rows that
+    the split's files leave out stay out.
+    """
 
     auto = "auto"
     stratified = "stratified"
     grouped = "grouped"
     given = "given"
+    all = "all"
 
 
 class Interval(Enum):
@@ -41,6 +46,12 @@ class Interval(Enum):
 
     epoch = "epoch"
     step = "step"
+
+
+class Refit(Enum):
+    """Which rows an exported model is trained on anew: `full` is all of them."""
+
+    full = "full"
 
 
 class ClassWeights(Enum):
@@ -199,10 +210,11 @@ class CosineConfig(SchedulerConfig):
 
 @dataclass
 class OneCycleConfig(SchedulerConfig):
-    """The number of steps is the run's own."""
+    """One cycle over `epochs`; how many steps that makes is the run's own business."""
 
     _target_: str = "torch.optim.lr_scheduler.OneCycleLR"
     interval: Interval = Interval.step
+    epochs: int = "${trainer.max_epochs}"  # type: ignore[assignment]
     max_lr: float = "${optimizer.lr}"  # type: ignore[assignment]
     pct_start: float = 0.3
     div_factor: float = 25.0
@@ -254,9 +266,9 @@ class EarlyStoppingConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Keep the best epoch by the monitored metric, and the last one."""
+    """Keep the best epoch by the monitored metric, and the last one; without a metric the last is the best."""
 
-    monitor: str = "${optimized_metric}"
+    monitor: Optional[str] = "${optimized_metric}"
 
 
 @dataclass
@@ -322,8 +334,27 @@ class TrainConfig:
     run_dir: str = "${hydra:runtime.output_dir}"
 
 
+@dataclass
+class ExportConfig:
+    """Everything that `export.py` can be told."""
+
+    run: Optional[str] = None
+    ckpt: Optional[str] = None
+    outputs_dir: str = "outputs"
+    model_name: str = "genre_classifier_production"
+    save_dir: str = "trained_models"
+    versioned: bool = False
+    onnx: Optional[bool] = None
+    temperature_scaling: bool = False
+    refit: Optional[Refit] = None
+    strict: bool = False
+    min_test_accuracy: float = 0.75
+    max_milliseconds: float = 50.0
+
+
 SCHEMAS = {
     "schema_train": TrainConfig,
+    "schema_export": ExportConfig,
     "schema_data_demo": DemoConfig,
     "schema_data_table": TableConfig,
     "schema_data_gtzan": GtzanConfig,
@@ -396,6 +427,7 @@ RANGES = {
     "optimizer.momentum": _BELOW_1,
     "scheduler.T_max": _AT_LEAST_1,
     "scheduler.eta_min": _AT_LEAST_0,
+    "scheduler.epochs": _AT_LEAST_1,
     "scheduler.max_lr": _POSITIVE,
     "scheduler.pct_start": Range(0, 1, low_open=True, high_open=True),
     "scheduler.div_factor": Range(1),
@@ -415,13 +447,15 @@ RANGES = {
     "callbacks.early_stopping.patience": _AT_LEAST_1,
     "callbacks.early_stopping.min_delta": _AT_LEAST_0,
     "callbacks.ema.decay": _BELOW_1,
+    "min_test_accuracy": _SHARE,
+    "max_milliseconds": _POSITIVE,
 }
 
 CHOICES = {
     "optimized_metric": SELECTION_METRICS,
     "scheduler.monitor": SELECTION_METRICS,
     "callbacks.early_stopping.monitor": SELECTION_METRICS,
-    "callbacks.checkpoint.monitor": SELECTION_METRICS,
+    "callbacks.checkpoint.monitor": (*SELECTION_METRICS, None),
     "trainer.precision": ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"),
     "trainer.profiler": (None, "simple", "advanced"),
 }
@@ -469,13 +503,71 @@ def typed(cfg: DictConfig) -> TrainConfig:
         Naming every problem of the configuration.
     """
     check(cfg)
+    return _as_object(cfg, TrainConfig, "schema_train")
+
+
+def typed_export(cfg: DictConfig) -> ExportConfig:
+    """Return export.py's checked configuration as its dataclass.
+
+    Raises
+    ------
+    ConfigError
+        Naming every problem of the configuration.
+    """
+    check(cfg)
+    return _as_object(cfg, ExportConfig, "schema_export")
+
+
+ConfigT = TypeVar("ConfigT", TrainConfig, ExportConfig)
+
+
+def _as_object(cfg: DictConfig, kind: type[ConfigT], schema: str) -> ConfigT:
     settings = OmegaConf.to_object(cfg)
-    if not isinstance(settings, TrainConfig):
+    if not isinstance(settings, kind):
         raise ConfigError(
-            f"the configuration is a {type(settings).__name__}, not a TrainConfig: its defaults list must start "
-            "with schema_train"
+            f"the configuration is a {type(settings).__name__}, not a {kind.__name__}: its defaults list must start "
+            f"with {schema}"
         )
     return settings
+
+
+def restored(saved: DictConfig) -> DictConfig:
+    """Give a run's saved configuration, as read from YAML, the schemas it was composed with.
+
+    Raises
+    ------
+    ConfigError
+        It has a key or value that no schema takes, as that of another version may.
+    """
+    cfg = OmegaConf.structured(TrainConfig)
+    try:
+        for group, base in (
+            ("data", DataConfig),
+            ("optimizer", OptimizerConfig),
+            ("scheduler", SchedulerConfig),
+            ("logger", LoggerConfig),
+        ):
+            if saved.get(group) is not None:
+                cfg[group] = _schema_of(group, saved[group], base)
+        merged = OmegaConf.merge(cfg, saved)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the run's saved configuration: {explain(error) or error}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _schema_of(group: str, saved: DictConfig, base: type) -> type:
+    """Return the schema whose keys are the saved ones, by preference the one with the same class or source."""
+    keys = {str(key) for key in saved}
+    choices = [kind for kind in SCHEMAS.values() if issubclass(kind, base)]
+    fitting = [kind for kind in choices if is_dataclass(kind) and keys == {f.name for f in fields(kind)}]
+    if not fitting:
+        raise ConfigError(
+            f"the run's saved configuration: {group} has the keys {', '.join(sorted(keys))}, which are those of no "
+            f"{group} in this version of genre-classifier; use the version that trained the run"
+        )
+    name = "source" if base is DataConfig else "_target_"
+    return next((kind for kind in fitting if getattr(kind, name) == saved.get(name)), fitting[0])
 
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
@@ -524,6 +616,31 @@ def _not_a_choice(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _contradictions(cfg: DictConfig) -> Iterator[Problem]:
+    if OmegaConf.get_type(cfg) is ExportConfig:
+        yield from _export_contradictions(cfg)
+    else:
+        yield from _train_contradictions(cfg)
+
+
+def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
+    if cfg.run is not None and cfg.ckpt is not None:
+        yield Problem(
+            ("run", "ckpt"),
+            f"run={cfg.run} and ckpt={cfg.ckpt} both say what to export: drop one of them",
+        )
+    if cfg.versioned and cfg.model_name != ExportConfig.model_name:
+        yield Problem(
+            ("versioned", "model_name"),
+            f"versioned=true makes a name of its own, model_name={cfg.model_name} gives one: drop one of them",
+        )
+    if cfg.temperature_scaling and cfg.refit is not None:
+        yield Problem(
+            ("temperature_scaling", "refit"),
+            "temperature_scaling=true needs validation rows, and refit=full trains on all rows: drop one of them",
+        )
+
+
+def _train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if not OmegaConf.is_missing(cfg, "data"):
         yield from _split_contradictions(cfg.data.split)
         yield from _metric_contradictions(cfg)
@@ -538,6 +655,13 @@ def _contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if trainer.max_time is not None and not _is_duration(trainer.max_time):
         yield Problem(
             ("trainer.max_time",), f"trainer.max_time={trainer.max_time}: expected days:hours:minutes:seconds"
+        )
+    epochs = OmegaConf.select(cfg, "scheduler.epochs", throw_on_missing=False)
+    if epochs is not None and epochs < trainer.max_epochs:
+        yield Problem(
+            ("scheduler.epochs", "trainer.max_epochs"),
+            f"scheduler.epochs={epochs} is below trainer.max_epochs={trainer.max_epochs}: the cycle would end "
+            "before the training; raise it or lower the other",
         )
     if OmegaConf.is_missing(cfg, "optimizer"):
         return
@@ -569,7 +693,7 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
             ("data.split.column", "data.split.files"),
             f"data.split.column={split.column} and data.split.files both give the split: drop one of them",
         )
-    if given_by and split.method not in (SplitMethod.auto, SplitMethod.given):
+    if given_by and split.method not in (SplitMethod.auto, SplitMethod.given, SplitMethod.all):
         yield Problem(
             ("data.split.method", f"data.split.{given_by[0]}"),
             f"data.split.{given_by[0]} gives the split, data.split.method={split.method.name} makes one: "
@@ -579,6 +703,11 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
         yield Problem(
             ("data.split.column", "data.split.files"),
             "data.split.method=given needs data.split.column or data.split.files.test",
+        )
+    if split.method is SplitMethod.all and split.folds is not None:
+        yield Problem(
+            ("data.split.method", "data.split.folds"),
+            f"data.split.method=all holds no rows out, data.split.folds={split.folds} does: drop one of them",
         )
     if files and "test" not in files:
         yield Problem(
@@ -607,8 +736,12 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
 
 
 def _metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
-    if cfg.data.split.val > 0 or cfg.data.split.method is SplitMethod.given:
+    split = cfg.data.split
+    holds_out = split.method is not SplitMethod.all
+    if holds_out and (split.val > 0 or split.method is SplitMethod.given):
         return
+    none_because = "data.split.val=0" if holds_out else "data.split.method=all"
+    way_out = "use a train/ metric or give it a share" if holds_out else "use a train/ metric"
     for key in (
         "optimized_metric",
         "callbacks.early_stopping.monitor",
@@ -619,7 +752,7 @@ def _metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
         if value is not None and str(value).startswith("val/"):
             yield Problem(
                 (key, "data.split.val"),
-                f"{key}={value} needs validation rows, but data.split.val=0: use a train/ metric or give it a share",
+                f"{key}={value} needs validation rows, but {none_because}: {way_out}",
             )
 
 

@@ -32,6 +32,10 @@ class BundleError(GenreClassifierError):
     """A production bundle is missing, damaged, untrustworthy or contradicts itself."""
 
 
+class ExportError(GenreClassifierError):
+    """There is nothing to export, or what there is does not pass; nothing was published."""
+
+
 class FeatureError(GenreClassifierError, ValueError):
     """Features given for a prediction cannot be used.
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from omegaconf import DictConfig, OmegaConf
+
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import CheckpointError, RunFolderError
 
@@ -34,6 +36,10 @@ class RunFolder:
     @property
     def run_json(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def config_yaml(self) -> Path:
+        return self.path / ".hydra" / "config.yaml"
 
     @property
     def metrics_json(self) -> Path:
@@ -95,6 +101,56 @@ class RunFolder:
     def read_metrics(self) -> dict[str, Any]:
         """Return metrics.json's content."""
         return self._read_json(self.metrics_json)
+
+    def read_predictions(self) -> dict[str, tuple[str, list[float]]]:
+        """Return predictions.csv: by id, the true genre and one probability a genre.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        path = self.predictions_csv
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                header, *rows = csv.reader(stream)
+            first = next(i for i, name in enumerate(header) if name.startswith("p_"))
+            return {row[0]: (row[2], [float(cell) for cell in row[first:]]) for row in rows}
+        except (OSError, ValueError, IndexError, StopIteration, csv.Error) as error:
+            raise RunFolderError(f"{path}: cannot be read ({error})") from error
+
+    def read_config(self) -> DictConfig:
+        """Return the configuration the run was started with, interpolations unresolved.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        path = self.config_yaml
+        try:
+            content = OmegaConf.load(path)
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"{path}: there is no such file; Hydra writes it when a run starts"
+            ) from None
+        except Exception as error:  # the YAML parser has many of its own
+            raise RunFolderError(f"{path}: cannot be read ({error})") from error
+        if not isinstance(content, DictConfig):
+            raise RunFolderError(f"{path}: expected a mapping of settings")
+        return content
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        content = OmegaConf.to_container(self.read_config(), resolve=False)
+        assert isinstance(content, dict)
+        return {str(key): value for key, value in content.items()}
+
+    def write_config(self, cfg: DictConfig) -> None:
+        """Write the configuration of a run that was not started by Hydra, where Hydra would have put it."""
+        with writing(self.config_yaml):
+            self.config_yaml.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.config_yaml, OmegaConf.to_yaml(cfg))
 
     def _write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2, ensure_ascii=False)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from genre_classifier.config import SCHEMAS, typed
+from genre_classifier.config import SCHEMAS, ExportConfig, typed, typed_export
 from tests.conftest import ROOT, composed
 
 CONF = ROOT / "conf"
@@ -30,11 +30,13 @@ def overrides_for(name: str) -> list[str]:
         needed.append("data.path=somewhere.csv")
     if name == "data/split/given.yaml":
         needed.append("data.split.column=split")
+    if name == "data/split/all.yaml":
+        needed.append("optimized_metric=train/loss")
     return [chosen, *needed]
 
 
 def test_all_files_are_found() -> None:
-    assert len(FILES) == 35
+    assert len(FILES) == 38
     assert len(EXPERIMENTS) == 5
     assert {name.partition("/")[0] for name in GROUPED} == {
         "callbacks",
@@ -59,7 +61,8 @@ def test_every_option_composes_and_passes_the_check(name: str) -> None:
 def test_every_file_says_how_it_is_used_what_to_expect_and_how_long_it_takes(name: str) -> None:
     lines = (CONF / name).read_text().splitlines()
     head = "\n".join(line for line in lines if line.startswith("#") and "@package" not in line)
-    assert "python train.py" in head or "tensorboard --logdir" in head
+    command = "python export.py" if "export" in name else "python train.py"
+    assert command in head or "tensorboard --logdir" in head
     for word in ("Likely override:", "Expected:", "Takes:"):
         assert word in head, word
     assert "TO BE" not in head
@@ -81,6 +84,27 @@ def test_the_command_in_the_head_of_a_file_composes(name: str) -> None:
     if "-m" in words:
         words = [word.split(",")[0] for word in words if word != "-m"]
     typed(composed("run_dir=somewhere", *words))
+
+
+def test_the_export_configuration_composes_with_every_default_of_its_schema() -> None:
+    assert typed_export(composed(config="export")) == ExportConfig()
+
+
+def test_the_likely_overrides_of_an_export_compose() -> None:
+    lines = (CONF / "export.yaml").read_text().splitlines()
+    line = next(line for line in lines if "Likely override:" in line).partition(":")[2]
+    for word in line.replace(" or ", " ").split():
+        key, _, value = word.partition("=")
+        assert str(composed(word, config="export")[key]).lower().removeprefix("refit.") == value.lower()
+
+
+def test_an_export_leaves_no_run_folder_or_log_file() -> None:
+    settings = yaml.safe_load((CONF / "hydra" / "export.yaml").read_text())
+    assert settings["run"]["dir"] == "."
+    assert settings["output_subdir"] is None
+    assert settings["job_logging"]["root"]["handlers"] == ["console"]
+    defaults = yaml.safe_load((CONF / "export.yaml").read_text())["defaults"]
+    assert {"override hydra/job_logging": "stdout"} in defaults  # Hydra's own default opens a file
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ KNOBS = [
     Knob("optimizer.nesterov", "false", ("optimizer=sgd",)),
     Knob("scheduler.T_max", "2", ("scheduler=cosine",)),
     Knob("scheduler.eta_min", "0.0009", ("scheduler=cosine",)),
+    Knob("scheduler.epochs", "9", ("scheduler=one_cycle",)),
     Knob("scheduler.max_lr", "0.05", ("scheduler=one_cycle",)),
     Knob("scheduler.pct_start", "0.6", ("scheduler=one_cycle",)),
     Knob("scheduler.div_factor", "2", ("scheduler=one_cycle",)),

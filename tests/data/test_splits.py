@@ -310,3 +310,22 @@ def test_the_published_gtzan_split_matches_every_line() -> None:
     files = SplitFiles(train=str(GTZAN / "train_filtered.txt"), test=str(GTZAN / "valid_filtered.txt"))
     split = make_split(made, SplitConfig(files=files))
     assert (len(split.train) + len(split.val), len(split.test)) == (443, 197)
+
+
+def test_all_rows_can_train() -> None:
+    made = table(["a", "b"] * 35)
+    split = make_split(made, SplitConfig(method=SplitMethod.all))
+    assert split.train.tolist() == list(range(len(made)))
+    assert len(split.val) == len(split.test) == 0
+    assert split.protocol.name == "all"
+    assert split.protocol.seed is None
+
+
+def test_with_all_rows_training_those_that_the_files_leave_out_stay_out(tmp_path: Path) -> None:
+    made = table(["a", "b"] * 35)
+    (tmp_path / "train.txt").write_text("\n".join(made.ids[:40]))
+    (tmp_path / "test.txt").write_text("\n".join(made.ids[50:60]))
+    files = SplitFiles(train=str(tmp_path / "train.txt"), test=str(tmp_path / "test.txt"))
+    split = make_split(made, SplitConfig(method=SplitMethod.all, files=files))
+    assert split.train.tolist() == [*range(40), *range(50, 60)]
+    assert "all rows of the files train: train.txt, test: test.txt train" in split.protocol.description

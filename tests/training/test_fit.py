@@ -324,3 +324,29 @@ def test_averaged_weights_are_the_exponential_mean_of_the_raw_ones(
         expected = 0.9 * expected + 0.1 * weight
     saved = weights(result.folder.last_checkpoint)["network.network.0.weight"]
     torch.testing.assert_close(saved.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_without_a_metric_to_monitor_the_last_epoch_is_the_best(trained: Train) -> None:
+    result = trained("data/split=all", "optimized_metric=train/loss", "callbacks.checkpoint.monitor=null")
+    assert result.best_epoch == 2
+    assert_same_weights(result.folder.best_checkpoint, result.folder.last_checkpoint)
+    assert set(result.metrics) == {"train"}
+    assert not result.folder.predictions_csv.exists()
+    assert result.objective == pytest.approx(history(result)[-1]["train/loss"])
+
+
+def test_the_cycle_of_the_learning_rate_can_be_longer_than_the_training(trained: Train) -> None:
+    long = trained("scheduler=one_cycle", "trainer.max_epochs=6")
+    short = trained("scheduler=one_cycle", "trainer.max_epochs=3", "scheduler.epochs=6")
+    rates = [[row["learning_rate"] for row in history(result)] for result in (long, short)]
+    assert rates[1] == rates[0][:3]
+
+
+def test_the_summary_names_the_next_commands(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    from genre_classifier.training.summary import show
+
+    result = trained()
+    show(result)
+    assert f"python export.py run={result.folder.path}" in capsys.readouterr().out
+    show(trained("callbacks.checkpoint=null"))
+    assert "export.py" not in capsys.readouterr().out

@@ -37,7 +37,7 @@ class Protocol:
     Parameters
     ----------
     name : str
-        ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``.
+        ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``, ``all``.
     description : str
         One sentence with everything needed to repeat it.
     groups_disjoint : bool or None
@@ -89,6 +89,8 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     SplitError
         The rows cannot be divided so: the message names the genre, group, file or id that stands in the way.
     """
+    if config.method is SplitMethod.all:
+        return _all(table, config)
     if config.column is not None:
         return _given_by_column(table, config)
     if any((config.files.train, config.files.val, config.files.test)):
@@ -106,6 +108,17 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     if config.folds is not None:
         return _fold(table, config, grouped)
     return _holdout(table, config, grouped)
+
+
+def _all(table: FeatureTable, config: SplitConfig) -> Split:
+    """Let every row train but those that the split's files leave out, which may be left out for a reason."""
+    side_of = np.zeros(len(table), dtype=np.int64)
+    how = "all rows train, none is held out"
+    if any((config.files.train, config.files.val, config.files.test)):
+        side_of = _sides_by_files(table, config)
+        how = f"all rows of the files {_file_names(config.files)} train, none is held out"
+    none = np.empty(0, dtype=np.int64)
+    return Split(np.flatnonzero(side_of >= 0).astype(np.int64), none, none, Protocol("all", how, None, None))
 
 
 def _holdout(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
@@ -279,6 +292,11 @@ def _given_by_column(table: FeatureTable, config: SplitConfig) -> Split:
 
 
 def _given_by_files(table: FeatureTable, config: SplitConfig) -> Split:
+    side_of = _sides_by_files(table, config)
+    return _given(table, config, side_of, f"given by files {_file_names(config.files)}")
+
+
+def _sides_by_files(table: FeatureTable, config: SplitConfig) -> Int64:
     if config.files.test is None:
         raise SplitError("data.split.files needs the file of the test rows: set data.split.files.test")
     side_of = np.full(len(table), -1, dtype=np.int64)
@@ -294,7 +312,7 @@ def _given_by_files(table: FeatureTable, config: SplitConfig) -> Split:
         log.warning(
             "%s: %d of %d rows are in no split file and are left out", table.where, left_out, len(table)
         )
-    return _given(table, config, side_of, f"given by files {_file_names(config.files)}")
+    return side_of
 
 
 def _file_names(files: SplitFiles) -> str:

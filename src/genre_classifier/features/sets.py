@@ -70,6 +70,14 @@ GTZAN57 = FeatureSet(
     ),
 )
 
+# What every set's features are computed with, as a bundle records it.
+PARAMETERS = {
+    "sample_rate_hz": SAMPLE_RATE,
+    "clip_seconds": CLIP_SECONDS,
+    "n_fft": N_FFT,
+    "hop_length": HOP_LENGTH,
+}
+
 FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57)}
 
 

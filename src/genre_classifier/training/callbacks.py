@@ -88,13 +88,13 @@ class RunCheckpoint(Checkpoint):
     Parameters
     ----------
     folder : RunFolder
-    monitor : str
-        A logged metric; its name says whether higher is better.
+    monitor : str or None
+        A logged metric, whose name says whether higher is better; None takes every epoch for better than the last.
     resumed_from : Path, optional
         The checkpoint that this run goes on from; the best one so far comes along.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str, resumed_from: Path | None = None) -> None:
+    def __init__(self, folder: RunFolder, monitor: str | None, resumed_from: Path | None = None) -> None:
         self.folder = folder
         self.monitor = monitor
         self.resumed_from = resumed_from
@@ -134,7 +134,7 @@ class RunCheckpoint(Checkpoint):
         return None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = monitored(trainer, self.monitor)
+        score = None if self.monitor is None else monitored(trainer, self.monitor)
         improved = self._improves(score)
         if improved:
             self.best_score, self.best_epoch = score, trainer.current_epoch
@@ -161,8 +161,8 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
-    def _improves(self, score: float) -> bool:
-        if self.best_score is None:
+    def _improves(self, score: float | None) -> bool:
+        if self.monitor is None or score is None or self.best_score is None:
             return True
         return score > self.best_score if better_is_higher(self.monitor) else score < self.best_score
 
@@ -221,8 +221,9 @@ class EpochProgress(ProgressBar):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = trainer.callback_metrics.get("val/f1", torch.tensor(float("nan")))
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, val/f1 {float(score):.3f}"
+        shown = "val/f1" if "val/f1" in trainer.callback_metrics else "train/f1"
+        score = trainer.callback_metrics.get(shown, torch.tensor(float("nan")))
+        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {shown} {float(score):.3f}"
         self._bar.set_description_str(text, refresh=False)
         now = time.monotonic()
         if self._enabled and self._bar.disable and now - self._last_line > self.SECONDS_BETWEEN_LINES:

@@ -167,7 +167,8 @@ class GenreLitModule(pl.LightningModule):
         if "monitor" in settings:
             lightning_settings["monitor"] = settings.pop("monitor")
         if issubclass(kind, OneCycleLR):
-            settings["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
+            settings["total_steps"] = steps * settings.pop("epochs", epochs) // epochs
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": kind(optimizer, **settings), **lightning_settings},

@@ -61,4 +61,6 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     if result.folder.tensorboard.exists():
         root = folder.parts[0] if not folder.is_absolute() else folder
         commands.append(("look at it", f"tensorboard --logdir {root}"))
+    if result.best_checkpoint is not None:
+        commands.append(("export it", f"python export.py run={folder}"))
     return commands

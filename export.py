@@ -1,0 +1,26 @@
+"""Export a trained model: choose a checkpoint, make the production bundle of it, say where things went."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from app.in_process import predict_in_process
+from genre_classifier import command_line
+from genre_classifier.config import register_schemas
+
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="export")
+def main(cfg: DictConfig) -> None:
+    """Export one checkpoint and print its production checklist."""
+    from genre_classifier.exporting.export import export
+    from genre_classifier.exporting.summary import show
+
+    with command_line.one_message():  # else Hydra puts a line of its own before it
+        show(export(cfg, ask_service=predict_in_process))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

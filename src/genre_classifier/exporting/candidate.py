@@ -1,0 +1,238 @@
+"""The network to be exported, with all that is known of it, and the rows it is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from genre_classifier.bundle import TOLERANCE, typical_rows
+from genre_classifier.config import DataConfig, restored
+from genre_classifier.data.scaling import scaled
+from genre_classifier.data.sources import read
+from genre_classifier.data.splits import Split, make_split
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.errors import ExportError, GenreClassifierError
+from genre_classifier.evaluation.metrics import evaluate
+from genre_classifier.exporting.choose import Choice
+from genre_classifier.run_folder import RunFolder, read_checkpoint, relative
+from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.training.lit_module import GenreLitModule
+
+Float64 = npt.NDArray[np.float64]
+SPLITS = ("train", "val", "test")
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A checkpoint, rebuilt.
+
+    Parameters
+    ----------
+    choice : Choice
+    network : nn.Module
+        From standardised features to logits, in evaluation mode.
+    scaler : StandardScaler
+    genre_names, feature_names : tuple of str
+    epoch : int
+        From 0.
+    seed : int
+    data, protocol : mapping
+        What the rows were and how they were split.
+    run : mapping or None
+        Content of run.json; None where the checkpoint lies outside of a run's folder.
+    """
+
+    choice: Choice
+    network: nn.Module
+    scaler: StandardScaler
+    genre_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    epoch: int
+    seed: int
+    data: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    run: Mapping[str, Any] | None
+
+    @property
+    def folder(self) -> RunFolder | None:
+        """The run's folder, where there is one."""
+        return self.choice.folder
+
+    @property
+    def is_best_epoch(self) -> bool:
+        """Whether the run's own metrics and predictions are of this checkpoint."""
+        finished = self.run is not None and self.run.get("status") == "finished"
+        return finished and self.run is not None and self.run.get("best_epoch") == self.epoch
+
+    def logits(self, features: npt.NDArray[np.float32]) -> Tensor:
+        """Return logits, float64 (row, genre), of raw features (row, feature), computed as in training."""
+        standardised = torch.from_numpy(scaled(self.scaler, features, np.arange(len(features))))
+        with torch.no_grad():
+            return torch.cat([self.network(block) for block in standardised.split(BLOCK_ROWS)]).double()
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows a run was trained and judged on, read again.
+
+    Parameters
+    ----------
+    table : FeatureTable
+    split : Split
+    """
+
+    table: FeatureTable
+    split: Split
+
+    def side(self, name: str) -> tuple[npt.NDArray[np.float32], Tensor]:
+        """Return raw features (row, feature) and genres (row,) of ``train``, ``val`` or ``test``."""
+        rows = self.split.sides()[name]
+        return self.table.features[rows], torch.from_numpy(self.table.genres[rows])
+
+    @property
+    def held_side(self) -> str:
+        """The side that training saw least of: test, else validation, else training rows."""
+        return next(name for name in ("test", "val", "train") if len(self.split.sides()[name]))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Rows and the checkpoint's own answers to them, which a bundle must give as well.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(row, feature), dtype=float64]
+        Not standardised.
+    probabilities : np.ndarray [shape=(row, genre), dtype=float64]
+    description : str
+        Which rows these are, and why no better ones.
+    """
+
+    features: Float64
+    probabilities: Float64
+    description: str
+
+
+def load(choice: Choice) -> Candidate:
+    """Rebuild what a checkpoint holds; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or no checkpoint of this project.
+    """
+    module = GenreLitModule.load(choice.checkpoint)
+    return Candidate(
+        choice=choice,
+        network=module.network.eval(),
+        scaler=module.scaler,
+        genre_names=tuple(module.genre_names),
+        feature_names=tuple(module.feature_names),
+        epoch=int(read_checkpoint(choice.checkpoint)["epoch"]),
+        seed=int(module.hparams["seed"]),
+        data=module.hparams["data"] or {},
+        protocol=module.hparams["protocol"] or {},
+        run=None if choice.folder is None else choice.folder.read_run(),
+    )
+
+
+def read_rows(candidate: Candidate) -> tuple[Rows | None, str]:
+    """Read the run's rows again.
+
+    Returns
+    -------
+    tuple of Rows or None, and str
+        None where they are not there as they were, and then the reason.
+    """
+    if candidate.folder is None:
+        return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
+    try:
+        data = OmegaConf.to_object(restored(candidate.folder.read_config()).data)
+        assert isinstance(data, DataConfig)
+        table = read(data)
+        if table.fingerprint != candidate.data.get("fingerprint"):
+            return None, f"{table.where} has changed since the run (another fingerprint)"
+        return Rows(table, make_split(table, data.split)), ""
+    except (GenreClassifierError, OmegaConfBaseException, OSError) as error:
+        return None, str(error).splitlines()[0]
+
+
+def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, float]]:
+    """Return a candidate's metrics by split: the run's own, else measured here, else none."""
+    if candidate.is_best_epoch and candidate.folder is not None:
+        recorded = candidate.folder.read_metrics()
+        return {split: dict(recorded[split]) for split in SPLITS if split in recorded}
+    return {} if rows is None else measured(candidate, rows)
+
+
+def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
+    """Return a candidate's metrics by split, measured on the rows."""
+    found = {}
+    for split in SPLITS:
+        features, genres = rows.side(split)
+        if len(genres):
+            standardised = scaled(candidate.scaler, features, np.arange(len(features)))
+            evaluation = evaluate(
+                candidate.network, torch.from_numpy(standardised), genres, len(candidate.genre_names)
+            )
+            found[split] = evaluation.as_dict()
+    return found
+
+
+def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
+    """Return the rows to try a bundle on, and the checkpoint's answers.
+
+    Raises
+    ------
+    ExportError
+        The run's predictions.csv has other probabilities than its checkpoint gives.
+    """
+    if rows is None:
+        statistics = ScalerStatistics.of(candidate.scaler)
+        features = typical_rows(statistics).astype(np.float32)
+        description = f"{len(features)} typical rows made from the scaler's statistics, because {why_not}"
+    else:
+        features, _ = rows.side(rows.held_side)
+        description = f"{len(features)} {rows.held_side} rows"
+    probabilities = torch.softmax(candidate.logits(features), dim=1).numpy()
+    trial = Trial(features.astype(np.float64), probabilities, description)
+    if rows is None or rows.held_side != "test" or not candidate.is_best_epoch:
+        return trial
+    return _compared_with_file(candidate, rows, trial)
+
+
+def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial:
+    folder = candidate.folder
+    if folder is None or not folder.predictions_csv.is_file():
+        return replace(
+            trial, description=f"{trial.description} (there is no predictions.csv to compare with)"
+        )
+    where = relative(folder.predictions_csv)
+    recorded = folder.read_predictions()
+    ids = [str(rows.table.ids[row]) for row in rows.split.test]
+    if set(ids) != set(recorded):
+        raise ExportError(
+            f"{where}: lists {len(recorded)} rows, not the {len(ids)} test rows that the run's configuration gives; "
+            "the files of the run do not belong together"
+        )
+    expected = np.array([recorded[name][1] for name in ids])
+    if expected.shape != trial.probabilities.shape:
+        raise ExportError(f"{where}: {expected.shape[-1]} probabilities a row, not one for each genre")
+    differences = np.abs(expected - trial.probabilities).max(axis=1)
+    worst = int(differences.argmax())
+    if not differences[worst] < TOLERANCE:
+        raise ExportError(
+            f"{where}: id {ids[worst]!r} has probabilities that differ by {differences[worst]:.3g} from those of "
+            f"{relative(candidate.choice.checkpoint)}; the files of the run do not belong together"
+        )
+    return replace(trial, description=f"{trial.description}, the same as in predictions.csv")

@@ -1,0 +1,217 @@
+"""The production checklist: each item is met or not by what was found, and says what that was."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+
+from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem, make_predictor
+from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
+from genre_classifier.exporting.candidate import Candidate, Trial
+from genre_classifier.exporting.choose import siblings
+from genre_classifier.prediction import Predictor
+from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.scaler_state import ScalerStatistics
+
+# Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
+AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
+
+TIMED_PREDICTIONS = 200
+ROWS_FOR_THE_SERVICE = 32
+
+FULL_DATASET = "trained on the full dataset"
+CROSS_VALIDATION = "cross-validation performed"
+
+
+def full_dataset(candidate: Candidate) -> ChecklistItem:
+    """Compare the rows that trained with the rows there are."""
+    trained = int(candidate.scaler.n_samples_seen_)
+    total = int(candidate.data.get("rows", trained))
+    if candidate.protocol.get("name") == "all" and _saw_every_batch(candidate):
+        left_out = f"; the split's files leave out {total - trained:,} more" if total > trained else ""
+        return ChecklistItem(FULL_DATASET, True, f"all {trained:,} rows train{left_out}")
+    if not _saw_every_batch(candidate):
+        return ChecklistItem(
+            FULL_DATASET, False, "trainer.limit_train_batches or overfit_batches kept rows from training"
+        )
+    evidence = f"{trained:,} of {total:,} rows train, the others are held out; refit=full trains on all"
+    return ChecklistItem(FULL_DATASET, False, evidence)
+
+
+def _saw_every_batch(candidate: Candidate) -> bool:
+    try:
+        trainer = {} if candidate.folder is None else candidate.folder.read_settings().get("trainer", {})
+    except RunFolderError:
+        return True
+    return trainer.get("limit_train_batches") is None and not trainer.get("overfit_batches")
+
+
+def cross_validation(candidate: Candidate) -> ChecklistItem:
+    """Look beside the run for finished runs that differ from it in the fold alone."""
+    unmet = "no runs of other folds beside it; python train.py -m data/split=folds data.split.fold=0,1,2,3,4"
+    folder = candidate.folder
+    if folder is None:
+        return ChecklistItem(CROSS_VALIDATION, False, "the checkpoint lies outside of a run's folder")
+    try:
+        settings = folder.read_settings()
+        folds = settings["data"]["split"]["folds"]
+    except (RunFolderError, KeyError, TypeError):
+        return ChecklistItem(CROSS_VALIDATION, False, f"{folder.config_yaml.name} of the run cannot be read")
+    if folds is None:
+        return ChecklistItem(CROSS_VALIDATION, False, unmet)
+    tested: dict[int, RunFolder] = {}
+    for other, run, found in siblings(folder):
+        same_data = run.get("data", {}).get("fingerprint") == candidate.data.get("fingerprint")
+        if same_data and _without_fold(found) == _without_fold(settings):
+            tested[found["data"]["split"]["fold"]] = other
+    where = relative(folder.path.absolute().parent)
+    if len(tested) < folds:
+        evidence = f"{len(tested)} of {folds} folds are finished in {where}; train the others in one sweep"
+        return ChecklistItem(CROSS_VALIDATION, False, evidence)
+    return _over_folds(list(tested.values()), where)
+
+
+def _over_folds(runs: Sequence[RunFolder], where: Path) -> ChecklistItem:
+    try:
+        accuracies = [float(run.read_metrics()["test"]["accuracy"]) for run in runs]
+        f1s = [float(run.read_metrics()["test"]["f1"]) for run in runs]
+    except (RunFolderError, KeyError, TypeError, ValueError):
+        return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics")
+    evidence = (
+        f"{len(runs)} folds in {where}: test accuracy {fmean(accuracies):.3f} (standard deviation "
+        f"{stdev(accuracies):.3f}), F1 {fmean(f1s):.3f} ({stdev(f1s):.3f})"
+    )
+    return ChecklistItem(CROSS_VALIDATION, True, evidence)
+
+
+def _without_fold(settings: Mapping[str, Any]) -> dict[str, Any]:
+    data = dict(settings.get("data") or {})
+    data["split"] = {key: value for key, value in (data.get("split") or {}).items() if key != "fold"}
+    return {**settings, "data": data, "run_dir": None}
+
+
+def accuracy_on_test_rows(
+    candidate: Candidate, metrics: Mapping[str, Mapping[str, float]], threshold: float, *, refit: bool
+) -> ChecklistItem:
+    """Compare the accuracy on test rows with the threshold, and name the split protocol."""
+    item = f"test accuracy above {threshold:.4g}"
+    accuracy = metrics.get("test", {}).get("accuracy")
+    if accuracy is None:
+        return ChecklistItem(item, False, "no metric on test rows is known")
+    rows = ((candidate.run or {}).get("data") or {}).get("rows_by_split", {}).get("test")
+    counted = f"{rows:,} test rows" if rows else "the test rows"
+    model = " of the held-out model" if refit else ""
+    synthetic = "; synthetic data, which says nothing about music" if candidate.data.get("synthetic") else ""
+    protocol = candidate.protocol.get("description", "split protocol unknown")
+    evidence = f"{accuracy:.3f}{model} on {counted}; {protocol}{synthetic}"
+    return ChecklistItem(item, accuracy > threshold, evidence)
+
+
+def scaler_saved(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
+    """Compare the bundle's scaler with the checkpoint's, number by number."""
+    difference = ScalerStatistics.of(candidate.scaler).difference(bundle.scaler)
+    samples = int(candidate.scaler.n_samples_seen_)
+    evidence = difference or (
+        f"StandardScaler of {bundle.scaler.n_features} features, fitted on {samples:,} training rows; the "
+        "checkpoint's, number by number"
+    )
+    return ChecklistItem("scaler saved with the model", difference is None, evidence)
+
+
+def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
+    """Look for metrics in the metadata as read back."""
+    found = [split for split in ("train", "val", "test") if bundle.metadata["metrics"].get(split)]
+    model = " of the held-out model" if refit else ""
+    evidence = (
+        f"{', '.join(found)}{model}" if found else "none; the checkpoint lies outside of a finished run"
+    )
+    return ChecklistItem("metadata includes metrics", bool(found), evidence)
+
+
+def bundle_verified(trial: Trial, difference: float) -> ChecklistItem:
+    """Say what the comparison with the checkpoint found; a larger difference has stopped the export before."""
+    evidence = (
+        f"{trial.description}: largest difference of a probability from the checkpoint {difference:.2g}"
+    )
+    return ChecklistItem("bundle verified", True, evidence)
+
+
+def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
+    """Return the largest difference between a bundle's probabilities, its ONNX file's too, and the checkpoint's.
+
+    Raises
+    ------
+    ExportError
+        It is above 1e-6.
+    """
+    difference = _difference(wrapper, trial, f"the written {bundle.path('model').name}")
+    if bundle.onnx_file is None:
+        return difference
+    return max(
+        difference, _difference(make_predictor(bundle), trial, f"the written {bundle.path('onnx').name}")
+    )
+
+
+def _difference(predictor: Predictor, trial: Trial, what: str) -> float:
+    found = predictor._probabilities(trial.features)
+    difference = float(np.abs(found - trial.probabilities).max())
+    if not difference < TOLERANCE:
+        raise ExportError(
+            f"{what} gives probabilities that differ by {difference:.3g} from the checkpoint's on "
+            f"{trial.description}, more than {TOLERANCE:g}; nothing was published"
+        )
+    return difference
+
+
+def service_answered(bundle: Bundle, trial: Trial, ask: AskService | None) -> ChecklistItem:
+    """Send rows to the service in this process and compare its answers with the checkpoint's."""
+    item = "service answered with the same result"
+    if ask is None:
+        return ChecklistItem(item, False, "no service was asked")
+    rows = trial.features[:ROWS_FOR_THE_SERVICE].tolist()
+    try:
+        answers = ask(bundle.folder, bundle.name, rows)
+    except GenreClassifierError as error:
+        return ChecklistItem(item, False, str(error).replace(f"{bundle.folder}/", ""))
+    if len(answers) != len(rows) or any(answer.get("bundle") != bundle.digest for answer in answers):
+        return ChecklistItem(item, False, "it answered from another bundle")
+    found = [[answer["all_probabilities"][name] for name in bundle.genre_names] for answer in answers]
+    difference = float(np.abs(np.array(found) - trial.probabilities[: len(rows)]).max())
+    evidence = f"{len(rows)} requests in this process: largest difference of a probability {difference:.2g}"
+    return ChecklistItem(item, difference < TOLERANCE, evidence)
+
+
+def inference_time(predictor: Predictor, trial: Trial, limit: float) -> ChecklistItem:
+    """Measure single predictions."""
+    rows = trial.features[:TIMED_PREDICTIONS]
+    seconds = []
+    for number in range(TIMED_PREDICTIONS):
+        row = rows[number % len(rows)]
+        start = time.perf_counter()
+        predictor.predict(row)
+        seconds.append(time.perf_counter() - start)
+    milliseconds = median(seconds) * 1000
+    digits = max(0, 1 - math.floor(math.log10(milliseconds)))
+    evidence = f"{milliseconds:.{digits}f} ms, median of {TIMED_PREDICTIONS} predictions on this machine"
+    return ChecklistItem(f"inference under {limit:g} ms a sample", milliseconds < limit, evidence)
+
+
+def unmet(items: Sequence[ChecklistItem]) -> list[ChecklistItem]:
+    """Return the items that are not met."""
+    return [item for item in items if not item.met]
+
+
+def require(items: Sequence[ChecklistItem]) -> None:
+    """Raise ExportError with the items that are not met, if there are any."""
+    if missing := unmet(items):
+        lines = "\n".join(f"  - {item.item}: {item.evidence}" for item in missing)
+        raise ExportError(
+            f"strict=true: {len(missing)} item{'s' if len(missing) > 1 else ''} of the production checklist "
+            f"{'are' if len(missing) > 1 else 'is'} not met, nothing was published:\n{lines}"
+        )

@@ -1,0 +1,189 @@
+"""Which checkpoint is exported, and why. Reads the runs' small files only and imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genre_classifier.config import ExportConfig
+from genre_classifier.errors import CheckpointError, ExportError, RunFolderError
+from genre_classifier.run_folder import RunFolder, relative
+
+SYNTHETIC = "on synthetic data"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run with a checkpoint.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    f1 : float
+        Validation F1 of its best epoch.
+    synthetic : bool
+        Whether its data is synthetic.
+    started : str
+        When, in ISO 8601.
+    """
+
+    folder: RunFolder
+    f1: float
+    synthetic: bool
+    started: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint to export and how it came to be the one.
+
+    Parameters
+    ----------
+    checkpoint : Path
+    folder : RunFolder or None
+        The run it belongs to; None for a checkpoint that lies outside of any.
+    reason : str
+    considered : tuple of Finished
+        The runs it was compared with, best first; empty where the user named it.
+    skipped : mapping of str to int
+        How many runs were not considered, by reason.
+    """
+
+    checkpoint: Path
+    folder: RunFolder | None
+    reason: str
+    considered: tuple[Finished, ...]
+    skipped: Mapping[str, int]
+
+
+def choose(settings: ExportConfig) -> Choice:
+    """Return the checkpoint that the settings mean.
+
+    Raises
+    ------
+    RunFolderError, CheckpointError
+        The named run or checkpoint cannot be used.
+    ExportError
+        There is no finished run to choose from, or the named run is not finished.
+    """
+    if settings.ckpt is not None:
+        return _named_checkpoint(Path(settings.ckpt))
+    if settings.run is not None:
+        return _named_run(RunFolder(Path(settings.run)))
+    return _best(Path(settings.outputs_dir))
+
+
+def _named_checkpoint(path: Path) -> Choice:
+    if not path.is_file():
+        raise CheckpointError(f"ckpt={path}: there is no such file; a run keeps its own under checkpoints/")
+    folder = RunFolder(path.absolute().parent.parent)
+    belongs = path.absolute().parent == folder.checkpoints and folder.run_json.is_file()
+    return Choice(path, RunFolder(relative(folder.path)) if belongs else None, "named by ckpt=", (), {})
+
+
+def _named_run(folder: RunFolder) -> Choice:
+    run = folder.read_run()
+    if run.get("status") != "finished":
+        why = f" ({run['reason']})" if run.get("reason") else ""
+        raise ExportError(
+            f"run={folder.path}: its status is {run.get('status')!r}{why}, not 'finished'; let it finish, resume it "
+            f"with train.py ckpt_path=..., or export one of its checkpoints with ckpt=FILE"
+        )
+    if not folder.best_checkpoint.is_file():
+        raise ExportError(
+            f"run={folder.path}: there is no {folder.best_checkpoint.relative_to(folder.path)}; the run was trained "
+            "with callbacks.checkpoint=null, or the file was removed: train it again with checkpoints"
+        )
+    return Choice(folder.best_checkpoint, folder, "named by run=", (), {})
+
+
+def _best(outputs: Path) -> Choice:
+    finished, skipped = _survey(outputs)
+    real = [run for run in finished if not run.synthetic]
+    if real and len(real) < len(finished):
+        # A number on synthetic data says nothing about music, so it never beats one on real data.
+        skipped[SYNTHETIC] = len(finished) - len(real)
+        finished = real
+    if not finished:
+        found = f" ({_listed(skipped)})" if skipped else ""
+        raise ExportError(
+            f"outputs_dir={outputs}: no finished run with a checkpoint and a validation F1{found}; train one with "
+            "python train.py, or name what to export with run=FOLDER or ckpt=FILE"
+        )
+    best = finished[0]
+    reason = f"the only finished run, validation F1 {best.f1:.4f}"
+    if len(finished) > 1:
+        reason = f"the best of {len(finished)} finished runs by validation F1, {best.f1:.4f}"
+    return Choice(best.folder.best_checkpoint, best.folder, reason, tuple(finished), skipped)
+
+
+def _survey(outputs: Path) -> tuple[list[Finished], Counter[str]]:
+    """Return the runs that can be exported, best first, and how many others there are of each kind."""
+    finished, skipped = [], Counter[str]()
+    for path in sorted(outputs.rglob("run.json")):
+        found = _look_at(RunFolder(path.parent))
+        if isinstance(found, Finished):
+            finished.append(found)
+        else:
+            skipped[found] += 1
+    finished.sort(key=lambda run: (run.f1, run.started), reverse=True)
+    return finished, skipped
+
+
+def _look_at(folder: RunFolder) -> Finished | str:
+    """Return a run that can be exported, or the reason why it cannot."""
+    try:
+        run = folder.read_run()
+        if run.get("status") != "finished":
+            return "failed" if run.get("status") == "failed" else "running or killed"
+        if not folder.best_checkpoint.is_file():
+            return "without a checkpoint"
+        metrics = folder.read_metrics()
+        f1 = metrics.get("val", {}).get("f1")
+    except (RunFolderError, AttributeError):
+        return "of another format or damaged"
+    if not isinstance(f1, float) or not math.isfinite(f1):
+        return "without validation F1"
+    return Finished(folder, f1, bool(metrics.get("synthetic_data")), str(run.get("started", "")))
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
+def describe(choice: Choice, shown: int = 5) -> list[str]:
+    """Return the lines that say which runs were considered and why this one."""
+    if choice.folder is not None and choice.folder.best_checkpoint == choice.checkpoint:
+        what = str(relative(choice.folder.path))
+    else:
+        what = str(relative(choice.checkpoint))
+    lines = [f"{what}, {choice.reason}"]
+    for run in choice.considered[:shown] if len(choice.considered) > 1 else ():
+        note = ", synthetic data" if run.synthetic else ""
+        lines.append(f"  {run.f1:.4f}  {relative(run.folder.path)}{note}")
+    if len(choice.considered) > shown:
+        lines.append(f"  and {len(choice.considered) - shown} more")
+    if choice.skipped:
+        lines.append(f"  skipped {sum(choice.skipped.values())}: {_listed(choice.skipped)}")
+    return lines
+
+
+def siblings(folder: RunFolder) -> list[tuple[RunFolder, dict[str, Any], dict[str, Any]]]:
+    """Return the finished runs beside a run, itself among them: folder, run.json and saved configuration.
+
+    What cannot be read is left out.
+    """
+    found = []
+    for path in sorted(folder.path.absolute().parent.glob("*/run.json")):
+        other = RunFolder(path.parent)
+        try:
+            run = other.read_run()
+            if run.get("status") == "finished":
+                found.append((other, run, other.read_settings()))
+        except RunFolderError:
+            continue
+    return found

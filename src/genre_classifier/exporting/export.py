@@ -1,0 +1,77 @@
+"""``export(cfg) -> Export``: the one function behind export.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from genre_classifier.bundle import Calibration, ChecklistItem, check_name
+from genre_classifier.config import typed_export
+from genre_classifier.errors import MissingExtraError
+from genre_classifier.exporting.choose import Choice, choose
+
+if TYPE_CHECKING:
+    from genre_classifier.exporting.checklist import AskService
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export amounts to.
+
+    Parameters
+    ----------
+    name : str
+        Name of the bundle.
+    paths : mapping of str to Path
+        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` where it was written.
+    choice : Choice
+        The checkpoint that was asked for, and why it is the one.
+    refit_folder : Path or None
+        The run folder of refit=full.
+    calibration : Calibration or None
+        The temperature of temperature_scaling=true.
+    checklist : tuple of ChecklistItem
+    synthetic : bool
+        Whether the data is synthetic.
+    """
+
+    name: str
+    paths: Mapping[str, Path]
+    choice: Choice
+    refit_folder: Path | None
+    calibration: Calibration | None
+    checklist: tuple[ChecklistItem, ...]
+    synthetic: bool
+
+
+def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
+    """Make the production bundle of one checkpoint: choose, verify, fill in the checklist, publish.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        As composed from conf/export.yaml.
+    ask_service : callable or None
+        Sends rows to the service in this process; without it that item of the checklist is not met.
+
+    Raises
+    ------
+    ConfigError, RunFolderError, CheckpointError, ExportError, BundleError, MissingExtraError
+        With what to do about it; what stood under the bundle's name is left as it was.
+    """
+    settings = typed_export(cfg)
+    check_name(settings.model_name)
+    if settings.onnx and (missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]):
+        raise MissingExtraError(
+            f"onnx=true needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[onnx]'"
+        )
+    choice = choose(settings)
+    # Only now torch and Lightning: a mistake is answered at once.
+    from genre_classifier.exporting.production import produce
+
+    return produce(settings, choice, ask_service)

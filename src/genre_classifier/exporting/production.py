@@ -1,0 +1,215 @@
+"""The bundle of a chosen checkpoint, from the first look at it to the moment it is published."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from genre_classifier.bundle import (
+    Bundle,
+    BundleDetails,
+    Calibration,
+    ChecklistItem,
+    FeatureSetReference,
+    RunReference,
+    read_bundle,
+    wrap_bundle,
+    write_bundle,
+    write_versioned_bundle,
+)
+from genre_classifier.config import ExportConfig
+from genre_classifier.exporting import checklist
+from genre_classifier.exporting.candidate import (
+    Candidate,
+    Rows,
+    Trial,
+    load,
+    measured,
+    metrics_of,
+    read_rows,
+    trial_of,
+)
+from genre_classifier.exporting.checklist import AskService
+from genre_classifier.exporting.choose import Choice
+from genre_classifier.exporting.export import Export
+from genre_classifier.exporting.refit import refitted
+from genre_classifier.exporting.temperature import calibrated
+from genre_classifier.features.sets import PARAMETERS, recognise
+from genre_classifier.run_folder import relative
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What goes into the bundle."""
+
+    candidate: Candidate
+    metrics: Mapping[str, Any]
+    details: BundleDetails
+
+
+def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | None) -> Export:
+    """Make the production bundle of a chosen checkpoint.
+
+    Raises
+    ------
+    CheckpointError, RunFolderError, ExportError, BundleError
+        What stood under the bundle's name is left as it was.
+    """
+    judged = candidate = load(choice)
+    rows, why_not = read_rows(judged)
+    trial = trial_of(judged, rows, why_not)
+    metrics: dict[str, Any] = dict(metrics_of(judged, rows))
+    calibration = None
+    if settings.temperature_scaling:
+        candidate, calibration = calibrated(judged, rows, why_not)
+        assert rows is not None
+        metrics = dict(measured(candidate, rows))
+    findings = _findings_of_the_run(settings, judged, metrics)
+    if settings.strict:
+        checklist.require(findings[1:] if settings.refit else findings)
+    if metrics:
+        metrics["synthetic_data"] = bool(judged.data.get("synthetic"))
+    if settings.refit:
+        candidate = refitted(judged, Path(settings.outputs_dir))
+        findings[0] = checklist.full_dataset(candidate)
+        metrics["held_out_model"] = {
+            "run": _folder_of(judged),
+            "note": "the metrics are of this run's model; the exported one was trained on all rows afterwards",
+        }
+    trial = _trial_of_final(trial, judged, candidate, rows)
+    content = _Content(candidate, metrics, _details(judged, candidate, calibration))
+    findings += _rehearsed(settings, content, trial, ask_service)
+    if settings.strict:
+        checklist.require(findings)
+    details = replace(content.details, production_checklist=tuple(findings))
+    name, paths = _published(settings, replace(content, details=details), trial)
+    return Export(
+        name=name,
+        paths=paths,
+        choice=choice,
+        refit_folder=candidate.folder.path if settings.refit and candidate.folder is not None else None,
+        calibration=calibration,
+        checklist=tuple(findings),
+        synthetic=bool(judged.data.get("synthetic")),
+    )
+
+
+def _findings_of_the_run(
+    settings: ExportConfig, judged: Candidate, metrics: Mapping[str, Any]
+) -> list[ChecklistItem]:
+    return [
+        checklist.full_dataset(judged),
+        checklist.cross_validation(judged),
+        checklist.accuracy_on_test_rows(
+            judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None
+        ),
+    ]
+
+
+def _trial_of_final(trial: Trial, judged: Candidate, final: Candidate, rows: Rows | None) -> Trial:
+    """Return the same rows with the answers of the network that is exported."""
+    if final is judged:
+        return trial
+    features = trial.features.astype(np.float32)
+    probabilities = torch.softmax(final.logits(features), dim=1).numpy()
+    description = (
+        f"{len(features)} rows" if rows is None else f"{len(features)} {rows.held_side} rows of the run"
+    )
+    return Trial(trial.features, probabilities, description)
+
+
+def _rehearsed(
+    settings: ExportConfig, content: _Content, trial: Trial, ask_service: AskService | None
+) -> list[ChecklistItem]:
+    """Write the bundle to a temporary folder, put it to use there, and return what was found."""
+    refit = settings.refit is not None
+    with TemporaryDirectory(prefix="genre-classifier-") as folder:
+        _write(settings, content, Path(folder), settings.model_name)
+        bundle = read_bundle(folder, settings.model_name)
+        wrapper = wrap_bundle(bundle, type(content.candidate.network))
+        difference = checklist.compare(bundle, wrapper, trial)
+        return [
+            checklist.scaler_saved(content.candidate, bundle),
+            checklist.metrics_included(bundle, refit=refit),
+            checklist.bundle_verified(trial, difference),
+            checklist.service_answered(bundle, trial, ask_service),
+            checklist.inference_time(wrapper, trial, settings.max_milliseconds),
+        ]
+
+
+def _published(settings: ExportConfig, content: _Content, trial: Trial) -> tuple[str, dict[str, Path]]:
+    def verify(bundle: Bundle) -> None:
+        checklist.compare(bundle, wrap_bundle(bundle, type(content.candidate.network)), trial)
+
+    folder = Path(settings.save_dir)
+    if not settings.versioned:
+        return settings.model_name, _write(settings, content, folder, settings.model_name, verify)
+    candidate = content.candidate
+    return write_versioned_bundle(
+        candidate.network,
+        candidate.scaler,
+        candidate.genre_names,
+        content.metrics,
+        folder,
+        details=content.details,
+        onnx=settings.onnx,
+        verify=verify,
+    )
+
+
+def _write(
+    settings: ExportConfig,
+    content: _Content,
+    folder: Path,
+    name: str,
+    verify: Callable[[Bundle], None] | None = None,
+) -> dict[str, Path]:
+    candidate = content.candidate
+    return write_bundle(
+        candidate.network,
+        candidate.scaler,
+        candidate.genre_names,
+        content.metrics,
+        folder,
+        name,
+        details=content.details,
+        onnx=settings.onnx,
+        verify=verify,
+    )
+
+
+def _details(judged: Candidate, final: Candidate, calibration: Calibration | None) -> BundleDetails:
+    feature_set = recognise(final.feature_names)
+    protocol = judged.protocol.get("description")
+    if final.protocol is not judged.protocol:
+        protocol = f"{final.protocol['description']}; the metrics are of the held-out model: {protocol}"
+    return BundleDetails(
+        feature_names=final.feature_names,
+        feature_set=None
+        if feature_set is None
+        else FeatureSetReference(feature_set.name, feature_set.version, PARAMETERS),
+        run=RunReference(
+            folder=_folder_of(final),
+            checkpoint=os.fspath(relative(final.choice.checkpoint)),
+            best_epoch=final.epoch,
+            seed=final.seed,
+            data_fingerprint=final.data.get("fingerprint"),
+        ),
+        split_protocol=protocol,
+        calibration=calibration,
+    )
+
+
+def _folder_of(candidate: Candidate) -> str:
+    path = candidate.choice.checkpoint.parent if candidate.folder is None else candidate.folder.path
+    return os.fspath(relative(path))

@@ -1,0 +1,90 @@
+"""Training a run's configuration once more, on all rows and for as many epochs as its best one took."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.config import CheckpointConfig, SplitMethod, Strategy, restored
+from genre_classifier.errors import ConfigError, ExportError
+from genre_classifier.exporting.candidate import Candidate, load
+from genre_classifier.exporting.choose import Choice
+from genre_classifier.run_folder import RunFolder, claim
+from genre_classifier.training.fit import train
+
+log = logging.getLogger(__name__)
+
+
+def refitted(candidate: Candidate, outputs: Path) -> Candidate:
+    """Train a candidate's configuration on all rows, in a run folder of its own.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        Of a finished run.
+    outputs : Path
+        The new run goes to runs/DATE/TIME in it.
+
+    Raises
+    ------
+    ExportError
+        The checkpoint does not belong to a run whose configuration is known.
+    """
+    if candidate.folder is None:
+        raise ExportError(
+            f"refit=full needs the configuration of the run, and {candidate.choice.checkpoint} lies outside of a "
+            "run's folder: name one with run=FOLDER"
+        )
+    saved = restored(candidate.folder.read_config())
+    now = datetime.now().astimezone()
+    folder = RunFolder(claim(outputs / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}", exact=False))
+    cfg = refit_config(saved, folder.path, epochs=candidate.epoch + 1)
+    folder.write_config(cfg)
+    result = train(cfg)
+    if result is None or result.best_checkpoint is None:
+        raise ExportError(f"refit=full: {folder.path} has no checkpoint")
+    return load(Choice(result.best_checkpoint, folder, "trained by refit=full", (), {}))
+
+
+def refit_config(saved: DictConfig, folder: Path, epochs: int) -> DictConfig:
+    """Return a run's configuration with all rows training, for exactly `epochs` epochs.
+
+    The learning rate takes the course it took in the run: schedules keep the length they had there.
+
+    Parameters
+    ----------
+    saved : DictConfig
+        With its schemas (see ``config.restored``).
+    folder : Path
+        Of the new run.
+    epochs : int
+    """
+    cfg = saved.copy()
+    cfg.run_dir = str(folder)
+    try:
+        # Now, so that what follows trainer.max_epochs keeps the run's value.
+        OmegaConf.resolve(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+    split, trainer = cfg.data.split, cfg.trainer
+    split.method, split.folds, split.fold = SplitMethod.all, None, None
+    cfg.callbacks.early_stopping = None
+    cfg.callbacks.checkpoint = CheckpointConfig(monitor=None)
+    cfg.optimized_metric = _on_training_rows(cfg.optimized_metric)
+    if OmegaConf.select(cfg, "scheduler.monitor") is not None:
+        cfg.scheduler.monitor = _on_training_rows(cfg.scheduler.monitor)
+    cfg.ckpt_path = None
+    trainer.max_epochs, trainer.min_epochs, trainer.max_time = epochs, None, None
+    trainer.limit_train_batches, trainer.overfit_batches = None, 0
+    # Several processes would each start this command anew; one takes their rows together.
+    cfg.data.batch_size *= max(1, trainer.devices) * trainer.num_nodes
+    trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, Strategy.auto
+    return cfg
+
+
+def _on_training_rows(metric: str) -> str:
+    return f"train/{metric.rpartition('/')[2]}"
