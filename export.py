@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     from genre_classifier.exporting.export import export
     from genre_classifier.exporting.summary import show
 
-    with command_line.one_message():  # else Hydra puts a line of its own before it
+    with command_line.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
         show(export(cfg, ask_service=predict_in_process))
 
 

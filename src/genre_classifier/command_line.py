@@ -38,9 +38,15 @@ def run(main: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def one_message() -> Iterator[None]:
-    """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C)."""
-    if _TRACEBACK_WANTED:
+def one_message(*, or_traceback: bool = False) -> Iterator[None]:
+    """Turn an exception that a user can act on into one message on stderr and exit code 1 (130 after Ctrl-C).
+
+    Parameters
+    ----------
+    or_traceback : bool
+        Let the exception pass where the user has set ``HYDRA_FULL_ERROR=1``.
+    """
+    if or_traceback and _TRACEBACK_WANTED:
         yield
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,10 +14,12 @@ from omegaconf import DictConfig
 from genre_classifier.bundle import Calibration, ChecklistItem, check_name
 from genre_classifier.config import typed_export
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.exporting.choose import Choice, choose
+from genre_classifier.exporting.choose import Choice, choose, describe
 
 if TYPE_CHECKING:
     from genre_classifier.exporting.checklist import AskService
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
             f"onnx=true needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[onnx]'"
         )
     choice = choose(settings)
+    for number, line in enumerate(describe(choice)):
+        log.info("%-12s %s", "" if number else "exporting", line)
     # Only now torch and Lightning: a mistake is answered at once.
     from genre_classifier.exporting.production import produce
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -44,8 +43,6 @@ from genre_classifier.exporting.refit import refitted
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import PARAMETERS, recognise
 from genre_classifier.run_folder import relative
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

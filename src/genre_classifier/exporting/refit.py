@@ -13,7 +13,7 @@ from genre_classifier.config import CheckpointConfig, SplitMethod, Strategy, res
 from genre_classifier.errors import ConfigError, ExportError
 from genre_classifier.exporting.candidate import Candidate, load
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.run_folder import RunFolder, claim
+from genre_classifier.run_folder import RunFolder, claim, relative
 from genre_classifier.training.fit import train
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ def refitted(candidate: Candidate, outputs: Path) -> Candidate:
     folder = RunFolder(claim(outputs / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}", exact=False))
     cfg = refit_config(saved, folder.path, epochs=candidate.epoch + 1)
     folder.write_config(cfg)
+    log.info(
+        "%-12s training on all rows for %d epochs in %s", "refit", candidate.epoch + 1, relative(folder.path)
+    )
     result = train(cfg)
     if result is None or result.best_checkpoint is None:
         raise ExportError(f"refit=full: {folder.path} has no checkpoint")

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from genre_classifier.bundle import ChecklistItem
-from genre_classifier.exporting.choose import describe
 from genre_classifier.exporting.export import Export
 from genre_classifier.run_folder import relative
 
@@ -14,16 +13,12 @@ MARKS = {True: "yes", False: "NO", None: "?"}
 
 
 def show(export: Export) -> None:
-    """Print which checkpoint it is, the production checklist, where the bundle is, and what can be done next."""
+    """Print the production checklist, where the bundle is, and what can be done next."""
     console = Console(highlight=False)
 
     def line(what: str, text: str) -> None:
         console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
 
-    for number, text in enumerate(describe(export.choice)):
-        line("exported" if number == 0 else "", text)
-    if export.refit_folder is not None:
-        line("refit", f"{relative(export.refit_folder)}, all rows, the best epoch's number of epochs")
     if export.calibration is not None:
         fitted = export.calibration
         line(
