@@ -119,6 +119,8 @@ def main() -> None:
     )
     for name in ("table", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
+    everything = ["network, baseline", "network, stronger recipe", *MODELS]
+    parser.add_argument("--models", nargs="+", choices=everything, default=everything, metavar="MODEL")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=10)
     arguments = parser.parse_args()
@@ -128,7 +130,7 @@ def main() -> None:
     print(describe())
     print(f"{len(rows)} tracks, {len(rows.feature_names)} features, {arguments.seeds} seeds\n", flush=True)
     lines = []
-    for model in ("network, baseline", "network, stronger recipe", *MODELS):
+    for model in arguments.models:
         started = time.time()
         line = [model]
         for protocol in (disjoint, folds):
