@@ -26,7 +26,11 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bin
 
 @pytest.mark.parametrize("n_genres", [2, 3, 8])
 @pytest.mark.parametrize("skewed", [False, True])
-def test_every_metric_agrees_with_scikit_learn(n_genres: int, skewed: bool) -> None:
+@pytest.mark.parametrize("block", [4096, 150])
+def test_every_metric_agrees_with_scikit_learn(
+    n_genres: int, skewed: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genre_classifier.evaluation.metrics.BLOCK_ROWS", block)
     rng = np.random.default_rng(n_genres)
     weights = np.arange(1, n_genres + 1, dtype=float) ** (2 if skewed else 0)
     truth = rng.choice(n_genres, size=400, p=weights / weights.sum())

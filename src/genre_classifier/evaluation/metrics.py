@@ -17,6 +17,8 @@ from torchmetrics.classification import (
 )
 
 CALIBRATION_BINS = 15
+# With deterministic algorithms torchmetrics counts by a mask of rows x genres², which a large table must not pay at once.
+BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,9 @@ class GenreMetrics(nn.Module):
     def forward(self, logits: Tensor, genres: Tensor) -> Scores:
         """Return the scores of logits (row, genre) against true genres (row,)."""
         self.collection.reset()
-        self.collection.update(torch.softmax(logits.float(), dim=-1), genres)
+        probabilities = torch.softmax(logits.float(), dim=-1)
+        for rows, truth in zip(probabilities.split(BLOCK_ROWS), genres.split(BLOCK_ROWS), strict=True):
+            self.collection.update(rows, truth)
         computed = self.collection.compute()
         per_genre, confusion = computed.pop("f1_per_genre"), computed.pop("confusion")
         return Scores({name: float(value) for name, value in computed.items()}, per_genre, confusion)
