@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 )
 
 CALIBRATION_BINS = 15
-# With deterministic algorithms torchmetrics counts by a mask of rows x genres², which a large table must not pay at once.
+# With deterministic algorithms torchmetrics counts by a mask of rows x genres²: too much for all rows at once.
 BLOCK_ROWS = 4096
 
 
