@@ -348,6 +348,7 @@ class ExportConfig:
     """Everything that `export.py` can be told."""
 
     run: Optional[str] = None
+    sweep: Optional[str] = None
     ckpt: Optional[str] = None
     outputs_dir: str = "outputs"
     model_name: str = "genre_classifier_production"
@@ -633,10 +634,12 @@ def _contradictions(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
-    if cfg.run is not None and cfg.ckpt is not None:
+    named = [key for key in ("run", "sweep", "ckpt") if cfg[key] is not None]
+    if len(named) > 1:
         yield Problem(
-            ("run", "ckpt"),
-            f"run={cfg.run} and ckpt={cfg.ckpt} both say what to export: drop one of them",
+            tuple(named),
+            f"{' and '.join(f'{key}={cfg[key]}' for key in named)} "
+            f"{'both' if len(named) == 2 else 'all'} say what to export: keep one of them",
         )
     if cfg.versioned and cfg.model_name != ExportConfig.model_name:
         yield Problem(

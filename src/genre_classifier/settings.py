@@ -84,3 +84,9 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
         job.run_dir = run_dir
         del job["hydra"]
     return job
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value of Hydra's override grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

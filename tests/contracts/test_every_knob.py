@@ -38,6 +38,8 @@ EXEMPT = {
     "trainer.profiler": "tested below by its report",
     "trainer.detect_anomaly": "tested below by its effect on autograd",
     "loss.class_weights": "the tables here are balanced; tested in tests/training/test_lit_module.py",
+    "sweep.resume": "of a multirun; tested in tests/e2e/test_sweep_command.py",
+    "sweep.max_trials": "of a multirun; tested in tests/e2e/test_sweep_command.py",
     "threads": "tested below by torch's own count",
 }
 

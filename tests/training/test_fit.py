@@ -180,6 +180,20 @@ def test_patience_and_best_score_survive_a_resume(
     assert_same_weights(whole.folder.best_checkpoint, resumed.folder.best_checkpoint)
 
 
+@pytest.mark.parametrize("patience", [3, 40])
+def test_a_run_killed_after_its_last_epoch_is_only_evaluated(
+    patience: int, trained: Train, tmp_path: Path
+) -> None:
+    """Early stopping has ended it at patience 3, max_epochs at patience 40."""
+    recipe = ["trainer.max_epochs=20", f"callbacks.early_stopping.patience={patience}", "optimizer.lr=0.01"]
+    whole = trained(*recipe, name="run")
+    before = {name: (tmp_path / "run" / name).read_text() for name in ("metrics.json", "history.csv")}
+    (tmp_path / "run" / "metrics.json").unlink()
+    resumed = trained(*recipe, f"ckpt_path={whole.folder.last_checkpoint}", name="run")
+    assert before == {name: (tmp_path / "run" / name).read_text() for name in before}
+    assert (resumed.best_epoch, resumed.objective) == (whole.best_epoch, whole.objective)
+
+
 def test_resuming_with_other_features_is_refused(trained: Train) -> None:
     result = trained()
     with pytest.raises(CheckpointError, match="its network differs from this run's, so it cannot be resumed"):

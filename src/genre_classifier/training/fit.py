@@ -19,7 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -33,7 +33,13 @@ from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
-from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
+from genre_classifier.training.callbacks import (
+    EMA,
+    EpochProgress,
+    History,
+    ResumableEarlyStopping,
+    RunCheckpoint,
+)
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
@@ -248,10 +254,10 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
     return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
-def _early_stopping(settings: TrainConfig) -> EarlyStopping:
+def _early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
     chosen = settings.callbacks.early_stopping
     assert chosen is not None
-    return EarlyStopping(
+    return ResumableEarlyStopping(
         monitor=chosen.monitor,
         mode="max" if better_is_higher(chosen.monitor) else "min",
         patience=chosen.patience,
