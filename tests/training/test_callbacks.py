@@ -12,7 +12,12 @@ from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint, mo
 def trainer(**metrics: float) -> Any:
     values = {name.replace("__", "/"): torch.tensor(value) for name, value in metrics.items()}
     return SimpleNamespace(
-        callback_metrics=values, num_training_batches=4, max_epochs=3, current_epoch=0, is_global_zero=True
+        callback_metrics=values,
+        num_training_batches=4,
+        max_epochs=3,
+        current_epoch=0,
+        is_global_zero=True,
+        train_dataloader=None,
     )
 
 
@@ -39,7 +44,7 @@ def test_the_bar_is_silent_outside_a_terminal_and_counts_every_batch(
     run = trainer(val__f1=0.5)
     bar.on_train_start(run, cast(Any, None))
     for _ in range(4):
-        bar.on_train_batch_end()
+        bar.on_train_batch_end(run, cast(Any, None), None, None, 0)
     bar.on_train_epoch_end(run, cast(Any, None))
     bar.on_train_end(run, cast(Any, None))
     assert capsys.readouterr().err == ""

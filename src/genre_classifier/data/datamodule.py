@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from genre_classifier.config import DataConfig
-from genre_classifier.data.batches import RowOrder, TensorBatches
+from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches
 from genre_classifier.data.scaling import fit_scaler, scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
@@ -31,12 +31,19 @@ class GenreDataModule(pl.LightningDataModule):
         Of the order of rows in each epoch.
     table : FeatureTable, optional
         Used in place of reading one.
+
+    Attributes
+    ----------
+    batches_per_chunk : int
+        Mini-batches that a training step takes at a time, as GenreLitModule.train_in_chunks expects; 1 gives plain
+        batches.
     """
 
     def __init__(self, config: DataConfig, seed: int = 42, table: FeatureTable | None = None) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
+        self.batches_per_chunk = 1
         self._table = table
         self._split: Split | None = None
         self._scaler: StandardScaler | None = None
@@ -77,10 +84,15 @@ class GenreDataModule(pl.LightningDataModule):
         self.setup()
         return self._sides[name]
 
-    def train_dataloader(self) -> TensorBatches:
-        """Batches in a new order each epoch; in a fixed one while overfitting a few batches."""
+    def train_dataloader(self) -> TensorBatches | Chunks:
+        """Batches in a new order each epoch, in a fixed one while overfitting a few batches; in chunks where asked."""
         overfitting = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._batches("train", shuffle=not overfitting)
+        batches = self._batches("train", shuffle=not overfitting)
+        if self.batches_per_chunk == 1:
+            return batches
+        # Lightning's limit counts what a loader yields, here chunks; it is at least the chunks that this limit leaves.
+        limit = None if self.trainer is None else self.trainer.limit_train_batches
+        return Chunks(batches, self.batches_per_chunk, limit if isinstance(limit, int) else None)
 
     def val_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none where there are no validation rows."""

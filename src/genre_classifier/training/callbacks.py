@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from genre_classifier.atomic import replacing
 from genre_classifier.config import better_is_higher
+from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import (
     CHECKPOINT_VERSION_KEY,
@@ -27,6 +28,7 @@ from genre_classifier.run_folder import (
     read_checkpoint,
     writing,
 )
+from genre_classifier.training.chunks import AfterStep
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +177,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-class EMA(WeightAveraging):
+class EMA(AfterStep, WeightAveraging):
     """Lightning's weight averaging with an exponential moving average after every optimizer step.
 
     Validation, checkpoints and the finished run use the averaged weights.
@@ -183,6 +185,9 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def on_optimizer_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_batch_end(trainer, pl_module, None, None, 0)
 
 
 class EpochProgress(ProgressBar):
@@ -204,7 +209,8 @@ class EpochProgress(ProgressBar):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        batches = int(trainer.num_training_batches)
+        loader = trainer.train_dataloader
+        batches = loader.n_batches if isinstance(loader, Chunks) else int(trainer.num_training_batches)
         self._bar = tqdm(
             total=batches * (trainer.max_epochs or 1),
             initial=batches * trainer.current_epoch,
@@ -216,8 +222,10 @@ class EpochProgress(ProgressBar):
         )
 
     @rank_zero_only
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._bar.update(1)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._bar.update(batch.n_batches if isinstance(batch, Chunk) else 1)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
