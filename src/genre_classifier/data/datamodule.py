@@ -15,14 +15,13 @@ from genre_classifier.data.scaling import fit_scaler, scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.scaler_state import ScalerStatistics
 
 
 class GenreDataModule(pl.LightningDataModule):
     """Standardised batches of a feature table.
 
     ``setup`` does the work once: it reads the table, divides the rows, fits the StandardScaler on the training rows
-    and keeps each side as tensors. The scaler's statistics are part of every checkpoint.
+    and keeps each side as tensors. (A checkpoint has the scaler's statistics from GenreLitModule.)
 
     Parameters
     ----------
@@ -101,10 +100,6 @@ class GenreDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none where there are no test rows."""
         return self._batches("test") if len(self.side("test")[1]) else []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the scaler's statistics, for the checkpoint."""
-        return {"scaler": ScalerStatistics.of(self.scaler).to_metadata()}
 
     def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:
         features, genres = self.side(name)

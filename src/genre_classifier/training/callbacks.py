@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -78,10 +79,24 @@ class History(Checkpoint):
         log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, shown)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        # One tensor, since a checkpoint of many small objects takes long to write.
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        table = [[row.get(name, math.nan) for name in names] for row in self.rows]
+        return {"names": names, "table": torch.tensor(table, dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        if "rows" in state_dict:  # as written up to version 0.1
+            self.rows = list(state_dict["rows"])
+            return
+        whole = {"epoch", "step"}
+        self.rows = [
+            {
+                name: int(value) if name in whole else value
+                for name, value in zip(state_dict["names"], values, strict=True)
+                if not math.isnan(value)
+            }
+            for values in state_dict["table"].tolist()
+        ]
 
 
 class RunCheckpoint(Checkpoint):

@@ -137,7 +137,6 @@ class ChunkedOptimization:
         if last is not None:
             for scheduler in self.schedulers["epoch"]:
                 self.module.lr_scheduler_step(scheduler, None)
-        self._tell_loggers()
         logits, genres, *target = (torch.cat(tensors) for tensors in zip(*kept, strict=True))
         return Trained(logits, genres, Targets(*target))
 
@@ -165,11 +164,6 @@ class ChunkedOptimization:
             self.module.lr_scheduler_step(scheduler, None)
         for listener in self.listeners:
             listener()
-
-    def _tell_loggers(self) -> None:
-        # Loggers get the count of training steps, which Lightning takes for that of optimizer steps.
-        trainer = self.module.trainer
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step - 1
 
 
 def _without_autocast(device_type: str) -> Callable[[], AbstractContextManager[object]]:

@@ -370,7 +370,7 @@ def _result(
             for split, evaluation in evaluations.items()
         },
         support={
-            split: dict(zip(names, evaluation.scores.confusion.sum(dim=1).tolist(), strict=True))
+            split: dict(zip(names, evaluation.confusion.sum(dim=1).tolist(), strict=True))
             for split, evaluation in evaluations.items()
         },
         protocol=datamodule.data_split.protocol.as_dict(),
@@ -390,7 +390,7 @@ def _write_outcome(result: Result, datamodule: GenreDataModule, evaluations: dic
             "split_protocol": result.protocol,
             "synthetic_data": result.synthetic,
             "f1_per_genre": result.f1_per_genre,
-            "confusion": {split: e.scores.confusion.tolist() for split, e in evaluations.items()},
+            "confusion": {split: e.confusion.tolist() for split, e in evaluations.items()},
             "genre_names": list(datamodule.table.genre_names),
         }
     )
@@ -468,7 +468,7 @@ def _draw(
         scores = evaluations[split].scores
         logger.experiment.add_figure(
             f"confusion_matrix/{split}",
-            confusion_figure(scores.confusion.numpy(), names, f"{split} rows{note}"),
+            confusion_figure(evaluations[split].confusion.numpy(), names, f"{split} rows{note}"),
         )
         support = list(result.support[split].values())
         figure = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, f"{split} rows{note}")

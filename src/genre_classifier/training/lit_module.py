@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
@@ -189,9 +191,10 @@ class GenreLitModule(pl.LightningModule):
         """Log the epoch's training metrics."""
         rows = sum(len(genres) for _, genres in self._outputs["train"])
         self._loss_of("train").update(self._training_loss / rows, rows)
-        self._log_epoch("train")
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("learning_rate", rate, sync_dist=self.trainer.world_size > 1)
+        values = self._finish_split("train")
+        self._report(values | {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]})
+        for logger in self.loggers:
+            logger.save()
         self._step_plateau_scheduler()
 
     def _step_plateau_scheduler(self) -> None:
@@ -211,11 +214,11 @@ class GenreLitModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
-        self._log_epoch("val")
+        self._report(self._finish_split("val"))
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log_epoch("test")
+        self._report(self._finish_split("test"))
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler from their settings."""
@@ -277,14 +280,15 @@ class GenreLitModule(pl.LightningModule):
         self._loss_of(split).update(functional.cross_entropy(logits, genres), len(genres))
         self._outputs[split].append((logits, genres))
 
-    def _log_epoch(self, split: str) -> None:
+    def _finish_split(self, split: str) -> dict[str, float]:
+        """Return the metrics of an epoch's rows, by the names they are logged under."""
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
-        loss: Tensor = self._loss_of(split).compute()
+        loss = float(self._loss_of(split).compute())
         self._loss_of(split).reset()
-        if not torch.isfinite(loss):
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"epoch {self.current_epoch}: the {split} loss is {float(loss)}; lower optimizer.lr="
+                f"epoch {self.current_epoch}: the {split} loss is {loss}; lower optimizer.lr="
                 f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
             )
         scores = self.metrics[f"{split}_rows"](logits, genres)
@@ -293,9 +297,20 @@ class GenreLitModule(pl.LightningModule):
             **{f"{split}/{name}": value for name, value in scores.values.items()},
         }
         if split != "train":
-            per_genre = zip(self.genre_names, scores.f1_per_genre, strict=True)
+            per_genre = zip(self.genre_names, scores.f1_per_genre.tolist(), strict=True)
             values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}
-        self.log_dict(values, sync_dist=self.trainer.world_size > 1)
+        return values
+
+    def _report(self, values: Mapping[str, float]) -> None:
+        """Hand an epoch's metrics to callbacks and loggers."""
+        if self.trainer.state.fn is not TrainerFn.FITTING:
+            self.log_dict(dict(values), sync_dist=self.trainer.world_size > 1)
+            return
+        # As self.log would, which makes an object of each value and costs more than training on a small epoch. Every
+        # process has the same values.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        for logger in self.loggers:
+            logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:
