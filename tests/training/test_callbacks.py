@@ -6,7 +6,7 @@ import torch
 
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint, monitored
+from genre_classifier.training.callbacks import EpochProgress, History, RunCheckpoint, monitored
 
 
 def trainer(**metrics: float) -> Any:
@@ -58,3 +58,17 @@ def test_a_long_run_outside_a_terminal_says_where_it_is(
     bar.on_train_start(trainer(), cast(Any, None))
     bar.on_train_epoch_end(trainer(val__f1=0.5), cast(Any, None))
     assert capsys.readouterr().err == "epoch 1/3, val/f1 0.500\n"
+
+
+def test_the_history_of_a_checkpoint_is_restored_exactly_also_from_the_older_form() -> None:
+    rows: list[dict[str, float]] = [
+        {"epoch": 0, "step": 27, "train/loss": 1.25, "seconds": 0.1},
+        {"epoch": 1, "step": 54, "train/loss": 1 / 3, "val/f1": 0.1 + 0.2, "seconds": 0.2},
+    ]
+    written = History(RunFolder(cast(Any, None)))
+    written.rows = rows
+    for state in (written.state_dict(), {"rows": rows}):
+        read = History(RunFolder(cast(Any, None)))
+        read.load_state_dict(state)
+        assert read.rows == rows
+        assert all(type(row[name]) is int for row in read.rows for name in ("epoch", "step"))

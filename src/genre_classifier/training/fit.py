@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -268,7 +269,7 @@ def _chunked(
         return {}
     reason = _why_one_batch_a_step(settings, callbacks)
     if reason is not None:
-        log.info("one mini-batch a training step, since %s", reason)
+        rank_zero_only(log.info)("one mini-batch a training step, since %s", reason)
         return {}
     module.train_in_chunks(
         StepSettings(
