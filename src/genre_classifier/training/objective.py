@@ -123,7 +123,7 @@ def row_losses(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def summed_loss(logits: Tensor, targets: Targets, batch_size: int) -> Tensor:
-    """Return the sum over rows of the loss of each one's mini-batch, in double precision.
+    """Return the sum over rows of the loss of each one's mini-batch, in double precision where the device has it.
 
     Parameters
     ----------
@@ -133,7 +133,9 @@ def summed_loss(logits: Tensor, targets: Targets, batch_size: int) -> Tensor:
     batch_size : int
         Rows a mini-batch; the last one may be smaller.
     """
-    losses = row_losses(logits, targets).double()
+    losses = row_losses(logits, targets)
+    if losses.device.type != "mps":
+        losses = losses.double()
     rest = len(losses) % batch_size
     whole = len(losses) - rest
     return losses[:whole].sum() * batch_size + losses[whole:].sum() * rest
