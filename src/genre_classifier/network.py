@@ -29,10 +29,12 @@ class Dropout(nn.Dropout):
 def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return 0 with probability `p` and else 1 / (1 - p), independently, from torch's CPU stream."""
     n_values = math.prod(shape)
-    bits = torch.empty(-(-n_values // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty(-(-n_values // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[:n_values].view(shape)
     threshold = round(p * 2**16)
-    kept = bits.view(torch.int16)[:n_values].view(shape) >= threshold - 2**15
-    return kept.to(dtype).mul_(1.0 / (1.0 - threshold / 2**16))
+    scale = 1.0 / (1.0 - threshold / 2**16)
+    kept = bits.ge_(threshold - 2**15)  # 0 or 1, in the place of the bits
+    return kept.mul(scale) if dtype is torch.get_default_dtype() else kept.to(dtype).mul_(scale)
 
 
 class GenreClassifier(nn.Module):
