@@ -68,7 +68,9 @@ def make_runs(folder: Path) -> None:
         told = settings | {"seed": number % 4, "model.dropout": number // 4 / 1000}
         record = {"format_version": 1, "status": "finished", "settings": told, "epochs": 20, "seconds": 3.0}
         record |= {"data": {"fingerprint": "x"}, "split_protocol": {"description": "grouped"}}
-        values = dict.fromkeys(("loss", "accuracy", "f1", "f1_macro", "top3", "ece"), (number * 7919 % 997) / 997)
+        values = dict.fromkeys(
+            ("loss", "accuracy", "f1", "f1_macro", "top3", "ece"), (number * 7919 % 997) / 997
+        )
         (run / "run.json").write_text(json.dumps(record))
         (run / "metrics.json").write_text(json.dumps({"format_version": 1, **dict.fromkeys(splits, values)}))
 
@@ -105,10 +107,15 @@ def main() -> None:
             wall, trained, overhead = sweep(name, options.trials, options.epochs, folder)
             base = base or wall
             each = wall / options.trials
-            print(f"{name:10}{wall:9.1f}{wall / base:7.2f}x{each:11.2f}{trained:10.2f}{overhead:10.2f}", flush=True)
+            print(
+                f"{name:10}{wall:9.1f}{wall / base:7.2f}x{each:11.2f}{trained:10.2f}{overhead:10.2f}",
+                flush=True,
+            )
         make_runs(Path(temporary) / "runs")
         seconds, parsed = leaderboard(Path(temporary) / "runs")
-        print(f"\nleaderboard of {RUNS:,} run folders {seconds:.2f} s; parsing their JSON alone {parsed:.2f} s")
+        print(
+            f"\nleaderboard of {RUNS:,} run folders {seconds:.2f} s; parsing their JSON alone {parsed:.2f} s"
+        )
 
 
 if __name__ == "__main__":

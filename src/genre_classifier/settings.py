@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 MACHINE_SETTINGS = frozenset(
     {
         "accelerator",
+        "batches_per_training_step",
         "detect_anomaly",
         "deterministic",
         "devices",

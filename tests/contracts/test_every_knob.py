@@ -32,6 +32,7 @@ EXEMPT = {
     "trainer.devices": "tested in tests/e2e (two processes)",
     "trainer.num_nodes": "needs a second machine",
     "trainer.strategy": "tested in tests/e2e (two processes)",
+    "trainer.batches_per_training_step": "changes nothing but the time; tested in tests/training/test_chunks.py",
     "trainer.max_time": "depends on the clock",
     "trainer.deterministic": "nothing on the CPU is otherwise",
     "trainer.enable_progress_bar": "the bar is for a terminal; tested in tests/training/test_callbacks.py",

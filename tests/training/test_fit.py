@@ -332,7 +332,8 @@ def test_averaged_weights_are_the_exponential_mean_of_the_raw_ones(
         original(self, trainer, module, *args)
 
     monkeypatch.setattr(EMA, "on_train_batch_end", recording)
-    result = trained("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2")
+    recipe = ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2"]
+    result = trained(*recipe, "trainer.batches_per_training_step=1")
     expected = raw[0]
     for weight in raw[1:]:
         expected = 0.9 * expected + 0.1 * weight
