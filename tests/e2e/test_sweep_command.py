@@ -121,7 +121,7 @@ def test_submitit_runs_the_same_trials(tmp_path: Path, short: list[str]) -> None
 def test_ray_runs_the_same_trials_and_outlives_a_killed_one(tmp_path: Path, short: list[str]) -> None:
     kinds = targets("good", "Killed")
     result = sweep(
-        tmp_path / "sweep", *short, kinds, "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"
+        tmp_path / "sweep", *short, kinds, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"
     )
     assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["finished", "failed"], (
         result.stderr
