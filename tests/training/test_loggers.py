@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.training.fit import Result
+from genre_classifier.training.run import Result
 
 Train = Callable[..., Result]
 

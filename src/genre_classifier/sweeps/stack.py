@@ -1,8 +1,8 @@
 """Many networks of one shape, trained side by side: the member axis is always axis 0.
 
-A stack is made from GenreClassifiers. Their parameters become views of one tensor ``(member, parameter)``, so each network
-holds its current weights at any time, and one batched matrix product does a layer of all of them. The gradient of such
-a chain of linear layers, ReLU and dropout is written out: a stack needs no graph.
+A stack is made from GenreClassifiers. Their parameters become views of one tensor ``(member, parameter)``, so each
+network holds its current weights at any time, and one batched matrix product does a layer of all of them. The gradient
+of such a chain of linear layers, ReLU and dropout is written out: a stack needs no graph.
 """
 
 from __future__ import annotations
