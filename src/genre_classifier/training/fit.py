@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> Result | None:
     """
     run = Run(cfg)
     settings = run.settings
-    _leave_messages_to_root()
+    leave_messages_to_root()
     with run.record.kept(), threads(settings.threads), warnings.catch_warnings():
         # Lightning 2.6 against torch 2.13: nothing that a user could do about it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
@@ -72,7 +72,7 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _leave_messages_to_root() -> None:
+def leave_messages_to_root() -> None:
     """Lightning prints its messages by a handler of its own; where the run has logging set up, that one decides."""
     if logging.root.hasHandlers():
         logging.getLogger("lightning").handlers.clear()
@@ -84,7 +84,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     history = History(folder)
     callbacks: list[Callback] = [history]
     if chosen.early_stopping is not None:
-        callbacks.append(_early_stopping(settings))
+        callbacks.append(early_stopping(settings))
     if chosen.ema is not None:
         callbacks.append(EMA(chosen.ema.decay))
     if settings.trainer.enable_progress_bar:
@@ -161,7 +161,8 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
     return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
-def _early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
+def early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
+    """Return the callback that callbacks.early_stopping asks for."""
     chosen = settings.callbacks.early_stopping
     assert chosen is not None
     return ResumableEarlyStopping(

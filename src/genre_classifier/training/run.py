@@ -124,7 +124,12 @@ class Run:
                 save_scaler(self.datamodule.scaler, self.folder.scaler)
         self.logger = _build_logger(settings)
 
-    def conclude(self, rows: Sequence[Mapping[str, float]], best_epoch: int | None) -> Result:
+    def conclude(
+        self,
+        rows: Sequence[Mapping[str, float]],
+        best_epoch: int | None,
+        seconds: float | None = None,
+    ) -> Result:
         """Evaluate the weights of the best epoch and write what the run amounts to.
 
         Parameters
@@ -132,12 +137,14 @@ class Run:
         rows : sequence of mapping
             The history, one row an epoch.
         best_epoch : int or None
+        seconds : float, optional
+            What the run has taken, where that is not the time since it began.
         """
         module = self.module
         if self.settings.callbacks.checkpoint is not None and self.folder.best_checkpoint.exists():
             module = GenreLitModule.load(self.folder.best_checkpoint)
         evaluations = _evaluate(module, self.datamodule)
-        result = _result(self, evaluations, rows, best_epoch)
+        result = _result(self, evaluations, rows, best_epoch, seconds)
         _write_outcome(result, self.datamodule, evaluations)
         _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
         self.record.finish(result, epochs=len(rows))
@@ -224,6 +231,7 @@ def _result(
     evaluations: dict[str, Evaluation],
     rows: Sequence[Mapping[str, float]],
     best_epoch: int | None,
+    seconds: float | None,
 ) -> Result:
     settings, folder, datamodule = run.settings, run.folder, run.datamodule
     names = datamodule.table.genre_names
@@ -245,7 +253,7 @@ def _result(
         objective=float(row.get(settings.optimized_metric, float("nan"))),
         best_epoch=best_epoch,
         best_checkpoint=folder.best_checkpoint if folder.best_checkpoint.exists() else None,
-        seconds=run.record.elapsed(),
+        seconds=run.record.elapsed() if seconds is None else seconds,
     )
 
 
@@ -364,7 +372,7 @@ class Record:
     def finish(self, result: Result, epochs: int) -> None:
         self.content |= {
             "status": "finished",
-            "seconds": round(self.elapsed(), 3),
+            "seconds": round(result.seconds, 3),
             "epochs": epochs,
             "best_epoch": result.best_epoch,
             "objective": result.objective,
@@ -382,25 +390,30 @@ class Record:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
+        self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def begin(self) -> None:
         if self.enabled:
             with writing(self.folder.path):
                 self.folder.path.mkdir(parents=True, exist_ok=True)
         self._write()
+
+    def fail(self, error: BaseException) -> None:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.content |= {
+            "status": "failed",
+            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
+            "seconds": round(self.elapsed(), 3),
+        }
         try:
-            yield
-        except BaseException as error:
-            self.content |= {
-                "status": "failed",
-                "reason": "interrupted"
-                if isinstance(error, KeyboardInterrupt)
-                else f"{type(error).__name__}: {error}",
-                "seconds": round(self.elapsed(), 3),
-            }
-            try:
-                self._write()
-            except Exception:
-                log.exception("run.json could not be written either")
-            raise
+            self._write()
+        except Exception:
+            log.exception("run.json could not be written either")
 
     def _write(self) -> None:
         if self.enabled:
