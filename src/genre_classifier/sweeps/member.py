@@ -67,7 +67,8 @@ class Member:
         self.n_averaged = 0
         self.rows_key = ""
         self._should_stop = False
-        self._best: dict[str, Any] | None = None
+        self._best: dict[str, Any] | None = None  # not yet written
+        self._best_weights: dict[str, Tensor] | None = None
         self._unlogged: list[tuple[dict[str, float], int]] = []
         self._lines: list[str] = []
 
@@ -84,6 +85,8 @@ class Member:
         module.train_in_chunks(StepSettings(batches_an_epoch=self.steps_an_epoch))
         made = module.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = made["optimizer"]
+        # The stack moves the weights; a scheduler warns of an optimizer that has never made a step.
+        self.optimizer._opt_called = True
         scheduler = made.get("lr_scheduler", {})
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
@@ -206,6 +209,7 @@ class Member:
         if keeper._improves(score):
             keeper.best_score, keeper.best_epoch = score, self.epoch
             self._best = self.checkpoint()
+            self._best_weights = self._best["state_dict"]
 
     @property
     def best_epoch(self) -> int | None:
@@ -230,13 +234,14 @@ class Member:
             "optimizer_states": [self.optimizer.state_dict()],
             "lr_schedulers": [] if self.scheduler is None else [self.scheduler.state_dict()],
             "hparams_name": "kwargs",
-            "hyper_parameters": dict(module.hparams),
-            CHECKPOINT_VERSION_KEY: FORMAT_VERSION,
         }
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
         copied: dict[str, Any] = _copied(content)
+        # Nothing changes these.
+        copied["hyper_parameters"] = dict(module.hparams)
+        copied[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
         return copied
 
     def _averaged(self, current: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -324,11 +329,15 @@ class Member:
                 torch.save(last, temporary)
         self._best = None
 
-    def take_averaged_weights(self) -> None:
-        """Let the run's module hold the averaged weights, as a run of its own does at its end."""
-        if self.average is not None:
-            state = self._averaged(self.run.module.state_dict())
-            self.run.module.load_state_dict(_copied(state))
+    def take_best_weights(self) -> bool:
+        """Let the run's module hold the weights that are evaluated; return False where they are on disk only."""
+        weights = self._best_weights
+        if self.keeper is None:
+            weights = self._averaged(self.run.module.state_dict())
+        if weights is None:
+            return False
+        self.run.module.load_state_dict(_copied(dict(weights)))
+        return True
 
     def _say(self, text: str) -> None:
         now = datetime.now()
@@ -384,7 +393,7 @@ def _copied(content: Any) -> Any:
     if isinstance(content, Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
-        return {key: _copied(value) for key, value in content.items()}
+        return type(content)((key, _copied(value)) for key, value in content.items())
     if isinstance(content, (list, tuple)):
         return type(content)(_copied(value) for value in content)
     return content

@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.optim._functional import adam, sgd  # one call for tensors that share settings
 
+from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
 from genre_classifier.data.batches import mixed_seed
-from genre_classifier.data.sources import read
-from genre_classifier.data.table import FeatureTable
+from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores
 from genre_classifier.sweeps.member import Member
@@ -37,7 +37,7 @@ SETTINGS = {
 STATE = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
-def train_stack(configs: Sequence[DictConfig]) -> None:
+def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] | None = None) -> None:
     """Train several configurations side by side, each into its own run folder.
 
     What goes wrong with one is recorded in its run.json and leaves the others alone.
@@ -46,20 +46,25 @@ def train_stack(configs: Sequence[DictConfig]) -> None:
     ----------
     configs : sequence of DictConfig
         Such as `grouping.group` puts together.
+    settings : sequence of TrainConfig, optional
+        The same, where they have been checked already.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        runs = [run for cfg in configs if (run := _begun(cfg)) is not None]
-        tables: dict[str, FeatureTable] = {}
-        members = [member for run in runs if (member := _prepared(run, tables)) is not None]
+        checked = settings or [typed(cfg) for cfg in configs]
+        runs = [
+            run for cfg, told in zip(configs, checked, strict=True) if (run := _begun(cfg, told)) is not None
+        ]
+        rows: dict[str, GenreDataModule] = {}
+        members = [member for run in runs if (member := _prepared(run, rows)) is not None]
         if not members:
             return
-        settings = members[0].run.settings
+        chosen = members[0].run.settings.trainer
         module = StackedModule(members)
         trainer = pl.Trainer(
-            accelerator=settings.trainer.accelerator.value,
+            accelerator=chosen.accelerator.value,
             devices=1,
-            deterministic=settings.trainer.deterministic,
+            deterministic=chosen.deterministic,
             max_epochs=max(member.max_epochs for member in members),
             logger=False,
             enable_checkpointing=False,
@@ -79,8 +84,8 @@ def train_stack(configs: Sequence[DictConfig]) -> None:
             raise
 
 
-def _begun(cfg: DictConfig) -> Run | None:
-    run = Run(cfg)
+def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
+    run = Run(cfg, settings)
     try:
         run.record.begin()
     except Exception as error:
@@ -89,18 +94,23 @@ def _begun(cfg: DictConfig) -> Run | None:
     return run
 
 
-def _prepared(run: Run, tables: dict[str, FeatureTable]) -> Member | None:
-    """Return a run's member; rows that several runs read the same way are read once."""
+def _prepared(run: Run, rows: dict[str, GenreDataModule]) -> Member | None:
+    """Return a run's member; rows that several runs read and split the same way are read once."""
     try:
         data = run.settings.data
-        key = repr([value for name, value in vars(data).items() if name not in {"split", "batch_size"}])
-        if key not in tables:
-            tables[key] = read(data)
-        run.prepare(tables[key])
+        key = repr(data)
+        if key not in rows:
+            table = next((known.table for known in rows.values() if _same_table(known.config, data)), None)
+            rows[key] = GenreDataModule(data, table=table)
+        run.prepare(rows[key])
         return Member(run)
     except Exception as error:
         run.record.fail(error)
         return None
+
+
+def _same_table(first: DataConfig, second: DataConfig) -> bool:
+    return replace(first, split=SplitConfig()) == replace(second, split=SplitConfig())
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +153,9 @@ class StackedModule(pl.LightningModule):
         """What Lightning takes as a dataloader: the first step of each chunk."""
         return _Chunks(self)
 
-    def configure_optimizers(self) -> None:
-        """The members have optimizers of their own."""
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return none: the members have their own."""
+        return []
 
     def on_fit_start(self) -> None:
         """Put the members' weights, optimizer state and rows into the stack."""
@@ -460,9 +471,9 @@ class StackedModule(pl.LightningModule):
     def _conclude(self, member: Member) -> None:
         try:
             member.write()
-            member.take_averaged_weights()
+            in_place = member.take_best_weights()
             seconds = sum(row["seconds"] for row in member.history.rows)
-            member.run.conclude(member.history.rows, member.best_epoch, seconds)
+            member.run.conclude(member.history.rows, member.best_epoch, seconds, in_place=in_place)
         except Exception as error:
             member.run.record.fail(error)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ class StackStart:
     Parameters
     ----------
     configs : tuple of DictConfig
+    settings : tuple of TrainConfig
+        The same, checked.
     logging_settings : dict
         As Hydra has them for a job.
     sweep : Path
@@ -77,6 +79,7 @@ class StackStart:
     """
 
     configs: tuple[DictConfig, ...]
+    settings: tuple[TrainConfig, ...]
     logging_settings: Any
     sweep: Path
     log: Path
@@ -171,13 +174,21 @@ class StackedLaunch:
         members = [jobs[place] for place in part.places]
         self.n_stacks += 1
         with ExitStack() as locks:
+            settings = []
             for job in members:
                 locks.enter_context(self.sweep.locked(job.folder.path.name))
+                assert job.settings is not None
+                ckpt_path = job.settings.ckpt_path
                 if job.folder.last_checkpoint.is_file():
-                    with read_write(job.cfg):
-                        job.cfg.ckpt_path = str(job.folder.last_checkpoint)
-            path = self.sweep.path / f"stack-{self.n_stacks}.log"
-            start = StackStart(tuple(job.cfg for job in members), hydra_logging, self.sweep.path, path)
+                    ckpt_path = str(job.folder.last_checkpoint)
+                settings.append(replace(job.settings, ckpt_path=ckpt_path))
+            start = StackStart(
+                configs=tuple(job.cfg for job in members),
+                settings=tuple(settings),
+                logging_settings=hydra_logging,
+                sweep=self.sweep.path,
+                log=self.sweep.path / f"stack-{self.n_stacks}.log",
+            )
             exit_code = run_in_process(_in_process, start, f"stack-{self.n_stacks}")
         for job in members:
             if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
@@ -194,7 +205,7 @@ def _in_process(start: StackStart) -> None:
 
     leave_messages_to_root()
     with threads(max(int(cfg.threads) for cfg in start.configs)):
-        train_stack(start.configs)
+        train_stack(start.configs, start.settings)
 
 
 def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:

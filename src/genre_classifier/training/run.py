@@ -27,7 +27,6 @@ from genre_classifier import __version__
 from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
-from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import CheckpointError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
@@ -85,7 +84,9 @@ class Run:
     Parameters
     ----------
     cfg : DictConfig
-        Composed; it is checked here.
+        Composed.
+    settings : TrainConfig, optional
+        The same, where it has been checked already.
 
     Attributes
     ----------
@@ -97,24 +98,24 @@ class Run:
         The last three after `prepare`.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, settings: TrainConfig | None = None) -> None:
         self.cfg = cfg
-        self.settings = typed(cfg)
+        self.settings = typed(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
         self.record = Record(self.folder, self.settings, flat_settings(cfg), enabled=self.is_first_process)
         self.logger: Logger | None = None
 
-    def prepare(self, table: FeatureTable | None = None) -> None:
+    def prepare(self, datamodule: GenreDataModule | None = None) -> None:
         """Read, split and scale the rows, draw the weights, and make the logger.
 
         Parameters
         ----------
-        table : FeatureTable, optional
-            In place of reading it.
+        datamodule : GenreDataModule, optional
+            One that has the rows already.
         """
         settings = self.settings
-        self.datamodule = GenreDataModule(settings.data, seed=settings.seed, table=table)
+        self.datamodule = datamodule or GenreDataModule(settings.data, seed=settings.seed)
         self.datamodule.setup()
         self.record.describe(self.datamodule)
         self.module = build_module(settings, self.datamodule)
@@ -129,6 +130,8 @@ class Run:
         rows: Sequence[Mapping[str, float]],
         best_epoch: int | None,
         seconds: float | None = None,
+        *,
+        in_place: bool = False,
     ) -> Result:
         """Evaluate the weights of the best epoch and write what the run amounts to.
 
@@ -139,9 +142,15 @@ class Run:
         best_epoch : int or None
         seconds : float, optional
             What the run has taken, where that is not the time since it began.
+        in_place : bool
+            Whether the module holds the best epoch's weights already, so that they need not be read.
         """
         module = self.module
-        if self.settings.callbacks.checkpoint is not None and self.folder.best_checkpoint.exists():
+        if (
+            not in_place
+            and self.settings.callbacks.checkpoint is not None
+            and self.folder.best_checkpoint.exists()
+        ):
             module = GenreLitModule.load(self.folder.best_checkpoint)
         evaluations = _evaluate(module, self.datamodule)
         result = _result(self, evaluations, rows, best_epoch, seconds)
