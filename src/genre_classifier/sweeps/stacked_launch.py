@@ -213,9 +213,6 @@ def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
     hydra = folder / ".hydra"
     own = OmegaConf.masked_copy(composed, ["hydra"])
     HydraConfig.instance().set_config(composed)
-    with read_write(own), open_dict(own):
-        for part in ("hydra_help", "help"):
-            del own.hydra[part]
     task = composed.copy()
     with read_write(task), open_dict(task):
         del task["hydra"]
