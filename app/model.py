@@ -72,7 +72,7 @@ class ServedModel:
         predictor = self.predictor
         rows = as_rows(features, predictor.n_features, predictor.feature_names)
         answers: list[Any] = predictor.predict_checked_batch(rows, return_probs, top_k)
-        is_outside = self._is_outside(rows).any(axis=1).tolist()
+        is_outside: Any = self._is_outside(rows).any(axis=1).tolist()
         for answer, row, some in zip(answers, rows, is_outside, strict=True):
             answer["outside_training_range"] = some
             answer["unusual_features"] = self._unusual(row) if some else []
