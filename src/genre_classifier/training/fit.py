@@ -452,6 +452,7 @@ class _Record:
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seed": settings.seed,
             "optimized_metric": settings.optimized_metric,
+            "working_folder": str(Path.cwd()),
             "resumed_from": settings.ckpt_path,
             "versions": versions(),
         }
