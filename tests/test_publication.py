@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -277,6 +278,31 @@ def test_a_failure_at_any_operation_leaves_one_complete_version(memory_path, sta
             break
         failures += 1
     assert failures > 20
+
+
+def test_what_a_killed_writer_of_another_set_left_is_removed(memory_path):
+    """A set with a version in its name is never written again, so the next one has to do it."""
+    for fail_at in range(1, 100):
+        folder = memory_path / str(fail_at)
+        write(folder, version("a"))
+        other = {name.replace("set", "set_v2"): content for name, content in version("b").items()}
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            disk = Disk(monkeypatch, fail_at, "killed")
+            with contextlib.suppress(KeyboardInterrupt), locked(folder):
+                publish(folder, "set_v2", other, list(other), lambda _: None)
+        is_published = (folder / "set_v2.versions" / "current").exists()
+        write(folder, version("c"))
+        assert read(folder) == version("c")
+        assert temporary_files(folder) == []
+        assert is_published == (read_files(folder, "set_v2", list(other), list(other)) == other)
+        left = {path.relative_to(folder).parts for path in folder.rglob("*set_v2*.*")}
+        if not is_published:  # nothing, or a version that was complete
+            assert {parts[0] for parts in left} <= {"set_v2.versions"}
+            assert len(left) in (0, 1 + len(other))
+        if disk.count < fail_at:
+            break
+    assert fail_at > 20
+    assert is_published
 
 
 WRITER = """
