@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -190,16 +189,6 @@ def test_a_version_removed_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     files = read(tmp_path)
     assert files == version("e")
     assert len(reads) > len(KNOWN)
-
-
-@pytest.fixture
-def memory_path(tmp_path):
-    """Return a folder in memory where there is one: hundreds of synced versions take a disk a minute."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
 
 
 OPERATIONS = ("open", "write", "fsync", "mkdir", "rename", "replace", "symlink", "unlink", "rmdir")
