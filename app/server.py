@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -113,5 +114,6 @@ def configuration(service: ModelService, host: str, port: int) -> uvicorn.Config
 
 def run(service: ModelService, host: str, port: int) -> None:
     """Answer requests until interrupted; where the port cannot be had, log that and exit."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")  # as uvicorn's own lines
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(configuration(service, host, port)).run()
