@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -54,18 +55,38 @@ def chunked(body: bytes) -> bytes:
 
 
 class Answers:
-    """Reads one answer after another from a socket."""
+    """Reads one answer after another from a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.stream = connection.makefile("rb")
+        self.connection = connection
+        self.received = b""
+
+    def receive(self) -> None:
+        piece = self.connection.recv(65536)
+        assert piece, self.received
+        self.received += piece
+
+    def until(self, mark: bytes) -> bytes:
+        """Return what comes up to a mark, and leave the mark out."""
+        while mark not in self.received:
+            self.receive()
+        found, _, self.received = self.received.partition(mark)
+        return found
 
     def next(self) -> tuple[int, dict[str, str], bytes]:
-        status = int(self.stream.readline().split()[1])
-        headers = {}
-        while (line := self.stream.readline()) != b"\r\n":
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        return status, headers, self.stream.read(int(headers.get("content-length", 0)))
+        first, *lines = self.until(b"\r\n\r\n").decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = int(headers.get("content-length", 0))
+        while len(self.received) < length:
+            self.receive()
+        content, self.received = self.received[:length], self.received[length:]
+        return int(first.split()[1]), headers, content
+
+    def end(self) -> bytes:
+        """Return what comes before the connection is closed."""
+        while piece := self.connection.recv(65536):
+            self.received += piece
+        return self.received
 
     def best(self) -> int:
         status, _, content = self.next()
@@ -119,8 +140,8 @@ def test_a_client_that_wants_the_connection_closed_finds_it_closed(port):
             answers = Answers(connection)
             status, headers, content = answers.next()
             assert (status, json.loads(content)["predicted_index"]) == (200, BEST[0])
-            assert headers["connection"] == "close"
-            assert answers.stream.read() == b""
+            assert headers.get("connection", "close") == "close"  # older versions of uvicorn do not say so
+            assert answers.end() == b""
 
 
 def test_a_client_that_waits_for_100_continue_is_told_to_go_on(port):
@@ -167,12 +188,12 @@ def test_a_request_under_way_is_answered_before_the_service_ends(folder, way):
         with Client(port) as client:  # by now the server has seen what was sent before
             assert client.ask("GET", "/health")[0] == 200
         server.should_exit = True
-        assert answers[1].stream.read() == b""  # the idle one is closed
+        assert answers[1].end() == b""  # the idle one is closed
         halfway.sendall(request[-10:])
         status, headers, content = answers[0].next()
         assert (status, json.loads(content)["predicted_index"]) == (200, BEST[0])
-        assert headers["connection"] == "close"
-        assert answers[0].stream.read() == b""
+        assert headers.get("connection", "close") == "close"
+        assert answers[0].end() == b""
 
 
 class SlowTransport(asyncio.Transport):
@@ -265,3 +286,33 @@ asyncio.run(main())
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_serves_until_it_is_interrupted(folder):
+    command = [
+        sys.executable,
+        "-m",
+        "genre_classifier.cli",
+        "serve",
+        "--bundle",
+        str(folder / NAME),
+        "--port",
+        "0",
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr
+        try:
+            log = []
+            while "running on" not in "".join(log[-1:]):
+                log.append(process.stderr.readline())
+                assert log[-1], log
+            port = int(log[-1].partition("http://127.0.0.1:")[2].split()[0])
+            with Client(port) as client:
+                status, answer = client.ask("POST", "/predict", BODIES[0])
+                assert (status, answer["predicted_index"]) == (200, BEST[0])
+            assert any(f"bundle {answer['bundle'][:12]}, with onnxruntime" in line for line in log)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
