@@ -407,13 +407,13 @@ def _draw(
     note = " (synthetic data)" if result.synthetic else ""
     for split in (split for split in ("val", "test") if split in evaluations):
         scores = evaluations[split].scores
-        logger.experiment.add_figure(
-            f"confusion_matrix/{split}",
-            confusion_figure(scores.confusion.numpy(), names, f"{split} rows{note}"),
+        title = f"{split} rows{note}"
+        logger.log_picture(
+            f"confusion_matrix/{split}", confusion_figure(scores.confusion.numpy(), names, title)
         )
         support = list(result.support[split].values())
-        figure = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, f"{split} rows{note}")
-        logger.experiment.add_figure(f"f1_per_genre/{split}", figure)
+        bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
+        logger.log_picture(f"f1_per_genre/{split}", bars)
 
 
 class _Record:

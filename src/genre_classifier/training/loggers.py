@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from genre_classifier.errors import MissingExtraError
+from genre_classifier.evaluation.png import png
 
 SPLITS = ("train", "val", "test")
 
@@ -55,6 +58,15 @@ class SplitTensorBoardLogger(TensorBoardLogger):
             self.experiment.file_writer.add_summary(summary)
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, 0)
+
+    @rank_zero_only
+    def log_picture(self, tag: str, pixels: np.ndarray) -> None:
+        """Show pixels of shape (height, width, 3); many times faster than SummaryWriter.add_image."""
+        height, width, n_channels = pixels.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=n_channels, encoded_image_string=png(pixels)
+        )
+        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     @rank_zero_only
     def save(self) -> None:
