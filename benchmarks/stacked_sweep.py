@@ -2,11 +2,11 @@
 
     python benchmarks/stacked_sweep.py [--trials 64] [--baseline-trials 8] [--sizes 64 128 256 512]
 
-First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network: one run at a time as train.py
-trains it, and stacks of 16 and 64. Then whole commands on the demo data, imports and leaderboard included: the basic
-launcher with the usual Lightning way of training (a DataLoader, a training_step a mini-batch), joblib on two cores, and
-the stacked launcher. The slower ways run fewer trials, and their seconds a trial are scaled up; the start is counted once.
-Last, the stacked launcher alone for more and more trials, with the largest resident size of its processes.
+First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network: one run at a time as
+train.py trains it, and stacks of 16 and 64. Then whole commands on the demo data, imports and leaderboard included:
+trials one by one in the usual Lightning way (usual_lightning.py), joblib on two cores, and the stacked launcher. The
+slower ways run fewer trials, and their seconds a trial are scaled up; the start is counted once. Last, the stacked
+launcher alone for more and more trials, with the largest resident size of its processes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,19 @@ def training(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     path = write_rows(folder)
-    base = ["data=table", f"data.path={path}", "data.label=genre", "data.split.train=0.8", "data.split.val=0.1"]
-    base += ["data.split.test=0.1", "logger=none", f"trainer.max_epochs={EPOCHS}", "callbacks.early_stopping=null"]
+    base = [
+        "data=table",
+        f"data.path={path}",
+        "data.label=genre",
+        "data.split.train=0.8",
+        "data.split.val=0.1",
+    ]
+    base += [
+        "data.split.test=0.1",
+        "logger=none",
+        f"trainer.max_epochs={EPOCHS}",
+        "callbacks.early_stopping=null",
+    ]
     base += ["trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", [*base, "run_dir=x"])
@@ -80,12 +91,21 @@ def training(folder: Path) -> None:
         start = time.perf_counter()
         train_stack(configs)
         each = (time.perf_counter() - start) / size
-        print(f"{f'stack of {size}, one core':28}{each:8.3f} s a network, {alone / each:.1f} times", flush=True)
+        print(
+            f"{f'stack of {size}, one core':28}{each:8.3f} s a network, {alone / each:.1f} times", flush=True
+        )
 
 
 def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
     """Run a sweep; return wall seconds and the largest resident size of a process in MB."""
-    command = [sys.executable, "train.py", "-m", f"hydra.sweep.dir={folder}", f"seed=range(0,{n_trials})", *words]
+    command = [
+        sys.executable,
+        "train.py",
+        "-m",
+        f"hydra.sweep.dir={folder}",
+        f"seed=range(0,{n_trials})",
+        *words,
+    ]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -98,7 +118,9 @@ def usual_way(folder: Path, n_trials: int) -> float:
     """Return wall seconds of trials one after the other in the usual Lightning way, in one process."""
     script = ROOT / "benchmarks" / "usual_lightning.py"
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, script, str(folder), str(n_trials)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, str(folder), str(n_trials)], capture_output=True, text=True
+    )
     if done.returncode != 0:
         sys.exit(done.stderr)
     return time.perf_counter() - start
@@ -121,7 +143,10 @@ def commands(folder: Path, n_trials: int, n_baseline: int) -> None:
     print(f"\n{n_trials} trials of the default demo experiment, whole command")
     for name, run in ways.items():
         seconds = scaled(run, few, n_baseline)
-        print(f"{name:28}{seconds:8.1f} s (from {few} and {n_baseline} trials), {seconds / stacked:.1f} times", flush=True)
+        print(
+            f"{name:28}{seconds:8.1f} s (from {few} and {n_baseline} trials), {seconds / stacked:.1f} times",
+            flush=True,
+        )
     print(f"{'stacked launcher':28}{stacked:8.1f} s")
 
 
@@ -130,7 +155,9 @@ def growth(folder: Path, sizes: list[int]) -> None:
     print("\nstacked launcher alone")
     for size in sizes:
         seconds, megabytes = sweep(folder / f"grow{size}", size, "hydra/launcher=stacked")
-        print(f"{size:5} trials{seconds:10.1f} s{seconds / size:8.3f} s a trial{megabytes:8.0f} MB", flush=True)
+        print(
+            f"{size:5} trials{seconds:10.1f} s{seconds / size:8.3f} s a trial{megabytes:8.0f} MB", flush=True
+        )
 
 
 def main() -> None:
