@@ -187,9 +187,9 @@ def test_bars_are_as_long_as_their_f1() -> None:
 
 
 def test_a_bars_value_and_number_of_rows_are_written_beside_it() -> None:
-    before = per_genre_f1_figure([0.5, 0.501], [40, 70], ["Rock", "Jazz"], "test rows")
-    value = per_genre_f1_figure([0.5, 0.507], [40, 70], ["Rock", "Jazz"], "test rows")
-    support = per_genre_f1_figure([0.5, 0.501], [40, 90], ["Rock", "Jazz"], "test rows")
+    before = per_genre_f1_figure([0.5, 0.5045], [40, 70], ["Rock", "Jazz"], "test rows")
+    value = per_genre_f1_figure([0.5, 0.5051], [40, 70], ["Rock", "Jazz"], "test rows")
+    support = per_genre_f1_figure([0.5, 0.5045], [40, 90], ["Rock", "Jazz"], "test rows")
     first_of_second_bar = changed(before, support)[0].start
     bar = (before == (59, 117, 175)).all(axis=2)
     left, right = np.flatnonzero(bar.any(axis=0))[[0, -1]]
