@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from genre_classifier.errors import BundleError
-from genre_classifier.features.sets import FEATURE_SETS, describe_mismatch
+from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference, describe_mismatch
 from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.publication import fingerprint, locked, publish, read_files
 from genre_classifier.scaler_state import PICKLE_PROTOCOL, ScalerStatistics
@@ -57,25 +57,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _MAX_DEPTH: Final = 50  # of lists and objects in the metadata
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FeatureSetReference:
-    """Which feature set a model was trained on.
-
-    Parameters
-    ----------
-    name : str
-        As in :mod:`genre_classifier.features.sets`, or the table's own.
-    version : int
-        Version of the set's definition.
-    parameters : Mapping[str, Any]
-        What the features were computed with: sample rate (Hz), frame length (samples) and the like.
-    """
-
-    name: str
-    version: int
-    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
