@@ -14,7 +14,7 @@ from genre_classifier.features.sets import (
     recognise,
 )
 
-SIZES = {"core20": 20, "gtzan57": 57}
+SIZES = {"core20": 20, "gtzan57": 57, "fma518": 518}
 
 
 def test_all_sets_are_known_with_their_size() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from genre_classifier.features.sets import CORE20, SAMPLE_RATE
 
 # A mean of cepstral coefficients may be anything around 0, and librosa computes each in float32 from 128 bands of up to
 # 100 dB: below this many dB there is nothing to compare.
-CEPSTRUM_FLOOR = 0.05
+CEPSTRUM_FLOOR = 0.2
 
 
 def librosa_core20(y: np.ndarray) -> np.ndarray:
@@ -36,6 +36,68 @@ def librosa_core20(y: np.ndarray) -> np.ndarray:
                 chroma.std(),
                 -np.sum(share * np.log(share)),
             ]
+        )
+
+
+def librosa_gtzan57(y: np.ndarray) -> np.ndarray:
+    """Return the gtzan57 features (feature,) of a float32 signal, one call a series."""
+    import librosa
+
+    rate = {"y": y, "sr": SAMPLE_RATE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        series = [
+            librosa.feature.chroma_stft(**rate),
+            librosa.feature.rms(y=y),
+            librosa.feature.spectral_centroid(**rate),
+            librosa.feature.spectral_bandwidth(**rate),
+            librosa.feature.spectral_rolloff(**rate),
+            librosa.feature.zero_crossing_rate(y),
+            *librosa.effects.hpss(y),
+        ]
+        tempo = librosa.feature.tempo(**rate)[0]
+        mfcc = librosa.feature.mfcc(**rate, n_mfcc=20)
+
+    def mean_and_var(series: Sequence[np.ndarray]) -> list[float]:
+        exact = [values.astype(np.float64) for values in series]
+        return [number for values in exact for number in (values.mean(), values.var())]
+
+    return np.array([*mean_and_var(series), tempo, *mean_and_var(mfcc)])
+
+
+def librosa_fma518(y: np.ndarray) -> np.ndarray:
+    """Return the fma518 features (feature,) of a float32 signal, one call a series, with SciPy's statistics."""
+    import librosa
+    from scipy import stats
+
+    rate = {"y": y, "sr": SAMPLE_RATE}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cens = librosa.feature.chroma_cens(**rate, tuning=None, bins_per_octave=12)
+        series = {
+            "chroma_cens": cens,
+            "chroma_cqt": librosa.feature.chroma_cqt(**rate, tuning=None, bins_per_octave=12),
+            "chroma_stft": librosa.feature.chroma_stft(**rate),
+            "mfcc": librosa.feature.mfcc(**rate, n_mfcc=20),
+            "rmse": librosa.feature.rms(S=np.abs(librosa.stft(y))),
+            "spectral_bandwidth": librosa.feature.spectral_bandwidth(**rate),
+            "spectral_centroid": librosa.feature.spectral_centroid(**rate),
+            "spectral_contrast": librosa.feature.spectral_contrast(**rate, n_bands=6),
+            "spectral_rolloff": librosa.feature.spectral_rolloff(**rate),
+            "tonnetz": librosa.feature.tonnetz(chroma=cens),
+            "zcr": librosa.feature.zero_crossing_rate(y),
+        }
+        statistics = {
+            "kurtosis": lambda x: np.nan_to_num(stats.kurtosis(x, axis=1), nan=-3.0),
+            "max": lambda x: x.max(axis=1),
+            "mean": lambda x: x.mean(axis=1),
+            "median": lambda x: np.median(x, axis=1),
+            "min": lambda x: x.min(axis=1),
+            "skew": lambda x: np.nan_to_num(stats.skew(x, axis=1)),
+            "std": lambda x: x.std(axis=1),
+        }
+        return np.concatenate(
+            [of(series[name].astype(np.float64)) for name in sorted(series) for of in statistics.values()]
         )
 
 

@@ -124,7 +124,34 @@ GTZAN57 = FeatureSet(
     ),
 )
 
-FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57)}
+# Series of FMA's table, each with its number of rows, and the statistics over time, both in its order.
+FMA_SERIES = {
+    "chroma_cens": 12,
+    "chroma_cqt": 12,
+    "chroma_stft": 12,
+    "mfcc": 20,
+    "rmse": 1,
+    "spectral_bandwidth": 1,
+    "spectral_centroid": 1,
+    "spectral_contrast": 7,
+    "spectral_rolloff": 1,
+    "tonnetz": 6,
+    "zcr": 1,
+}
+FMA_STATISTICS = ("kurtosis", "max", "mean", "median", "min", "skew", "std")
+
+FMA518 = FeatureSet(
+    "fma518",
+    1,
+    tuple(
+        f"{series}_{statistic}_{number:02d}"
+        for series, size in FMA_SERIES.items()
+        for statistic in FMA_STATISTICS
+        for number in range(1, size + 1)
+    ),
+)
+
+FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57, FMA518)}
 
 
 def recognise(feature_names: Sequence[str]) -> FeatureSet | None:
