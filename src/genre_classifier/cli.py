@@ -1,4 +1,4 @@
-"""The console command ``genre-classifier``: verify a bundle, predict with it, serve it.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__
+from genre_classifier import __version__, extract_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -47,12 +47,29 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+class _SubcommandParser(argparse.ArgumentParser):
+    """Takes options between positional arguments too, as in ``extract music/ --jobs 2 features.parquet``."""
+
+    _within = False
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _SubcommandParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(prog="genre-classifier", description="Music genres from audio features.")
     parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_SubcommandParser)
 
     verify = commands.add_parser(
         "verify", parents=[common], help="check a bundle's files against each other and try it"
@@ -71,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
     predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
     predict.set_defaults(run=_predict)
+
+    extract = commands.add_parser(
+        "extract", parents=[common], help="measure the features of a folder or list of audio files"
+    )
+    extract_command.add_arguments(extract)
+    extract.set_defaults(run=extract_command.run)
 
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")

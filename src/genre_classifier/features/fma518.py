@@ -47,7 +47,7 @@ def extract_fma518(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     """
     with expected_warnings():
         series = _series(Spectra(checked_signal(signal, sample_rate), sample_rate))
-    columns = []
+    columns: list[Float64] = []
     for name in FMA_SERIES:
         statistics = _statistics(series[name])
         columns.extend(statistics[statistic] for statistic in FMA_STATISTICS)
