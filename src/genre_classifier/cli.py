@@ -52,9 +52,7 @@ class _SubcommandParser(argparse.ArgumentParser):
 
     _within = False
 
-    def parse_known_args(
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
         if self._within:
             return super().parse_known_args(args, namespace)
         self._within = True
