@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genre_classifier import command_line
@@ -14,6 +16,10 @@ register_schemas()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Train one configuration and return the best epoch's value of the metric that a sweep optimises."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        from genre_classifier.sweeps.trial import run_trial
+
+        return run_trial(cfg)
     from genre_classifier.training.fit import train
     from genre_classifier.training.summary import show
 

@@ -1,4 +1,4 @@
-"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -52,7 +52,7 @@ class _SubcommandParser(argparse.ArgumentParser):
 
     _within = False
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         if self._within:
             return super().parse_known_args(args, namespace)
         self._within = True
@@ -92,6 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     extract_command.add_arguments(extract)
     extract.set_defaults(run=extract_command.run)
+
+    board = commands.add_parser(
+        "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"
+    )
+    board.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="sweeps or runs, default all below outputs/"
+    )
+    board.add_argument("--metric", default="f1", help="what to rank by, on validation rows; default f1")
+    board.add_argument("--by", metavar="SETTING", help="join all trials that share a setting's value")
+    board.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file as well")
+    board.set_defaults(run=_leaderboard)
 
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")
@@ -214,6 +225,18 @@ def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
             f"{path}: no column {', '.join(missing[:10])}; the bundle needs {len(names)} features"
         )
     return table[list(names)]
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from genre_classifier.sweeps.leaderboard import find_trials, leaderboards, selection_metric
+    from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard
+
+    metric = selection_metric(options.metric)
+    boards = leaderboards(find_trials(options.folders or [Path("outputs")]), metric, options.by)
+    for board in boards:
+        show_leaderboard(board)
+    if options.csv is not None:
+        write_leaderboard(options.csv, boards)
 
 
 def _serve(options: argparse.Namespace) -> None:

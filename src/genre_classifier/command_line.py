@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -18,6 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier.config import explain, find_problems, raise_problems
 from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
+from genre_classifier.settings import job_config
+
+if TYPE_CHECKING:
+    from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
@@ -29,12 +33,28 @@ def run(main: Callable[[], Any]) -> None:
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
     if os.environ.get(FULL_ERROR) == "1":
-        main()
+        with _sweep_finished():
+            main()
         return
     # Hydra prints and exits by itself unless told to hand its exceptions on.
     os.environ[FULL_ERROR] = "1"
-    with one_message():
+    with one_message(), _sweep_finished():
         main()
+
+
+@contextmanager
+def _sweep_finished() -> Iterator[None]:
+    """However the block ends, a sweep that has begun is summed up; trials that failed make the exit code 1."""
+    failed = 0
+    try:
+        yield
+    finally:
+        if RunStart.sweep is not None:
+            from genre_classifier.sweeps.finish import finish_sweep
+
+            failed = finish_sweep(RunStart.sweep)
+    if failed:
+        sys.exit(1)
 
 
 @contextmanager
@@ -82,20 +102,24 @@ class RunStart(Callback):
     Hydra turns a callback's exception into a warning, so a refusal leaves as SystemExit.
     """
 
+    sweep: ClassVar[SweepFolder | None] = None
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
             return
         with one_message():
-            raise_problems(find_problems(job_config(config)))
-            _claim(config, "run")
+            raise_problems(find_problems(job_config(config, config.hydra.run.dir)))
+            _claim(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
             swept = {override.split("=")[0].lstrip("+~") for override in config.hydra.overrides.task}
-            problems = find_problems(job_config(config))
+            problems = find_problems(job_config(config, config.hydra.run.dir))
             raise_problems([p for p in problems if not swept.intersection(p.keys) or len(p.keys) == 1])
-            _claim(config, "sweep")
+            from genre_classifier.sweeps.start import start_sweep
+
+            RunStart.sweep = start_sweep(config)
 
 
 class ExportStart(Callback):
@@ -118,26 +142,9 @@ class ExportStart(Callback):
             )
 
 
-def job_config(config: DictConfig) -> DictConfig:
-    """Return a composed configuration without Hydra's own node, the run's folder standing in for its interpolation."""
-    job = config.copy()
-    with read_write(job), open_dict(job):
-        job.run_dir = config.hydra.run.dir
-        del job["hydra"]
-    return job
-
-
-def _claim(config: DictConfig, mode: str) -> None:
-    key = f"hydra.{mode}.dir"
+def _claim(config: DictConfig) -> None:
+    key = "hydra.run.dir"
     chosen = any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
-    wanted = Path(config.hydra[mode].dir)
-    folder = claim(wanted, exact=chosen)
+    folder = claim(Path(config.hydra.run.dir), exact=chosen)
     with read_write(config), open_dict(config):
-        config.hydra[mode].dir = str(folder)
-        # A launcher composes each job anew from these overrides.
-        config.hydra.overrides.hydra.append(f"{key}={_quoted(str(folder))}")
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+        config.hydra.run.dir = str(folder)

@@ -316,6 +316,14 @@ class MLflowConfig(LoggerConfig):
 
 
 @dataclass
+class SweepConfig:
+    """A multirun as a whole: `resume` names the folder of one to finish, `max_trials` guards against a typo."""
+
+    resume: Optional[str] = None
+    max_trials: int = 1000
+
+
+@dataclass
 class TrainConfig:
     """Everything that `train.py` can be told."""
 
@@ -331,6 +339,7 @@ class TrainConfig:
     threads: int = 1
     optimized_metric: str = "val/f1"
     ckpt_path: Optional[str] = None
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     run_dir: str = "${hydra:runtime.output_dir}"
 
 
@@ -447,6 +456,7 @@ RANGES = {
     "callbacks.early_stopping.patience": _AT_LEAST_1,
     "callbacks.early_stopping.min_delta": _AT_LEAST_0,
     "callbacks.ema.decay": _BELOW_1,
+    "sweep.max_trials": _AT_LEAST_1,
     "min_test_accuracy": _SHARE,
     "max_milliseconds": _POSITIVE,
 }

@@ -86,5 +86,9 @@ class DivergedError(GenreClassifierError):
     """Training reached a loss that is not a finite number."""
 
 
+class TrialFailedError(GenreClassifierError):
+    """A trial of a sweep failed or was killed; its run.json says why, and the other trials go on."""
+
+
 class MissingExtraError(GenreClassifierError, ImportError):
     """A feature needs an optional dependency that is not installed."""

@@ -110,14 +110,28 @@ class RunFolder:
         RunFolderError
             The file is missing or damaged.
         """
+        header, rows = self.read_prediction_rows()
+        try:
+            first = next(i for i, name in enumerate(header) if name.startswith("p_"))
+            return {row[0]: (row[2], [float(cell) for cell in row[first:]]) for row in rows}
+        except (ValueError, IndexError, StopIteration) as error:
+            raise RunFolderError(f"{self.predictions_csv}: cannot be read ({error})") from error
+
+    def read_prediction_rows(self) -> tuple[list[str], list[list[str]]]:
+        """Return predictions.csv as text: the column names and the rows.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
         path = self.predictions_csv
         try:
             with path.open(encoding="utf-8", newline="") as stream:
                 header, *rows = csv.reader(stream)
-            first = next(i for i, name in enumerate(header) if name.startswith("p_"))
-            return {row[0]: (row[2], [float(cell) for cell in row[first:]]) for row in rows}
-        except (OSError, ValueError, IndexError, StopIteration, csv.Error) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
+        return header, rows
 
     def read_config(self) -> DictConfig:
         """Return the configuration the run was started with, interpolations unresolved.
@@ -222,7 +236,7 @@ def claim(wanted: Path, *, exact: bool) -> Path:
     with writing(wanted):
         if exact:
             wanted.mkdir(parents=True, exist_ok=True)
-            for name in ("run.json", "multirun.yaml"):
+            for name in ("run.json", "multirun.yaml", "sweep.json"):
                 if (wanted / name).exists():
                     raise RunFolderError(
                         f"{wanted} already holds a {'run' if name == 'run.json' else 'sweep'} ({name}): "

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -30,7 +31,7 @@ def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: s
         Counts of rows.
     """
     size = max(5.0, 1.5 + 0.55 * len(genre_names))
-    figure = _figure(size + 1.0, size)
+    figure = new_figure(size + 1.0, size)
     axes = figure.add_subplot()
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     shares = confusion / support
@@ -61,7 +62,7 @@ def per_genre_f1_figure(
     f1: Sequence[float], support: Sequence[int], genre_names: Sequence[str], title: str
 ) -> Figure:
     """Draw a bar of F1 a genre, with its number of rows."""
-    figure = _figure(6.5, 1.4 + 0.36 * len(genre_names))
+    figure = new_figure(6.5, 1.4 + 0.36 * len(genre_names))
     axes = figure.add_subplot()
     positions = np.arange(len(genre_names))
     axes.barh(positions, f1, color="#3b75af")

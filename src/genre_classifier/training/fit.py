@@ -32,22 +32,12 @@ from genre_classifier.errors import CheckpointError, ConfigError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
 from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.settings import experiment, flat_settings
 from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
 log = logging.getLogger(__name__)
-
-MACHINE_SETTINGS = {
-    "accelerator",
-    "detect_anomaly",
-    "deterministic",
-    "devices",
-    "enable_progress_bar",
-    "num_nodes",
-    "profiler",
-    "strategy",
-}
 
 
 @dataclass(frozen=True)
@@ -106,7 +96,7 @@ def train(cfg: DictConfig) -> Result | None:
     settings = typed(cfg)
     folder = RunFolder(Path(settings.run_dir))
     first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    record = _Record(folder, settings, enabled=first_process)
+    record = _Record(folder, settings, flat_settings(cfg), enabled=first_process)
     _leave_messages_to_root()
     with record.kept(), _threads(settings.threads), warnings.catch_warnings():
         # Lightning 2.6 against torch 2.13: nothing that a user could do about it.
@@ -387,29 +377,20 @@ def _log_outcome(
         for split in ("val", "test")
         for name, value in result.metrics.get(split, {}).items()
     }
-    flat = _flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    flat = flat_settings(cfg)
     if not isinstance(logger, SplitTensorBoardLogger):
         logger.log_hyperparams(flat)
         logger.log_metrics({name: value for name, value in final.items() if name.startswith("test/")})
         logger.save()
         logger.finalize("success")
         return
-    settings = {
-        key: value for key, value in flat.items() if value is not None and not _is_about_the_machine(key)
-    }
+    settings = {key: value for key, value in experiment(flat).items() if value is not None}
     logger.log_outcome(settings, final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
         _draw(logger, result, evaluations, names)
     logger.close()
-
-
-def _is_about_the_machine(key: str) -> bool:
-    part, _, rest = key.partition(".")
-    if part == "trainer":
-        return rest in MACHINE_SETTINGS
-    return part in {"run_dir", "logger", "ckpt_path", "threads"}
 
 
 def _draw(
@@ -429,20 +410,12 @@ def _draw(
         logger.experiment.add_figure(f"f1_per_genre/{split}", figure)
 
 
-def _flatten(node: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        return {
-            key: value
-            for name, child in node.items()
-            for key, value in _flatten(child, f"{path}.{name}").items()
-        }
-    return {path.removeprefix("."): node}
-
-
 class _Record:
     """run.json over the life of a run."""
 
-    def __init__(self, folder: RunFolder, settings: TrainConfig, *, enabled: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, settings: TrainConfig, flat: dict[str, Any], *, enabled: bool
+    ) -> None:
         self.folder = folder
         self.enabled = enabled
         self.started = time.monotonic()
@@ -453,6 +426,7 @@ class _Record:
             "seed": settings.seed,
             "optimized_metric": settings.optimized_metric,
             "resumed_from": settings.ckpt_path,
+            "settings": flat,
             "versions": versions(),
         }
 

@@ -1,0 +1,86 @@
+"""A run's settings as flat names and values, and which of them make two runs the same experiment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+# Where and how a run is computed, not what.
+MACHINE_SETTINGS = frozenset(
+    {
+        "accelerator",
+        "detect_anomaly",
+        "deterministic",
+        "devices",
+        "enable_progress_bar",
+        "num_nodes",
+        "profiler",
+        "strategy",
+    }
+)
+MACHINE_PARTS = frozenset({"run_dir", "logger", "ckpt_path", "threads", "sweep"})
+# Trials that differ only in these are one configuration, tried again.
+REPLICATE_KEYS = ("seed", "data.split.fold")
+
+
+def flat_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as ``{"model.dropout": 0.3, ...}``, every interpolation resolved."""
+    return flattened(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+
+
+def flattened(node: Any, path: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one of dotted names; lists are values."""
+    if isinstance(node, dict) and node:
+        return {
+            key: value
+            for name, child in node.items()
+            for key, value in flattened(child, f"{path}.{name}").items()
+        }
+    return {path.removeprefix("."): node}
+
+
+def is_about_the_machine(key: str) -> bool:
+    """Return whether a setting says where and how a run is computed, not what."""
+    part, _, rest = key.partition(".")
+    return rest in MACHINE_SETTINGS if part == "trainer" else part in MACHINE_PARTS
+
+
+def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that say what is computed."""
+    return {key: value for key, value in settings.items() if not is_about_the_machine(key)}
+
+
+def identity(settings: Mapping[str, Any]) -> str:
+    """Return a digest that two runs share exactly when they were to compute the same."""
+    return _digest(experiment(settings))
+
+
+def configuration(settings: Mapping[str, Any]) -> str:
+    """Return a digest that two runs share exactly when one is a replicate of the other: another seed or fold."""
+    return _digest({key: value for key, value in experiment(settings).items() if key not in REPLICATE_KEYS})
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def job_config(config: DictConfig, run_dir: str) -> DictConfig:
+    """Return a composed configuration without Hydra's own node.
+
+    Parameters
+    ----------
+    config : DictConfig
+        As Hydra composes it.
+    run_dir : str
+        The run's folder, in place of the interpolation that needs Hydra.
+    """
+    job = config.copy()
+    with read_write(job), open_dict(job):
+        job.run_dir = run_dir
+        del job["hydra"]
+    return job

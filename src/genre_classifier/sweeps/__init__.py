@@ -1,0 +1,1 @@
+"""Many runs: started together, kept apart, resumed, and compared."""

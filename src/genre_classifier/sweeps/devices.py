@@ -1,0 +1,65 @@
+"""A GPU of its own for each trial that runs at the same time on one machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_held: list[FileLock] = []  # until the process ends
+
+
+def take_gpu(sweep: Path) -> str | None:
+    """Make the GPU that no other trial of the sweep on this machine has the only visible one of this process.
+
+    Called before anything touches a GPU. A launcher that has assigned one (Ray, Slurm) is left alone.
+
+    Parameters
+    ----------
+    sweep : Path
+        The sweep's folder.
+
+    Returns
+    -------
+    str or None
+        The GPU's number; None where there are fewer than two to choose from.
+    """
+    visible = _visible_gpus()
+    if len(visible) < 2:
+        return None
+    device = free_device(sweep, visible)
+    os.environ[VISIBLE] = device
+    log.info("GPU %s", device)
+    return device
+
+
+def free_device(sweep: Path, devices: Sequence[str]) -> str:
+    """Return the first device that no living process holds, and hold it; where all are held, share one."""
+    folder = sweep / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for device in devices:
+        lock = FileLock(folder / f"{socket.gethostname()}-gpu-{device}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        _held.append(lock)
+        return device
+    return devices[os.getpid() % len(devices)]
+
+
+def _visible_gpus() -> list[str]:
+    listed = os.environ.get(VISIBLE)
+    if listed is not None:
+        return [device.strip() for device in listed.split(",") if device.strip()]
+    import torch
+
+    # Counted through NVML: no GPU is initialised, so the choice can still be made.
+    return [str(number) for number in range(torch.cuda.device_count())]

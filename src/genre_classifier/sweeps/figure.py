@@ -1,0 +1,76 @@
+"""A sweep at a glance: the metric against each setting that was swept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from genre_classifier.evaluation.figures import new_figure
+from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+# A range of values wider than this is drawn on a logarithmic axis.
+WIDE = 20.0
+
+
+def sweep_figure(board: Leaderboard) -> Figure | None:
+    """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
+    trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
+    keys = list(board.keys)
+    for key in ("seed", "data.split.fold"):
+        if len({trial.settings.get(key) for trial in trials}) > 1:
+            keys.append(key)
+    if not trials or not keys:
+        return None
+    columns = min(COLUMNS, len(keys))
+    rows = -(-len(keys) // columns)
+    figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
+    note = "synthetic data; " if board.synthetic else ""
+    figure.suptitle(f"{note}{len(trials)} trials; the line joins the means", fontsize=10)
+    all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for axes, key in zip(all_axes, keys, strict=False):
+        _draw(axes, trials, key, board.metric)
+    for axes in all_axes[len(keys) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _draw(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
+    points: list[tuple[Any, float]] = [(trial.settings.get(key), trial.metrics[metric]) for trial in trials]
+    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value, _ in points)
+    if numeric:
+        values = sorted({float(value) for value, _ in points})
+        places = {json.dumps(value): float(value) for value, _ in points}
+        if values[0] > 0 and values[-1] / values[0] > WIDE:
+            axes.set_xscale("log")
+    else:
+        names = list(dict.fromkeys(json.dumps(value) for value, _ in points))
+        places = {name: float(number) for number, name in enumerate(names)}
+        axes.set_xticks(list(places.values()), [_shown(name) for name in names], rotation=20, ha="right")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.plot(
+        [places[json.dumps(value)] for value, _ in points], [score for _, score in points], "o", alpha=0.55
+    )
+    if len(places) < len(points):
+        _join_means(axes, points, places)
+    axes.set_xlabel(key)
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+
+
+def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[str, float]) -> None:
+    by_value: dict[str, list[float]] = {}
+    for value, score in points:
+        by_value.setdefault(json.dumps(value), []).append(score)
+    line = sorted((places[name], sum(scores) / len(scores)) for name, scores in by_value.items())
+    axes.plot([place for place, _ in line], [mean for _, mean in line], "-", color="black", linewidth=1)
+
+
+def _shown(name: str) -> str:
+    value = json.loads(name)
+    return "none" if value is None else str(value)

@@ -1,0 +1,94 @@
+"""What is written and said when a sweep has ended, however it ended: leaderboard, figures, how many trials failed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from genre_classifier.atomic import replacing
+from genre_classifier.run_folder import relative, writing
+from genre_classifier.sweeps.figure import sweep_figure
+from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
+from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+
+log = logging.getLogger(__name__)
+
+
+def finish_sweep(sweep: SweepFolder) -> int:
+    """Write leaderboard.csv, trials.csv and the figures, print the outcome, and return how many trials did not finish.
+
+    Raises
+    ------
+    RunFolderError
+        A file cannot be written.
+    """
+    record = sweep.read_sweep()
+    trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
+    boards = leaderboards(trials, record["optimized_metric"]) if trials else []
+    out_of_fold = _write(sweep, boards) if boards else None
+    _show(sweep, boards, trials, out_of_fold, record["expected"])
+    return sum(trial.status != "finished" for trial in trials)
+
+
+def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | None:
+    write_leaderboard(sweep.leaderboard_csv, boards)
+    write_trials(sweep.trials_csv, boards)
+    if (figure := sweep_figure(boards[0])) is not None:
+        with writing(sweep.figure), replacing(sweep.figure) as temporary:
+            figure.savefig(temporary, format="png")
+    out_of_fold = write_out_of_fold(sweep, boards)
+    if out_of_fold is not None:
+        import numpy as np
+
+        from genre_classifier.evaluation.figures import confusion_figure
+
+        title = "every row by the model that had not seen it"
+        drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
+        with writing(sweep.out_of_fold_figure), replacing(sweep.out_of_fold_figure) as temporary:
+            drawn.savefig(temporary, format="png")
+    return out_of_fold
+
+
+def _show(
+    sweep: SweepFolder,
+    boards: Sequence[Leaderboard],
+    trials: Sequence[Trial],
+    out_of_fold: OutOfFold | None,
+    expected: int,
+) -> None:
+    console = Console(highlight=False)
+    for board in boards:
+        show_leaderboard(board, console)
+    folder = relative(sweep.path)
+    counts = Counter(trial.status for trial in trials)
+    best = any(row.rank is not None for board in boards for row in board.rows)
+    lines = []
+    if out_of_fold is not None:
+        where = relative(sweep.out_of_fold_csv)
+        lines.append(("out of fold", f"accuracy {out_of_fold.accuracy:.4f} over all rows, best row; {where}"))
+    lines.append(("sweep", str(folder)))
+    if best:
+        lines.append(("look at it", f"tensorboard --logdir {folder}"))
+        lines.append(("export it", f"python export.py sweep={folder}"))
+    for what, text in lines:
+        console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
+    console.print(_outcome(counts, expected, str(folder)), soft_wrap=True, markup=False)
+
+
+def _outcome(counts: Counter[str], expected: int, folder: str) -> str:
+    finished, failed = counts["finished"], counts["failed"]
+    missing = max(0, expected - finished - failed)
+    parts = [f"{finished} of {max(expected, finished + failed)} trials finished"]
+    if failed:
+        parts.append(f"{failed} failed")
+    if missing:
+        parts.append(f"{missing} not run to their end")
+    text = ", ".join(parts)
+    if failed or missing:
+        text += f"; to run those, give the same command and sweep.resume={folder}"
+    return text

@@ -1,0 +1,144 @@
+"""What happens between a sweeper and a launcher: folders for jobs, trials that are finished already, failures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, read_write
+
+from genre_classifier.errors import TrialFailedError
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.settings import flat_settings, identity, job_config
+from genre_classifier.sweeps.progress import Progress
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.sweeps.trial import write_status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the sweeper.
+
+    Parameters
+    ----------
+    overrides : tuple of str
+    folder : RunFolder
+        Where it runs, or has run.
+    """
+
+    overrides: tuple[str, ...]
+    folder: RunFolder
+
+    @property
+    def status(self) -> str | None:
+        """Status of its run; None where it has not begun."""
+        return self.folder.read_run()["status"] if self.folder.run_json.is_file() else None
+
+
+class Launch:
+    """The launcher within, and what it needs to know of the sweep's folder.
+
+    Parameters
+    ----------
+    inner : DictConfig
+        Configuration of the launcher that runs the jobs.
+    hydra_context, task_function, config
+        As Hydra gives them to a launcher.
+    """
+
+    def __init__(
+        self, inner: DictConfig, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        within = config.copy()
+        with read_write(within):
+            within.hydra.launcher = inner
+        self.inner = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=within
+        )
+        self.hydra_context = hydra_context
+        self.config = config
+        self.sweep = SweepFolder(Path(config.hydra.sweep.dir).absolute())
+        record = self.sweep.read_sweep()
+        self.resumed = bool(record.get("resumed"))
+        self.progress = Progress(self.sweep, record["expected"], record["optimized_metric"], record["swept"])
+        self.known = self._known_trials() if self.resumed else {}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs that are not finished, whatever happens to each, and return what the folders say."""
+        jobs = self._jobs(job_overrides)
+        pending = [job for job in jobs if job.status != "finished"]
+        for job in pending:
+            if job.status is not None:
+                # What it says is of an earlier attempt.
+                write_status(job.folder, "running", None)
+        with self.progress.watching([job.folder for job in jobs]):
+            while pending:
+                pending = self._one_round(pending, initial_job_idx)
+        return [self._returned(job) for job in jobs]
+
+    def _one_round(self, pending: list[Job], initial_job_idx: int) -> list[Job]:
+        """Let the launcher run the jobs; return those that it never began, if it broke down under some of them."""
+        before = {job.folder.path: job.status for job in pending}
+        overrides = [(*job.overrides, f"hydra.sweep.subdir='{job.folder.path.name}'") for job in pending]
+        try:
+            self.inner.launch(overrides, initial_job_idx=initial_job_idx)
+            problem: Exception | None = None
+        except Exception as error:
+            problem = error
+            log.info("the launcher broke down: %s", error)
+        untouched = [job for job in pending if job.status == before[job.folder.path]]
+        for job in pending:
+            if job not in untouched and job.status == "running":
+                write_status(
+                    job.folder, "failed", f"its worker broke down ({problem or 'without a message'})"
+                )
+        if untouched and len(untouched) == len(pending):
+            if problem is not None:
+                raise problem
+            raise TrialFailedError(f"{self.sweep.path}: the launcher returned without having run a trial")
+        return untouched
+
+    def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+        free = self.sweep.free_names()
+        jobs = []
+        for overrides in job_overrides:
+            folder = self._known_folder(overrides) or self.sweep.trial(next(free))
+            jobs.append(Job(tuple(overrides), folder))
+        return jobs
+
+    def _known_folder(self, overrides: Sequence[str]) -> RunFolder | None:
+        if not self.known:
+            return None
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        candidates = self.known.get(identity(flat_settings(job_config(composed, "run_dir"))), [])
+        return candidates.pop(0) if candidates else None
+
+    def _known_trials(self) -> dict[str, list[RunFolder]]:
+        """Return the sweep's trials by what they were to compute, finished ones first."""
+        known: dict[str, list[RunFolder]] = {}
+        for finished in (True, False):
+            for folder in self.sweep.trials():
+                run = folder.read_run()
+                if (run["status"] == "finished") is finished:
+                    known.setdefault(identity(run.get("settings", {})), []).append(folder)
+        return known
+
+    def _returned(self, job: Job) -> JobReturn:
+        """Return a finished trial's objective and None for a failed one.
+
+        An exception would end Hydra's own sweeper; Optuna's records a None as a failed trial.
+        """
+        returned = JobReturn()
+        returned.overrides = list(job.overrides)
+        returned.working_dir = str(job.folder.path)
+        returned.status = JobStatus.COMPLETED
+        run = job.folder.read_run()
+        returned.return_value = float(run["objective"]) if run["status"] == "finished" else None
+        return returned

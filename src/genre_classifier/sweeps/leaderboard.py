@@ -1,0 +1,449 @@
+"""Trials ranked: replicates joined, with an interval, and what cannot be told from the best one marked.
+
+Reads run folders only. Validation metrics choose; test metrics are shown and never take part.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from genre_classifier.config import SELECTION_METRICS, better_is_higher
+from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.settings import REPLICATE_KEYS, configuration, experiment, flattened, identity
+
+SPLITS = ("val", "test", "train")
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One run, as its folder tells of it.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    status : str
+        ``finished``, ``failed`` or ``running``, which a killed run says as well.
+    reason : str or None
+        Why it failed.
+    settings : mapping of str to Any
+        What it was told, by flat names.
+    metrics : mapping of str to float
+        Of the best epoch, such as ``val/f1``; empty unless finished.
+    rows : mapping of str to int
+        Rows by split.
+    data : str
+        Fingerprint of its rows.
+    protocol : str
+        How they were split, in words; the number of the fold left out.
+    epochs : int or None
+    seconds : float or None
+    synthetic : bool
+    """
+
+    folder: RunFolder
+    status: str
+    reason: str | None
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    rows: Mapping[str, int]
+    data: str
+    protocol: str
+    epochs: int | None
+    seconds: float | None
+    synthetic: bool
+
+    @property
+    def replicate(self) -> tuple[Any, ...]:
+        """Seed and fold."""
+        return tuple(self.settings.get(key) for key in REPLICATE_KEYS)
+
+    @property
+    def fold(self) -> int | None:
+        """Number of the fold that tests; None where there are no folds."""
+        fold = self.settings.get("data.split.fold")
+        return None if fold is None else int(fold)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over replicates.
+
+    Parameters
+    ----------
+    n : int
+        Replicates.
+    mean : float
+    deviation : float or None
+        Standard deviation over the replicates; None for one.
+    low, high : float or None
+        The 95 % interval of the mean; None for one replicate.
+    """
+
+    n: int
+    mean: float
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One configuration and all its replicates.
+
+    Parameters
+    ----------
+    rank : int or None
+        From 1; equal means share one. None where no replicate is finished.
+    trials : tuple of Trial
+    settings : mapping of str to Any
+        Those in which the compared configurations differ.
+    estimates : mapping of str to Estimate
+        By metric, over the finished replicates.
+    like_best : bool or None
+        Whether the difference to the best row may be chance; None where there are no replicates to tell by.
+    """
+
+    rank: int | None
+    trials: tuple[Trial, ...]
+    settings: Mapping[str, Any]
+    estimates: Mapping[str, Estimate]
+    like_best: bool | None
+
+    @property
+    def finished(self) -> list[Trial]:
+        """The finished replicates."""
+        return [trial for trial in self.trials if trial.status == "finished"]
+
+    @property
+    def status(self) -> str:
+        """The replicates' common status, or how many there are of each."""
+        counts = Counter(trial.status for trial in self.trials)
+        if len(counts) == 1:
+            return next(iter(counts))
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Configurations that were tried on the same rows under the same split.
+
+    Parameters
+    ----------
+    metric : str
+        What they are ranked by.
+    protocol : str
+    synthetic : bool
+    keys : tuple of str
+        The settings that differ between rows.
+    rows : tuple of Row
+        Best first; those without a finished replicate last.
+    """
+
+    metric: str
+    protocol: str
+    synthetic: bool
+    keys: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def selection_metric(name: str) -> str:
+    """Return the full name of a metric to rank by; ``f1`` means ``val/f1``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such metric, or it is one of the test rows.
+    """
+    full = name if "/" in name else f"val/{name}"
+    if full.startswith("test/"):
+        raise ConfigError(
+            f"--metric {name}: test rows judge the one that was chosen and never take part in choosing; rank by "
+            f"val/{full.partition('/')[2]}"
+        )
+    if full not in SELECTION_METRICS:
+        raise ConfigError(
+            f"--metric {name}: expected one of {', '.join(SELECTION_METRICS)}, or the part after val/"
+        )
+    return full
+
+
+def find_trials(folders: Sequence[Path]) -> list[Trial]:
+    """Return every run in or below the folders, each once; a folder of another format or a damaged one is left out.
+
+    Raises
+    ------
+    RunFolderError
+        A folder does not exist, or there is no run in any.
+    """
+    paths: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunFolderError(
+                f"{folder}: there is no such folder; runs and sweeps are kept below outputs/"
+            )
+        paths |= dict.fromkeys(sorted(path.parent for path in _run_files(folder)))
+    trials = [trial for path in paths if (trial := read_trial(RunFolder(path))) is not None]
+    if not trials:
+        raise RunFolderError(f"{', '.join(map(str, folders))}: there is no run; python train.py makes one")
+    return trials
+
+
+def _run_files(folder: Path) -> Iterable[Path]:
+    own = folder / "run.json"
+    return [own] if own.is_file() else folder.rglob("run.json")
+
+
+def read_trial(folder: RunFolder) -> Trial | None:
+    """Return what a run's folder tells; None where it cannot be read."""
+    try:
+        run = folder.read_run()
+        settings = run.get("settings") or flattened(folder.read_settings())
+        status = str(run.get("status"))
+        metrics = folder.read_metrics() if status == "finished" else {}
+    except RunFolderError:
+        return None
+    protocol = run.get("split_protocol") or {}
+    data = run.get("data") or {}
+    return Trial(
+        folder=folder,
+        status=status,
+        reason=run.get("reason"),
+        settings=settings,
+        metrics=_flat_metrics(metrics),
+        rows=data.get("rows_by_split") or {},
+        data=str(data.get("fingerprint", "")),
+        protocol=_without_fold(str(protocol.get("description", ""))),
+        epochs=run.get("epochs"),
+        seconds=run.get("seconds"),
+        synthetic=bool(metrics.get("synthetic_data", data.get("synthetic", False))),
+    )
+
+
+def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"{split}/{name}": float(value)
+        for split in SPLITS
+        for name, value in (metrics.get(split) or {}).items()
+        if isinstance(value, (int, float))
+    }
+
+
+def _without_fold(description: str) -> str:
+    return re.sub(r"^fold \d+ of (\d+) tests", r"each of \1 folds tests in turn", description)
+
+
+def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
+    """Rank trials; those on other rows or under another split get a leaderboard of their own.
+
+    Of trials that were told exactly the same, one counts.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+    metric : str
+        See `selection_metric`.
+    by : str, optional
+        A setting: trials that share its value are one row, whatever else differs.
+
+    Raises
+    ------
+    ConfigError
+        No trial has the setting.
+    """
+    if by is not None and not any(by in trial.settings for trial in trials):
+        known = sorted({key for trial in trials for key in _differing(trials)})
+        raise ConfigError(f"--by {by}: no run has such a setting; these differ: {', '.join(known) or 'none'}")
+    fingerprints = {_source(trial): trial.data for trial in trials if trial.data}
+    worlds: dict[tuple[str, str], list[Trial]] = {}
+    for trial in _distinct(trials):
+        # One that failed before it had read its rows belongs to those that read the same file.
+        data = trial.data or fingerprints.get(_source(trial), "")
+        worlds.setdefault((data, _split(trial)), []).append(trial)
+    return [_leaderboard(members, metric, by) for members in worlds.values()]
+
+
+def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+    found: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda trial: trial.status != "finished"):
+        found.setdefault(identity(trial.settings) + trial.data, trial)
+    kept = {id(trial) for trial in found.values()}
+    return [trial for trial in trials if id(trial) in kept]
+
+
+def _source(trial: Trial) -> str:
+    return json.dumps(
+        [trial.settings.get(f"data.{name}") for name in ("source", "path", "label", "features")]
+    )
+
+
+def _split(trial: Trial) -> str:
+    settings = {key: value for key, value in trial.settings.items() if key.startswith("data.split.")}
+    return json.dumps(
+        {key: value for key, value in settings.items() if key not in REPLICATE_KEYS}, sort_keys=True
+    )
+
+
+def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        value = trial.settings.get(by) if by is not None else None
+        key = configuration(trial.settings) if by is None else json.dumps(value)
+        groups.setdefault(key, []).append(trial)
+    keys = (by,) if by is not None else tuple(_differing([group[0] for group in groups.values()]))
+    estimates = [_estimates(group) for group in groups.values()]
+    order = sorted(
+        zip(groups.values(), estimates, strict=True), key=lambda pair: _sort_key(pair[1].get(metric), metric)
+    )
+    best = order[0] if order and metric in order[0][1] else None
+    rows: list[Row] = []
+    for position, (group, found) in enumerate(order):
+        estimate = found.get(metric)
+        rank = None
+        if estimate is not None:
+            tied = rows and rows[-1].rank is not None and rows[-1].estimates[metric].mean == estimate.mean
+            rank = rows[-1].rank if tied else position + 1
+        like_best = None
+        if best is not None and estimate is not None and group is not best[0]:
+            like_best = _may_be_chance(best[0], group, metric, by)
+        first = group[0]
+        settings = {key: first.settings.get(key) for key in keys}
+        rows.append(Row(rank, tuple(group), settings, found, like_best))
+    return Leaderboard(
+        metric=metric,
+        protocol=next((trial.protocol for trial in trials if trial.protocol), ""),
+        synthetic=any(trial.synthetic for trial in trials),
+        keys=keys,
+        rows=tuple(rows),
+    )
+
+
+def _differing(trials: Sequence[Trial]) -> list[str]:
+    told = [experiment(trial.settings) for trial in trials]
+    keys = dict.fromkeys(key for settings in told for key in settings)
+    return [
+        key
+        for key in keys
+        if key not in REPLICATE_KEYS and len({json.dumps(settings.get(key)) for settings in told}) > 1
+    ]
+
+
+def _sort_key(estimate: Estimate | None, metric: str) -> tuple[bool, float]:
+    if estimate is None:
+        return (True, 0.0)
+    return (False, -estimate.mean if better_is_higher(metric) else estimate.mean)
+
+
+def _estimates(trials: Sequence[Trial]) -> dict[str, Estimate]:
+    finished = [trial for trial in trials if trial.status == "finished"]
+    names = dict.fromkeys(name for trial in finished for name in trial.metrics)
+    return {
+        name: estimated({trial: trial.metrics[name] for trial in finished if name in trial.metrics})
+        for name in names
+    }
+
+
+def estimated(values: Mapping[Trial, float]) -> Estimate:
+    """Return mean, standard deviation and 95 % interval of a metric over replicates.
+
+    The interval is Student's over seeds. Over folds, whose training rows overlap, it is widened as Nadeau and Bengio
+    (2003) do, and seeds of one fold count as their mean.
+
+    Parameters
+    ----------
+    values : mapping of Trial to float
+        At least one.
+    """
+    numbers = list(values.values())
+    mean = fmean(numbers)
+    if len(numbers) < 2:
+        return Estimate(len(numbers), mean)
+    deviation = stdev(numbers)
+    units = _independent(values)
+    if len(units) < 2:
+        return Estimate(len(numbers), mean, deviation)
+    half = _half_width(units, _overlap(list(values)))
+    centre = fmean(units)
+    return Estimate(len(numbers), mean, deviation, centre - half, centre + half)
+
+
+def _independent(values: Mapping[Trial, float]) -> list[float]:
+    """Return one value a fold where there are folds, else one a trial."""
+    if all(trial.fold is None for trial in values):
+        return list(values.values())
+    by_fold: dict[int | None, list[float]] = {}
+    for trial, value in values.items():
+        by_fold.setdefault(trial.fold, []).append(value)
+    return [fmean(of_fold) for of_fold in by_fold.values()]
+
+
+def _overlap(trials: Sequence[Trial]) -> float:
+    """Return the ratio of test to training rows of folds, 0 where nothing overlaps but the seed changes."""
+    ratios = [
+        trial.rows["test"] / trial.rows["train"]
+        for trial in trials
+        if trial.fold is not None and trial.rows.get("train")
+    ]
+    return fmean(ratios) if ratios else 0.0
+
+
+def _half_width(values: Sequence[float], overlap: float) -> float:
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(values) - 1, 0.5 + LEVEL / 2))
+    return quantile * stdev(values) * math.sqrt(1 / len(values) + overlap)
+
+
+def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
+    """Return whether 0 is in the 95 % interval of the difference; None where nothing measures the noise.
+
+    Replicates with the same seed and fold (with `by`, and all other settings) are compared in pairs; without such pairs
+    Welch's interval is taken.
+    """
+    first, second = _paired(best, metric, by), _paired(other, metric, by)
+    common = first.keys() & second.keys()
+    if len(common) >= 2:
+        differences = {first[key][0]: first[key][1] - second[key][1] for key in common}
+        units = _independent(differences)
+        if len(units) >= 2:
+            return abs(fmean(units)) <= _half_width(units, _overlap(list(differences)))
+    samples = [[value for _, value in found.values()] for found in (first, second)]
+    if min(map(len, samples)) < 2:
+        return None
+    return _welch(*samples)
+
+
+def _paired(trials: Sequence[Trial], metric: str, by: str | None) -> dict[Any, tuple[Trial, float]]:
+    return {
+        trial.replicate
+        if by is None
+        else identity({key: value for key, value in trial.settings.items() if key != by}): (
+            trial,
+            trial.metrics[metric],
+        )
+        for trial in trials
+        if trial.status == "finished" and metric in trial.metrics
+    }
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> bool:
+    from scipy.special import stdtrit
+
+    shares = [stdev(sample) ** 2 / len(sample) for sample in (first, second)]
+    total = sum(shares)
+    difference = abs(fmean(first) - fmean(second))
+    if total == 0:
+        return difference == 0
+    freedom = total**2 / sum(
+        share**2 / (len(sample) - 1) for share, sample in zip(shares, (first, second), strict=True)
+    )
+    return difference <= float(stdtrit(freedom, 0.5 + LEVEL / 2)) * math.sqrt(total)

@@ -1,0 +1,131 @@
+"""A stored Optuna study that goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import warnings
+from typing import Any
+
+import optuna
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+
+
+class ResumableTPE(BaseSampler):
+    """Tree-structured Parzen estimator (Bergstra et al., 2011) whose draws depend on nothing but the study.
+
+    Optuna's own sampler has one stream of random numbers from the study's start to its end, so a study that is resumed
+    takes another course. Here each value has a stream of its own, from the seed, the trial's number and the name.
+
+    Parameters
+    ----------
+    seed : int or None
+        None draws a new one for each process.
+    n_startup_trials : int
+        Trials drawn at random before the estimator takes over.
+    n_ei_candidates : int
+        Candidates for each value.
+    consider_prior, prior_weight, consider_magic_clip, consider_endpoints, multivariate, warn_independent_sampling
+        As in ``optuna.samplers.TPESampler``.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        n_startup_trials: int = 10,
+        n_ei_candidates: int = 24,
+        consider_prior: bool = True,
+        prior_weight: float = 1.0,
+        consider_magic_clip: bool = True,
+        consider_endpoints: bool = False,
+        multivariate: bool = False,
+        warn_independent_sampling: bool = True,
+    ) -> None:
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.arguments: dict[str, Any] = {
+            "n_startup_trials": n_startup_trials,
+            "n_ei_candidates": n_ei_candidates,
+            "consider_prior": consider_prior,
+            "prior_weight": prior_weight,
+            "consider_magic_clip": consider_magic_clip,
+            "consider_endpoints": consider_endpoints,
+            "multivariate": multivariate,
+            "warn_independent_sampling": warn_independent_sampling,
+            # Trials of one batch keep away from each other.
+            "constant_liar": True,
+        }
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the space that is sampled jointly; empty unless ``multivariate``."""
+        space: dict[str, BaseDistribution] = self._sampler(trial, "").infer_relative_search_space(
+            study, trial
+        )
+        return space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return values of the jointly sampled space."""
+        values: dict[str, Any] = self._sampler(trial, "").sample_relative(study, trial, search_space)
+        return values
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return one value."""
+        sampler = self._sampler(trial, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _sampler(self, trial: FrozenTrial, name: str) -> TPESampler:
+        digest = hashlib.sha256(f"{self.seed}/{trial.number}/{name}".encode()).digest()
+        with warnings.catch_warnings():
+            # That constant_liar and multivariate may change in another version of Optuna, which is pinned.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return TPESampler(seed=int.from_bytes(digest[:4], "big"), **self.arguments)
+
+
+def reopen(folder: SweepFolder, sweeper: DictConfig) -> int:
+    """Make a stored study ready to go on, and return how many trials it lacks.
+
+    A trial that was running is asked for again under its number and with its values; the values of one that failed are
+    asked for once more.
+
+    Raises
+    ------
+    RunFolderError
+        The study is missing, damaged, or locked by another process.
+    """
+    storage = sweeper.storage
+    if not folder.study.is_file():
+        raise RunFolderError(
+            f"sweep.resume={folder.path}: there is no {folder.study.name}, the study to go on with"
+        )
+    try:
+        study = optuna.load_study(study_name=sweeper.study_name, storage=storage)
+        trials = study.get_trials(deepcopy=False)
+        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        for trial in trials:
+            if trial.state is TrialState.RUNNING:
+                study._storage.set_trial_state(trial._trial_id, TrialState.WAITING)
+        known = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
+        for trial in trials:
+            if trial.state is TrialState.FAIL and trial.params and trial.params not in known:
+                study.enqueue_trial(trial.params)
+                known.append(trial.params)
+    except Exception as error:
+        raise RunFolderError(f"{folder.study}: the study cannot be continued ({_reason(error)})") from error
+    return max(0, int(sweeper.n_trials) - len(complete))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "locked" in text:
+        return "it is locked by another process; stop that one first"
+    return text

@@ -1,0 +1,135 @@
+"""A sweep in the terminal: a line for each trial as it ends, and one bar with the time left."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Progress:
+    """Watches run folders, so that it shows the same for every launcher.
+
+    Parameters
+    ----------
+    sweep : SweepFolder
+    expected : int
+        Trials of the whole sweep.
+    metric : str
+        What a trial's line shows.
+    swept : sequence of str
+        The settings that it shows.
+    """
+
+    def __init__(self, sweep: SweepFolder, expected: int, metric: str, swept: Sequence[str]) -> None:
+        self.sweep = sweep
+        self.expected = expected
+        self.metric = metric
+        self.swept = tuple(swept)
+        self.ended: set[str] = set()
+        self._bar: Any = None
+
+    @contextmanager
+    def watching(self, folders: Sequence[RunFolder]) -> Iterator[None]:
+        """Show trials as they end for as long as the block runs."""
+        self._open(folders)
+        stop = threading.Event()
+        seen: dict[str, int] = {}
+
+        def watch() -> None:
+            while not stop.wait(SECONDS_BETWEEN_LOOKS):
+                self._look(folders, seen)
+
+        thread = threading.Thread(target=watch, daemon=True, name="sweep-progress")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self._look(folders, seen)
+            if len(self.ended) >= self.expected:
+                self._bar.close()
+
+    def _open(self, folders: Sequence[RunFolder]) -> None:
+        done = [folder for folder in folders if _status(_run(folder)) == "finished"]
+        new = {folder.path.name for folder in done} - self.ended
+        self.ended |= new
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self.expected,
+                initial=len(new),
+                unit="trial",
+                desc="sweep",
+                leave=False,
+                dynamic_ncols=True,
+                disable=not sys.stderr.isatty(),
+            )
+            if new:
+                self._bar.write(f"{len(new)} of {self.expected} trials are finished already", file=sys.stdout)
+        else:
+            self._bar.update(len(new))
+
+    def _look(self, folders: Sequence[RunFolder], seen: dict[str, int]) -> None:
+        for folder in folders:
+            name = folder.path.name
+            if name in self.ended:
+                continue
+            try:
+                changed = folder.run_json.stat().st_mtime_ns
+            except OSError:
+                continue
+            if seen.get(name) == changed:
+                continue
+            seen[name] = changed
+            run = _run(folder)
+            if _status(run) in {"finished", "failed"}:
+                self.ended.add(name)
+                self._bar.write(self._line(folder, run), file=sys.stdout)
+                self._bar.update(1)
+
+    def _line(self, folder: RunFolder, run: Mapping[str, Any]) -> str:
+        count = f"{len(self.ended)}/{self.expected}"
+        settings = shown_settings(run.get("settings", {}), self.swept)
+        if run["status"] == "failed":
+            return f"{count}  trial {folder.path.name}  failed: {_first_line(run.get('reason'))}  {settings}"
+        value = f"{self.metric} {run['objective']:.4f}"
+        return f"{count}  trial {folder.path.name}  {value}  {run['seconds']:.1f} s  {settings}"
+
+
+def _run(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        return folder.read_run()
+    except RunFolderError:
+        return {}
+
+
+def _status(run: Mapping[str, Any]) -> str | None:
+    return run.get("status")
+
+
+def shown_settings(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return settings as a person would type them, numbers to four digits."""
+    names = [key if key in settings else key.replace("/", ".") for key in keys]
+    return " ".join(f"{name}={shown_value(settings[name])}" for name in names if name in settings)
+
+
+def shown_value(value: Any) -> str:
+    """Return a setting's value, a number to four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value).replace(" ", "")
+
+
+def _first_line(reason: Any) -> str:
+    return str(reason).splitlines()[0] if reason else "no reason is recorded"

@@ -1,0 +1,285 @@
+"""What is settled before the first trial of a sweep: its folder, its size, what it sweeps, what it resumes."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier import __version__
+from genre_classifier.config import better_is_higher
+from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.run_folder import claim
+from genre_classifier.settings import experiment, flattened, job_config
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+
+# What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
+RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+RAY_REMOTE = {"num_cpus": 1, "max_retries": 0}
+LAUNCHER = "hydra_plugins.genre_classifier_launchers.trial_launcher.TrialLauncher"
+# Holds the sweep's lock until the process ends.
+_open = ExitStack()
+
+
+def start_sweep(config: DictConfig) -> SweepFolder:
+    """Prepare a multirun before Hydra makes its sweeper; the configuration is changed in place.
+
+    Parameters
+    ----------
+    config : DictConfig
+        As Hydra composed it, ``hydra`` included; of the swept settings it has the defaults.
+
+    Raises
+    ------
+    ConfigError
+        The search space has an unknown name or an empty range, or there are more trials than ``sweep.max_trials``.
+    RunFolderError
+        The folder to resume is none, was another sweep's, or is being worked on; or a new one cannot be made.
+    """
+    resume, max_trials = config.sweep.resume, int(config.sweep.max_trials)
+    with read_write(config):
+        _leave_out_the_sweeps_own(config)
+    swept = _swept(config)
+    _check_names(config, swept)
+    _complete_the_sweeper(config)
+    expected = _count(config, swept)
+    if expected > max_trials:
+        raise ConfigError(
+            f"this sweep has {_shown(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: correct the "
+            f"search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
+        )
+    folder = SweepFolder(_folder(config, resume))
+    _open.enter_context(folder.locked())
+    record = _record(config, swept, expected)
+    if resume is not None:
+        _check_same_sweep(folder, folder.read_sweep(), record)
+    folder.write_sweep(record | {"resumed": resume is not None})
+    if _is_optuna(config) and resume is not None:
+        from genre_classifier.sweeps.optuna_study import reopen
+
+        with read_write(config):
+            config.hydra.sweeper.n_trials = reopen(folder, config.hydra.sweeper)
+    _wrap_launcher(config)
+    return folder
+
+
+def _leave_out_the_sweeps_own(config: DictConfig) -> None:
+    """``sweep.resume=...`` is about the sweep; a trial has the same configuration with and without it."""
+    config.sweep.resume = None
+    kept = [text for text in config.hydra.overrides.task if not text.lstrip("+").startswith("sweep.")]
+    config.hydra.overrides.task = kept
+
+
+def _swept(config: DictConfig) -> dict[str, Override]:
+    """Return the overrides that have several values, by name: the configuration's own and the command line's."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    texts = [f"{name}={value}" for name, value in params.items()]
+    fixed: set[str] = set()
+    found = {}
+    for override in OverridesParser.create().parse_overrides([*texts, *config.hydra.overrides.task]):
+        name = override.get_key_element().lstrip("+~")
+        if override.is_sweep_override():
+            found[name] = override
+        else:
+            fixed.add(name)
+            found.pop(name, None)
+    return found
+
+
+def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    swept_groups = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
+    job = job_config(config, "run_dir")
+    for name, override in swept.items():
+        of_a_swept_group = any(name.startswith(f"{group}.") for group in swept_groups)
+        if name in groups or of_a_swept_group or override.is_add() or override.is_force_add():
+            continue
+        if not _exists(job, name):
+            known = _names(job)
+            guess = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {guess[0]}?" if guess else " python train.py --cfg job lists them."
+            raise ConfigError(f"{name}: the search space names a setting that does not exist.{meant}")
+
+
+def _exists(job: DictConfig, name: str) -> bool:
+    parent, _, last = name.rpartition(".")
+    try:
+        node = OmegaConf.select(job, parent, throw_on_missing=False) if parent else job
+    except OmegaConfBaseException:
+        return False
+    return isinstance(node, DictConfig) and last in node
+
+
+def _names(job: DictConfig) -> list[str]:
+    return list(flattened(OmegaConf.to_container(job, resolve=False)))
+
+
+def _complete_the_sweeper(config: DictConfig) -> None:
+    """Give Optuna the direction of the metric, and enough trials at once for every worker of the launcher."""
+    if not _is_optuna(config):
+        return
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction = "maximize" if better_is_higher(config.optimized_metric) else "minimize"
+    sweeper = config.hydra.sweeper
+    with read_write(config):
+        if _was_given(config, "hydra.sweeper.direction"):
+            given = getattr(sweeper.direction, "name", sweeper.direction)
+            if given != direction:
+                raise ConfigError(
+                    f"hydra.sweeper.direction={given} contradicts optimized_metric={config.optimized_metric}, of "
+                    f"which {'more' if direction == 'maximize' else 'less'} is better: leave it out"
+                )
+        sweeper.direction = direction
+        if not _was_given(config, "hydra.sweeper.n_jobs"):
+            sweeper.n_jobs = _workers(config.hydra.launcher)
+        sweeper.n_jobs = min(sweeper.n_jobs, sweeper.n_trials)
+
+
+def _workers(launcher: DictConfig) -> int:
+    target = str(launcher._target_)
+    if "basic_launcher" in target:
+        return 1
+    n_jobs = launcher.get("n_jobs")
+    return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else (os.cpu_count() or 1)
+
+
+def _was_given(config: DictConfig, key: str) -> bool:
+    return any(text.lstrip("+").startswith(f"{key}=") for text in config.hydra.overrides.hydra)
+
+
+def _is_optuna(config: DictConfig) -> bool:
+    return "optuna_sweeper" in str(config.hydra.sweeper._target_)
+
+
+def _count(config: DictConfig, swept: Mapping[str, Override]) -> int:
+    """Return the number of trials, or some number above the limit."""
+    if _is_optuna(config):
+        for name, override in swept.items():
+            _check_range(name, override)
+        return int(config.hydra.sweeper.n_trials)
+    limit = int(config.sweep.max_trials)
+    total = 1
+    for name, override in swept.items():
+        if not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{name}={_values(override)}: an interval has no list of values to try one by one; "
+                "give a choice or a range, or search it with hparams_search=optuna"
+            )
+        total *= _length(name, override.sweep_string_iterator(), limit)
+    return total
+
+
+def _length(name: str, values: Iterable[str], limit: int) -> int:
+    number = sum(1 for _ in itertools.islice(values, 10 * limit + 1))
+    if number == 0:
+        raise ConfigError(f"{name}: its range is empty, so there is no trial; give at least one value")
+    return number
+
+
+def _check_range(name: str, override: Override) -> None:
+    value: Any = override.value()
+    if override.is_interval_sweep() and not value.start < value.end:
+        raise ConfigError(
+            f"{name}={_values(override)}: the interval is empty; its start must be below its end"
+        )
+    if override.is_discrete_sweep():
+        _length(name, override.sweep_string_iterator(), 1)
+
+
+def _shown(expected: int, max_trials: int) -> str:
+    return f"{expected:,}" if expected <= 10 * max_trials else f"more than {10 * max_trials:,}"
+
+
+def _folder(config: DictConfig, resume: str | None) -> Path:
+    key = "hydra.sweep.dir"
+    chosen = _was_given(config, key)
+    if resume is None:
+        folder = claim(Path(config.hydra.sweep.dir), exact=chosen)
+    else:
+        if chosen and Path(config.hydra.sweep.dir).absolute() != Path(resume).absolute():
+            raise ConfigError(
+                f"sweep.resume={resume} and {key}={config.hydra.sweep.dir} name two folders: drop {key}"
+            )
+        folder = Path(resume)
+        if not folder.is_dir():
+            raise RunFolderError(f"sweep.resume={resume}: there is no such folder")
+        SweepFolder(folder).read_sweep()
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        # A launcher composes each job anew from these overrides.
+        config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
+    return folder
+
+
+def _values(override: Override) -> str:
+    return str(override.input_line).partition("=")[2]
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value of Hydra's override grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) -> dict[str, Any]:
+    job = job_config(config, "run_dir")
+    settings = flattened(OmegaConf.to_container(job, resolve=False, enum_to_str=True))
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "genre_classifier": __version__,
+        "sweeper": str(config.hydra.sweeper._target_),
+        "launcher": str(config.hydra.launcher._target_),
+        "overrides": [str(text) for text in config.hydra.overrides.task],
+        "swept": {name: _values(override) for name, override in swept.items()},
+        "optimized_metric": str(config.optimized_metric),
+        "expected": expected,
+        "settings": {key: value for key, value in settings.items() if key not in swept},
+    }
+
+
+def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A resumed sweep may have more trials, but what it does not sweep must be as it was."""
+    differences = []
+    if before["sweeper"] != now["sweeper"]:
+        differences.append(
+            f"sweeper {before['sweeper'].rpartition('.')[2]}, now {now['sweeper'].rpartition('.')[2]}"
+        )
+    if set(before["swept"]) != set(now["swept"]):
+        differences.append(
+            f"swept {', '.join(before['swept']) or 'nothing'}, now {', '.join(now['swept']) or 'nothing'}"
+        )
+    old, new = experiment(before["settings"]), experiment(now["settings"])
+    for key in sorted(old.keys() & new.keys()):
+        if old[key] != new[key]:
+            differences.append(f"{key}={old[key]}, now {new[key]}")
+    if differences:
+        listed = "\n".join(f"  - {difference}" for difference in differences[:10])
+        raise RunFolderError(
+            f"sweep.resume={folder.path}: that was a sweep of another configuration:\n{listed}\n"
+            "give the command it was started with (overrides in its sweep.json) and sweep.resume"
+        )
+
+
+def _wrap_launcher(config: DictConfig) -> None:
+    from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
+
+    Plugins.instance().register(TrialLauncher)
+    inner = config.hydra.launcher
+    with read_write(config), open_dict(config):
+        if "ray_launcher" in str(inner._target_):
+            inner.ray.init = {**RAY_INIT, **inner.ray.init}
+            inner.ray.remote = {**RAY_REMOTE, **inner.ray.remote}
+        config.hydra.launcher = OmegaConf.create({"_target_": LAUNCHER, "_recursive_": False, "inner": inner})

@@ -1,0 +1,208 @@
+"""Leaderboards as CSV files and in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from genre_classifier.atomic import write_text
+from genre_classifier.config import METRICS
+from genre_classifier.run_folder import relative, writing
+from genre_classifier.sweeps.leaderboard import SPLITS, Estimate, Leaderboard, Row, Trial
+from genre_classifier.sweeps.progress import shown_value
+
+ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
+ROWS_SHOWN = 20
+KEYS_SHOWN_APART = 3
+SETTINGS_SHOWN = 5
+LIKE_BEST = {True: "not distinguishable", False: "", None: ""}
+
+
+def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
+    """Write one line for each configuration: rank, settings, metrics over replicates, status and paths."""
+    keys = list(dict.fromkeys(key for board in boards for key in board.keys))
+    metrics = [name for name in ALL_METRICS if any(name in row.estimates for b in boards for row in b.rows)]
+    header = ["rank", "status", "replicates", *keys]
+    for name in metrics:
+        header += [name, f"{name}_std", f"{name}_low", f"{name}_high"]
+    header += ["against_best", "epochs", "seconds", "best_path", "reasons", "protocol"]
+    lines = ([*_configuration_cells(board, row, keys, metrics)] for board in boards for row in board.rows)
+    _write(path, header, lines)
+
+
+def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
+    """Write one line for each trial, in the order of the leaderboard."""
+    trials = [trial for board in boards for row in board.rows for trial in row.trials]
+    keys = list(dict.fromkeys(key for board in boards for key in board.keys))
+    replicate_keys = ["seed", "data.split.fold"]
+    metrics = [name for name in ALL_METRICS if any(name in trial.metrics for trial in trials)]
+    header = ["rank", "status", *keys, *replicate_keys, *metrics, "epochs", "seconds", "path", "reason"]
+    lines = (
+        [
+            _cell(row.rank),
+            trial.status,
+            *(_cell(trial.settings.get(key)) for key in (*keys, *replicate_keys)),
+            *(_cell(trial.metrics.get(name)) for name in metrics),
+            _cell(trial.epochs),
+            _cell(trial.seconds),
+            str(relative(trial.folder.path)),
+            _cell(trial.reason),
+        ]
+        for board in boards
+        for row in board.rows
+        for trial in row.trials
+    )
+    _write(path, header, lines)
+
+
+def _configuration_cells(
+    board: Leaderboard, row: Row, keys: Sequence[str], metrics: Sequence[str]
+) -> Iterable[str]:
+    yield _cell(row.rank)
+    yield row.status
+    yield str(len(row.finished))
+    yield from (_cell(row.settings.get(key)) for key in keys)
+    for name in metrics:
+        estimate = row.estimates.get(name)
+        values = (
+            (None,) * 4
+            if estimate is None
+            else (estimate.mean, estimate.deviation, estimate.low, estimate.high)
+        )
+        yield from map(_cell, values)
+    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best]
+    finished = row.finished
+    yield _cell(mean_of([trial.epochs for trial in finished]))
+    yield _cell(mean_of([trial.seconds for trial in finished]))
+    best = best_trial(row, board.metric)
+    yield "" if best is None else str(relative(best.folder.path))
+    yield "; ".join(dict.fromkeys(trial.reason or "" for trial in row.trials if trial.status == "failed"))
+    yield board.protocol
+
+
+def best_trial(row: Row, metric: str) -> Trial | None:
+    """Return a row's best replicate by a validation metric; of equal ones the first."""
+    from genre_classifier.config import better_is_higher
+
+    sign = 1 if better_is_higher(metric) else -1
+    candidates = [trial for trial in row.finished if metric in trial.metrics]
+    return max(candidates, key=lambda trial: sign * trial.metrics[metric], default=None)
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
+
+
+def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    with writing(path):
+        write_text(path, buffer.getvalue())
+
+
+def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
+    """Print a leaderboard."""
+    console = console or Console(highlight=False)
+    note = "synthetic data, not music; " if board.synthetic else ""
+    table = Table(
+        title=f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}", title_justify="left"
+    )
+    table.add_column("rank", justify="right", no_wrap=True)
+    together = len(board.keys) > KEYS_SHOWN_APART
+    for name in ["trial"] if together else [_heading(key, board.keys) for key in board.keys]:
+        table.add_column(name, overflow="fold", min_width=5)
+    shown = [board.metric, "test/f1", "test/accuracy"]
+    for name in shown:
+        table.add_column(name.replace("accuracy", "acc"), justify="right", no_wrap=True)
+    for name in ("n", "epochs", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    failures = any(row.status != "finished" for row in board.rows)
+    if failures:
+        table.add_column("status", overflow="fold")
+    for row in board.rows[:ROWS_SHOWN]:
+        table.add_row(
+            _shown_rank(row),
+            *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
+            *(_shown_estimate(row.estimates.get(name)) for name in shown),
+            str(len(row.trials)),
+            _shown_number(mean_of([trial.epochs for trial in row.finished]), 0),
+            _shown_number(mean_of([trial.seconds for trial in row.finished]), 1),
+            *((_shown_status(row),) if failures else ()),
+        )
+    console.print(table)
+    if together:
+        for row in board.rows[:SETTINGS_SHOWN]:
+            told = zip(board.keys, _shown_settings(row, board.keys), strict=True)
+            line = " ".join(f"{key}={value}" for key, value in told)
+            console.print(f"{_shown_rank(row):>4}  {line}", soft_wrap=True, markup=False)
+    for line in _notes(board):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _notes(board: Leaderboard) -> Iterable[str]:
+    if len(board.rows) > ROWS_SHOWN:
+        yield f"and {len(board.rows) - ROWS_SHOWN} more"
+    if any(row.like_best for row in board.rows):
+        yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
+    finished = [row for row in board.rows if row.rank is not None]
+    if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
+        yield "one replicate each: nothing tells chance from merit; add seed=1,2,3 or hparams_search=cross_validation"
+    if any(estimate.low is not None for row in finished for estimate in row.estimates.values()):
+        yield "mean ± half the 95 % interval over n replicates (seeds, folds)"
+
+
+def _heading(key: str, keys: Sequence[str]) -> str:
+    short = key.rpartition(".")[2]
+    return short if sum(other.rpartition(".")[2] == short for other in keys) == 1 else key
+
+
+def _shown_rank(row: Row) -> str:
+    if row.rank is None:
+        return ""
+    return f"≈ {row.rank}" if row.like_best else str(row.rank)
+
+
+def _shown_estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f}"
+    return f"{estimate.mean:.3f} ± {(estimate.high - estimate.low) / 2:.3f}"
+
+
+def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
+    return [shown_value(row.settings.get(key)) for key in keys]
+
+
+def _best_name(row: Row, metric: str) -> str:
+    trial = best_trial(row, metric) or row.trials[0]
+    return trial.folder.path.name
+
+
+def _shown_number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _shown_status(row: Row) -> str:
+    reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
+    if not reasons:
+        return row.status
+    first = reasons[0].splitlines()[0]
+    return f"{row.status}: {first if len(first) <= 60 else first[:57] + '...'}"

@@ -1,0 +1,211 @@
+"""One trial of a sweep, in a process of its own: whatever befalls it, the sweep goes on and run.json says what it was.
+
+The process is forked from a server that has imported torch and Lightning once, so a trial starts at once and inherits
+no threads and no GPU state.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from datetime import datetime
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess, parent_process
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.settings import flat_settings, identity
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+
+log = logging.getLogger(__name__)
+
+PRELOADED = ["genre_classifier.training.fit", "hydra"]
+# How long an interrupted trial may take to close its files.
+SECONDS_TO_STOP = 20.0
+
+
+def run_trial(cfg: DictConfig) -> float:
+    """Run or finish one trial in a process of its own and return its objective.
+
+    Called by the launcher's process, where Hydra's configuration of the job is set. A trial that has a checkpoint goes
+    on from it; one that is finished is not run again.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        The job's composed configuration.
+
+    Raises
+    ------
+    TrialFailedError
+        run.json says why.
+    """
+    hydra = HydraConfig.get()
+    folder = RunFolder(Path(str(cfg.run_dir)))
+    sweep = SweepFolder(Path(os.path.abspath(hydra.sweep.dir)))  # noqa: PTH100 - keeps symbolic links
+    with sweep.locked(folder.path.name):
+        settings = _begun(cfg, folder)
+        if _is_finished(folder, settings):
+            return float(folder.read_run()["objective"])
+        write_status(folder, "running", None, settings=settings)
+        job = cfg.copy()
+        with read_write(job), open_dict(job):
+            job.run_dir = str(folder.path)
+            job.trainer.enable_progress_bar = False
+            if job.ckpt_path is None and folder.last_checkpoint.is_file():
+                job.ckpt_path = str(folder.last_checkpoint)
+        logging_settings = OmegaConf.to_container(hydra.job_logging, resolve=True)
+        exit_code = _run_in_process(job, logging_settings, sweep.path)
+    return _outcome(folder, exit_code)
+
+
+def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:
+    """Write a trial's status to its run.json, keeping what else stands there."""
+    try:
+        before = folder.read_run()
+    except RunFolderError:
+        before = {"started": datetime.now().astimezone().isoformat(timespec="seconds")}
+    folder.write_run({**before, **more, "status": status, "reason": reason})
+
+
+def _begun(cfg: DictConfig, folder: RunFolder) -> dict[str, Any]:
+    try:
+        return flat_settings(cfg)
+    except Exception as error:
+        write_status(folder, "failed", f"the configuration cannot be resolved: {error}")
+        raise TrialFailedError(f"{folder.path}: {error}") from error
+
+
+def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
+    if not folder.run_json.is_file():
+        return False
+    run = folder.read_run()
+    return run.get("status") == "finished" and identity(run.get("settings", {})) == identity(settings)
+
+
+def _outcome(folder: RunFolder, exit_code: int | None) -> float:
+    run = folder.read_run()
+    if run["status"] == "running":
+        write_status(folder, "failed", _death(exit_code))
+        run = folder.read_run()
+    if run["status"] == "finished":
+        return float(run["objective"])
+    if run["reason"] == "interrupted":
+        raise KeyboardInterrupt
+    raise TrialFailedError(f"{folder.path}: {run['reason']}")
+
+
+def _death(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"its process ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def _context() -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _run_in_process(job: DictConfig, logging_settings: Any, sweep: Path) -> int | None:
+    process: BaseProcess = _context().Process(  # type: ignore[attr-defined]
+        target=_in_process, args=(job, logging_settings, sweep), name=f"trial-{Path(job.run_dir).name}"
+    )
+    process.start()
+    try:
+        process.join()
+    except BaseException:
+        _stop(process)
+        raise
+    exit_code = process.exitcode
+    process.close()
+    return exit_code
+
+
+def _stop(process: BaseProcess) -> None:
+    """Let the process end by itself, as Ctrl-C in a terminal makes it do; else interrupt it, else kill it."""
+    process.join(2.0)
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, signal.SIGINT)
+        process.join(SECONDS_TO_STOP)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _in_process(job: DictConfig, logging_settings: dict[str, Any], sweep: Path) -> None:
+    _end_with_the_launcher()
+    folder = RunFolder(Path(job.run_dir))
+    _write_everything_to(folder.log)
+    _set_up_logging(logging_settings)
+    _take_a_device(job, sweep)
+    try:
+        from genre_classifier.training.fit import train
+
+        train(job)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException as error:
+        # What fails before the run's own record begins is recorded here.
+        if folder.read_run()["status"] == "running":
+            write_status(folder, "failed", f"{type(error).__name__}: {error}")
+        if not isinstance(error, GenreClassifierError):
+            log.exception("the trial failed")
+        else:
+            log.error("%s", error)
+        sys.exit(1)
+
+
+def _end_with_the_launcher() -> None:
+    """A sweep that is killed must not leave a trial behind that writes into its folder."""
+    launcher = parent_process()
+    if launcher is None:
+        return
+
+    def wait() -> None:
+        launcher.join()
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    threading.Thread(target=wait, daemon=True, name="launcher-watch").start()
+
+
+def _write_everything_to(path: Path) -> None:
+    """What a trial prints goes to its log; the terminal shows the sweep."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(file, number)
+    os.close(file)
+
+
+def _set_up_logging(settings: dict[str, Any]) -> None:
+    import logging.config
+
+    root = settings.get("root", {})
+    root["handlers"] = [name for name in root.get("handlers", []) if name != "console"]
+    logging.config.dictConfig(settings)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+
+
+def _take_a_device(job: DictConfig, sweep: Path) -> None:
+    if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
+        return
+    from genre_classifier.sweeps.devices import take_gpu
+
+    take_gpu(sweep)
