@@ -93,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     extract_command.add_arguments(extract)
     extract.set_defaults(run=extract_command.run)
 
+    download = commands.add_parser("download", parents=[common], help="fetch a published data set's tables")
+    download.add_argument(
+        "source", choices=["fma"], help="fma: the Free Music Archive dataset's tables, 342 MiB"
+    )
+    download.add_argument("folder", type=Path, help="where to put them")
+    download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
+    download.set_defaults(run=_download)
+
     board = commands.add_parser(
         "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"
     )
@@ -237,6 +245,14 @@ def _leaderboard(options: argparse.Namespace) -> None:
         show_leaderboard(board)
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from genre_classifier.data.download import fetch
+    from genre_classifier.data.fma_tables import ARCHIVE
+
+    for path in fetch(ARCHIVE, options.folder, url=options.url):
+        print(path)
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -191,7 +191,7 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.source=spotify: expected one of demo, gtzan, table"):
+    with pytest.raises(ConfigError, match=r"data.source=spotify: expected one of audio_folder, demo, fma, gtzan, table"):
         read(DataConfig(source="spotify"))
 
 
