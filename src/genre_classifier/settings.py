@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 MACHINE_SETTINGS = frozenset(
     {
         "accelerator",
+        "batches_per_training_step",
         "detect_anomaly",
         "deterministic",
         "devices",
@@ -86,3 +87,9 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
         job.run_dir = run_dir
         del job["hydra"]
     return job
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value of Hydra's override grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -32,12 +32,15 @@ EXEMPT = {
     "trainer.devices": "tested in tests/e2e (two processes)",
     "trainer.num_nodes": "needs a second machine",
     "trainer.strategy": "tested in tests/e2e (two processes)",
+    "trainer.batches_per_training_step": "changes nothing but the time; tested in tests/training/test_chunks.py",
     "trainer.max_time": "depends on the clock",
     "trainer.deterministic": "nothing on the CPU is otherwise",
     "trainer.enable_progress_bar": "the bar is for a terminal; tested in tests/training/test_callbacks.py",
     "trainer.profiler": "tested below by its report",
     "trainer.detect_anomaly": "tested below by its effect on autograd",
     "loss.class_weights": "the tables here are balanced; tested in tests/training/test_lit_module.py",
+    "sweep.resume": "of a multirun; tested in tests/e2e/test_sweep_command.py",
+    "sweep.max_trials": "of a multirun; tested in tests/e2e/test_sweep_command.py",
     "threads": "tested below by torch's own count",
 }
 

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genre_classifier.data.batches import RowOrder, TensorBatches, mixed_seed
+from genre_classifier.data import batches as batches_module
+from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches, mixed_seed
 
 
 def batches(n: int, size: int, **order: object) -> TensorBatches:
@@ -58,3 +60,43 @@ def test_mixed_seeds_are_valid_for_torch_and_differ_between_neighbours(seed: int
     value = mixed_seed(seed, epoch)
     assert 0 <= value < 2**63
     assert value not in {mixed_seed(seed, epoch + 1), mixed_seed(seed + 1, epoch)}
+
+
+@given(
+    n=st.integers(1, 200),
+    size=st.integers(1, 40),
+    number=st.integers(1, 9),
+    limit=st.none() | st.integers(1, 50),
+    shuffle=st.booleans(),
+)
+def test_chunks_are_the_mini_batches_one_after_the_other(
+    n: int, size: int, number: int, limit: int | None, shuffle: bool
+) -> None:
+    chunks = Chunks(batches(n, size, shuffle=shuffle, seed=3), number, limit)
+    chunks.batch_sampler.sampler.set_epoch(2)
+    plain = batches(n, size, shuffle=shuffle, seed=3)
+    plain.batch_sampler.sampler.set_epoch(2)
+    expected = list(plain)[:limit]
+    made = list(chunks)
+    assert len(made) == len(chunks)
+    assert chunks.n_batches == len(expected) == sum(chunk.n_batches for chunk in made)
+    assert all(chunk.n_batches == number for chunk in made[:-1])
+    found = [
+        pair
+        for features, genres, _ in made
+        for pair in zip(features.split(size), genres.split(size), strict=True)
+    ]
+    for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+        assert torch.equal(x, expected_x)
+        assert torch.equal(y, expected_y)
+
+
+def test_a_chunk_of_wide_rows_holds_fewer_mini_batches() -> None:
+    row_bytes = 4 * 1000
+    x = torch.zeros(64, 1000)
+    loader = TensorBatches(x, torch.arange(64), 8, RowOrder(64, shuffle=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches_module, "CHUNK_BYTES", 3 * 8 * row_bytes)
+        assert [chunk.n_batches for chunk in Chunks(loader, 100)] == [3, 3, 2]
+        patch.setattr(batches_module, "CHUNK_BYTES", 1)
+        assert [chunk.n_batches for chunk in Chunks(loader, 100)] == [1] * 8

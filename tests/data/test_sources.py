@@ -191,7 +191,8 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.source=spotify: expected one of audio_folder, demo, fma, gtzan, table"):
+    expected = "expected one of audio_folder, demo, fma, gtzan, table"
+    with pytest.raises(ConfigError, match=f"data.source=spotify: {expected}"):
         read(DataConfig(source="spotify"))
 
 

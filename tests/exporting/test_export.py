@@ -220,7 +220,8 @@ def test_folds_of_another_setting_or_unfinished_ones_are_no_cross_validation(
 ) -> None:
     folds = outputs / "sweeps" / "folds"
     other = RunFolder(folds / "2")
-    other.config_yaml.write_text(other.config_yaml.read_text().replace("dropout: 0.3", "dropout: 0.2"))
+    record = other.read_run()
+    other.write_run(record | {"settings": record["settings"] | {"model.dropout": 0.2}})
     met, evidence = items(exported(f"run={folds / '0'}"))["cross-validation performed"]
     assert (met, evidence[:28]) == (False, "2 of 3 folds are finished in")
     record = RunFolder(folds / "1").read_run()
@@ -468,7 +469,7 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["run=a", "ckpt=b"], "run=a and ckpt=b both say what to export: drop one of them"),
+        (["run=a", "ckpt=b"], "run=a and ckpt=b both say what to export: keep one of them"),
         (
             ["versioned=true", "model_name=mine"],
             "versioned=true makes a name of its own, model_name=mine gives one",

@@ -180,6 +180,20 @@ def test_patience_and_best_score_survive_a_resume(
     assert_same_weights(whole.folder.best_checkpoint, resumed.folder.best_checkpoint)
 
 
+@pytest.mark.parametrize("patience", [3, 40])
+def test_a_run_killed_after_its_last_epoch_is_only_evaluated(
+    patience: int, trained: Train, tmp_path: Path
+) -> None:
+    """Early stopping has ended it at patience 3, max_epochs at patience 40."""
+    recipe = ["trainer.max_epochs=20", f"callbacks.early_stopping.patience={patience}", "optimizer.lr=0.01"]
+    whole = trained(*recipe, name="run")
+    before = {name: (tmp_path / "run" / name).read_text() for name in ("metrics.json", "history.csv")}
+    (tmp_path / "run" / "metrics.json").unlink()
+    resumed = trained(*recipe, f"ckpt_path={whole.folder.last_checkpoint}", name="run")
+    assert before == {name: (tmp_path / "run" / name).read_text() for name in before}
+    assert (resumed.best_epoch, resumed.objective) == (whole.best_epoch, whole.objective)
+
+
 def test_resuming_with_other_features_is_refused(trained: Train) -> None:
     result = trained()
     with pytest.raises(CheckpointError, match="its network differs from this run's, so it cannot be resumed"):
@@ -318,7 +332,8 @@ def test_averaged_weights_are_the_exponential_mean_of_the_raw_ones(
         original(self, trainer, module, *args)
 
     monkeypatch.setattr(EMA, "on_train_batch_end", recording)
-    result = trained("callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2")
+    recipe = ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2"]
+    result = trained(*recipe, "trainer.batches_per_training_step=1")
     expected = raw[0]
     for weight in raw[1:]:
         expected = 0.9 * expected + 0.1 * weight

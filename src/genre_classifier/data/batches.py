@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# A chunk of wide rows is kept small: it is a copy, and the overhead that it saves is long outweighed by then.
+CHUNK_BYTES = 32 << 20
 
 
 class RowOrder:
@@ -103,6 +107,61 @@ class TensorBatches:
             else:
                 index = order[start : start + self.batch_size]
                 yield self.features[index], self.genres[index]
+
+
+class Chunk(NamedTuple):
+    """Several mini-batches, one after the other in one tensor.
+
+    Parameters
+    ----------
+    features : Tensor [shape=(row, feature)]
+    genres : Tensor [shape=(row,)]
+    batch_size : int
+        Rows a mini-batch; the last one may be smaller.
+    """
+
+    features: Tensor
+    genres: Tensor
+    batch_size: int
+
+    @property
+    def n_batches(self) -> int:
+        """Number of mini-batches."""
+        return -(-len(self.genres) // self.batch_size)
+
+
+class Chunks:
+    """The mini-batches of TensorBatches, several at a time; a chunk never crosses the end of an epoch.
+
+    Parameters
+    ----------
+    batches : TensorBatches
+    batches_per_chunk : int
+        Mini-batches a chunk, fewer where their rows are wide; the last one may hold fewer.
+    limit : int, optional
+        Mini-batches an epoch at most.
+    """
+
+    def __init__(self, batches: TensorBatches, batches_per_chunk: int, limit: int | None = None) -> None:
+        self.batches = batches
+        self.n_batches = len(batches) if limit is None else min(len(batches), limit)
+        row_bytes = batches.features[:1].nbytes
+        fitting = CHUNK_BYTES // max(1, batches.batch_size * row_bytes)
+        self.batches_per_chunk = max(1, min(batches_per_chunk, fitting))
+
+    @property
+    def batch_sampler(self) -> RowOrder:
+        """The row order (see TensorBatches.batch_sampler)."""
+        return self.batches.order
+
+    def __len__(self) -> int:
+        return -(-self.n_batches // self.batches_per_chunk)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        batch_size = self.batches.batch_size
+        order = self.batches.order()[: self.n_batches * batch_size]
+        for index in order.split(self.batches_per_chunk * batch_size):
+            yield Chunk(self.batches.features[index], self.batches.genres[index], batch_size)
 
 
 def mixed_seed(seed: int, epoch: int) -> int:

@@ -10,19 +10,18 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from genre_classifier.config import DataConfig
-from genre_classifier.data.batches import RowOrder, TensorBatches
+from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches
 from genre_classifier.data.scaling import fit_scaler, scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.scaler_state import ScalerStatistics
 
 
 class GenreDataModule(pl.LightningDataModule):
     """Standardised batches of a feature table.
 
     ``setup`` does the work once: it reads the table, divides the rows, fits the StandardScaler on the training rows
-    and keeps each side as tensors. The scaler's statistics are part of every checkpoint.
+    and keeps each side as tensors. (A checkpoint has the scaler's statistics from GenreLitModule.)
 
     Parameters
     ----------
@@ -31,12 +30,19 @@ class GenreDataModule(pl.LightningDataModule):
         Of the order of rows in each epoch.
     table : FeatureTable, optional
         Used in place of reading one.
+
+    Attributes
+    ----------
+    batches_per_chunk : int
+        Mini-batches that a training step takes at a time, as GenreLitModule.train_in_chunks expects; 1 gives plain
+        batches.
     """
 
     def __init__(self, config: DataConfig, seed: int = 42, table: FeatureTable | None = None) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
+        self.batches_per_chunk = 1
         self._table = table
         self._split: Split | None = None
         self._scaler: StandardScaler | None = None
@@ -77,10 +83,15 @@ class GenreDataModule(pl.LightningDataModule):
         self.setup()
         return self._sides[name]
 
-    def train_dataloader(self) -> TensorBatches:
-        """Batches in a new order each epoch; in a fixed one while overfitting a few batches."""
+    def train_dataloader(self) -> TensorBatches | Chunks:
+        """Batches in a new order each epoch, in a fixed one while overfitting a few batches; in chunks where asked."""
         overfitting = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._batches("train", shuffle=not overfitting)
+        batches = self._batches("train", shuffle=not overfitting)
+        if self.batches_per_chunk == 1:
+            return batches
+        # Lightning's limit counts what a loader yields, here chunks; it is at least the chunks that this limit leaves.
+        limit = None if self.trainer is None else self.trainer.limit_train_batches
+        return Chunks(batches, self.batches_per_chunk, limit if isinstance(limit, int) else None)
 
     def val_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none where there are no validation rows."""
@@ -89,10 +100,6 @@ class GenreDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none where there are no test rows."""
         return self._batches("test") if len(self.side("test")[1]) else []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the scaler's statistics, for the checkpoint."""
-        return {"scaler": ScalerStatistics.of(self.scaler).to_metadata()}
 
     def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:
         features, genres = self.side(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import numpy as np
 from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem, make_predictor
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
-from genre_classifier.exporting.choose import siblings
 from genre_classifier.prediction import Predictor
 from genre_classifier.run_folder import RunFolder, relative
 from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.settings import configuration
+from genre_classifier.sweeps.leaderboard import Trial as Replicate
+from genre_classifier.sweeps.leaderboard import estimated, read_trial
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
 AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
@@ -52,48 +55,67 @@ def _saw_every_batch(candidate: Candidate) -> bool:
     return trainer.get("limit_train_batches") is None and not trainer.get("overfit_batches")
 
 
-def cross_validation(candidate: Candidate) -> ChecklistItem:
-    """Look beside the run for finished runs that differ from it in the fold alone."""
-    unmet = "no runs of other folds beside it; python train.py -m data/split=folds data.split.fold=0,1,2,3,4"
+def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any] | None]:
+    """Look beside the run for finished runs that differ from it in fold and seed alone.
+
+    Returns
+    -------
+    tuple of ChecklistItem, and dict or None
+        The item, and for the metadata the metrics over the folds; None where a fold is missing.
+    """
+    unmet = "no runs of other folds beside it; python train.py -m hparams_search=cross_validation"
     folder = candidate.folder
     if folder is None:
-        return ChecklistItem(CROSS_VALIDATION, False, "the checkpoint lies outside of a run's folder")
-    try:
-        settings = folder.read_settings()
-        folds = settings["data"]["split"]["folds"]
-    except (RunFolderError, KeyError, TypeError):
-        return ChecklistItem(CROSS_VALIDATION, False, f"{folder.config_yaml.name} of the run cannot be read")
+        return ChecklistItem(CROSS_VALIDATION, False, "the checkpoint lies outside of a run's folder"), None
+    own = read_trial(folder)
+    if own is None:
+        return ChecklistItem(CROSS_VALIDATION, False, "the run's settings cannot be read"), None
+    folds = own.settings.get("data.split.folds")
     if folds is None:
-        return ChecklistItem(CROSS_VALIDATION, False, unmet)
-    tested: dict[int, RunFolder] = {}
-    for other, run, found in siblings(folder):
-        same_data = run.get("data", {}).get("fingerprint") == candidate.data.get("fingerprint")
-        if same_data and _without_fold(found) == _without_fold(settings):
-            tested[found["data"]["split"]["fold"]] = other
+        return ChecklistItem(CROSS_VALIDATION, False, unmet), None
     where = relative(folder.path.absolute().parent)
+    replicates = _replicates(own)
+    tested = {trial.fold for trial in replicates if trial.settings.get("seed") == own.settings.get("seed")}
     if len(tested) < folds:
         evidence = f"{len(tested)} of {folds} folds are finished in {where}; train the others in one sweep"
-        return ChecklistItem(CROSS_VALIDATION, False, evidence)
-    return _over_folds(list(tested.values()), where)
+        return ChecklistItem(CROSS_VALIDATION, False, evidence), None
+    return _over_folds(replicates, int(folds), where)
 
 
-def _over_folds(runs: Sequence[RunFolder], where: Path) -> ChecklistItem:
-    try:
-        accuracies = [float(run.read_metrics()["test"]["accuracy"]) for run in runs]
-        f1s = [float(run.read_metrics()["test"]["f1"]) for run in runs]
-    except (RunFolderError, KeyError, TypeError, ValueError):
-        return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics")
+def _replicates(own: Replicate) -> list[Replicate]:
+    beside = own.folder.path.absolute().parent.glob("*/run.json")
+    found = [read_trial(RunFolder(path.parent)) for path in sorted(beside)]
+    key = configuration(own.settings)
+    return [
+        trial
+        for trial in found
+        if trial is not None
+        and trial.status == "finished"
+        and trial.data == own.data
+        and configuration(trial.settings) == key
+    ]
+
+
+def _over_folds(
+    trials: Sequence[Replicate], folds: int, where: Path
+) -> tuple[ChecklistItem, dict[str, Any] | None]:
+    if any("test/accuracy" not in trial.metrics for trial in trials):
+        return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics"), None
+    names = [name for name in trials[0].metrics if name.startswith("test/")]
+    estimates = {name: estimated({trial: trial.metrics[name] for trial in trials}) for name in names}
+    accuracy, f1 = estimates["test/accuracy"], estimates["test/f1"]
+    seeds = len({trial.settings.get("seed") for trial in trials})
     evidence = (
-        f"{len(runs)} folds in {where}: test accuracy {fmean(accuracies):.3f} (standard deviation "
-        f"{stdev(accuracies):.3f}), F1 {fmean(f1s):.3f} ({stdev(f1s):.3f})"
+        f"{folds} folds{f' with {seeds} seeds' if seeds > 1 else ''} in {where}: test accuracy {accuracy.mean:.3f} "
+        f"(standard deviation {accuracy.deviation:.3f}), F1 {f1.mean:.3f} ({f1.deviation:.3f})"
     )
-    return ChecklistItem(CROSS_VALIDATION, True, evidence)
-
-
-def _without_fold(settings: Mapping[str, Any]) -> dict[str, Any]:
-    data = dict(settings.get("data") or {})
-    data["split"] = {key: value for key, value in (data.get("split") or {}).items() if key != "fold"}
-    return {**settings, "data": data, "run_dir": None}
+    record = {
+        "folds": folds,
+        "seeds": seeds,
+        "protocol": trials[0].protocol,
+        "test": {name.partition("/")[2]: asdict(estimate) for name, estimate in estimates.items()},
+    }
+    return ChecklistItem(CROSS_VALIDATION, True, evidence), record
 
 
 def accuracy_on_test_rows(

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genre_classifier.config import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError, RunFolderError
 from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.sweeps.leaderboard import Row, Trial, best_trial, find_trials, leaderboards
+from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 SYNTHETIC = "on synthetic data"
 
@@ -24,7 +25,7 @@ class Finished:
     ----------
     folder : RunFolder
     f1 : float
-        Validation F1 of its best epoch.
+        Validation F1 of its best epoch; in a sweep, the mean of the swept metric over the configuration's replicates.
     synthetic : bool
         Whether its data is synthetic.
     started : str
@@ -74,6 +75,8 @@ def choose(settings: ExportConfig) -> Choice:
         return _named_checkpoint(Path(settings.ckpt))
     if settings.run is not None:
         return _named_run(RunFolder(Path(settings.run)))
+    if settings.sweep is not None:
+        return _best_of_sweep(SweepFolder(Path(settings.sweep)))
     return _best(Path(settings.outputs_dir))
 
 
@@ -99,6 +102,47 @@ def _named_run(folder: RunFolder) -> Choice:
             "with callbacks.checkpoint=null, or the file was removed: train it again with checkpoints"
         )
     return Choice(folder.best_checkpoint, folder, "named by run=", (), {})
+
+
+def _best_of_sweep(sweep: SweepFolder) -> Choice:
+    """Return the best configuration by the mean over its replicates, and of those the best by validation."""
+    metric = sweep.read_sweep()["optimized_metric"]
+    if not sweep.trials():
+        raise ExportError(
+            f"sweep={sweep.path}: it has no trial; run it to its end with sweep.resume={sweep.path}"
+        )
+    boards = leaderboards(find_trials([sweep.path]), metric)
+    if len(boards) > 1:
+        raise ExportError(
+            f"sweep={sweep.path}: its trials were on {len(boards)} different tables or splits, whose numbers do not "
+            "compare; choose one with run=FOLDER (genre-classifier leaderboard lists them)"
+        )
+    rows = [row for row in boards[0].rows if _exportable(row)]
+    if not rows:
+        raise ExportError(
+            f"sweep={sweep.path}: no trial is finished and has a checkpoint; run it to its end with "
+            f"sweep.resume={sweep.path}"
+        )
+    best = rows[0]
+    trial = best_trial(_exportable(best), metric)
+    assert trial is not None
+    considered = tuple(_finished(row, metric) for row in rows)
+    reason = f"of {len(rows)} configurations the best by {metric}, {best.estimates[metric].mean:.4f}"
+    if len(best.finished) > 1:
+        reason += f" on average of {len(best.finished)} replicates; the best of them has {trial.metrics[metric]:.4f}"
+    failed = Counter(
+        trial.status for row in boards[0].rows for trial in row.trials if trial.status != "finished"
+    )
+    return Choice(trial.folder.best_checkpoint, trial.folder, reason, considered, failed)
+
+
+def _exportable(row: Row) -> list[Trial]:
+    return [trial for trial in row.finished if trial.folder.best_checkpoint.is_file()]
+
+
+def _finished(row: Row, metric: str) -> Finished:
+    trial = best_trial(_exportable(row), metric) or row.trials[0]
+    return Finished(trial.folder, row.estimates[metric].mean, trial.synthetic, "")
 
 
 def _best(outputs: Path) -> Choice:
@@ -170,20 +214,3 @@ def describe(choice: Choice, shown: int = 5) -> list[str]:
     if choice.skipped:
         lines.append(f"  skipped {sum(choice.skipped.values())}: {_listed(choice.skipped)}")
     return lines
-
-
-def siblings(folder: RunFolder) -> list[tuple[RunFolder, dict[str, Any], dict[str, Any]]]:
-    """Return the finished runs beside a run, itself among them: folder, run.json and saved configuration.
-
-    What cannot be read is left out.
-    """
-    found = []
-    for path in sorted(folder.path.absolute().parent.glob("*/run.json")):
-        other = RunFolder(path.parent)
-        try:
-            run = other.read_run()
-            if run.get("status") == "finished":
-                found.append((other, run, other.read_settings()))
-        except RunFolderError:
-            continue
-    return found

@@ -70,9 +70,11 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
         candidate, calibration = calibrated(judged, rows, why_not)
         assert rows is not None
         metrics = dict(measured(candidate, rows))
-    findings = _findings_of_the_run(settings, judged, metrics)
+    findings, folds = _findings_of_the_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
+    if folds is not None:
+        metrics["cross_validation"] = folds
     if metrics:
         metrics["synthetic_data"] = bool(judged.data.get("synthetic"))
     if settings.refit:
@@ -102,14 +104,12 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
 
 def _findings_of_the_run(
     settings: ExportConfig, judged: Candidate, metrics: Mapping[str, Any]
-) -> list[ChecklistItem]:
-    return [
-        checklist.full_dataset(judged),
-        checklist.cross_validation(judged),
-        checklist.accuracy_on_test_rows(
-            judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None
-        ),
-    ]
+) -> tuple[list[ChecklistItem], dict[str, Any] | None]:
+    cross_validation, folds = checklist.cross_validation(judged)
+    accuracy = checklist.accuracy_on_test_rows(
+        judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None
+    )
+    return [checklist.full_dataset(judged), cross_validation, accuracy], folds
 
 
 def _trial_of_final(trial: Trial, judged: Candidate, final: Candidate, rows: Rows | None) -> Trial:

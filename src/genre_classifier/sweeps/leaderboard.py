@@ -293,6 +293,13 @@ def _split(trial: Trial) -> str:
     )
 
 
+def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
+    """Return the best of some finished trials by a validation metric; of equal ones the first."""
+    sign = 1 if better_is_higher(metric) else -1
+    candidates = [trial for trial in trials if metric in trial.metrics]
+    return max(candidates, key=lambda trial: sign * trial.metrics[metric], default=None)
+
+
 def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:

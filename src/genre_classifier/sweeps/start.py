@@ -21,7 +21,7 @@ from genre_classifier import __version__
 from genre_classifier.config import better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.run_folder import claim
-from genre_classifier.settings import experiment, flattened, job_config
+from genre_classifier.settings import experiment, flattened, job_config, quoted
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -226,12 +226,6 @@ def _folder(config: DictConfig, resume: str | None) -> Path:
 
 def _values(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
-
-
-def quoted(text: str) -> str:
-    """Return a text as a value of Hydra's override grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) -> dict[str, Any]:

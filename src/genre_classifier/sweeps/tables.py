@@ -15,7 +15,7 @@ from rich.table import Table
 from genre_classifier.atomic import write_text
 from genre_classifier.config import METRICS
 from genre_classifier.run_folder import relative, writing
-from genre_classifier.sweeps.leaderboard import SPLITS, Estimate, Leaderboard, Row, Trial
+from genre_classifier.sweeps.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
 from genre_classifier.sweeps.progress import shown_value
 
 ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
@@ -81,19 +81,10 @@ def _configuration_cells(
     finished = row.finished
     yield _cell(mean_of([trial.epochs for trial in finished]))
     yield _cell(mean_of([trial.seconds for trial in finished]))
-    best = best_trial(row, board.metric)
+    best = best_trial(row.finished, board.metric)
     yield "" if best is None else str(relative(best.folder.path))
     yield "; ".join(dict.fromkeys(trial.reason or "" for trial in row.trials if trial.status == "failed"))
     yield board.protocol
-
-
-def best_trial(row: Row, metric: str) -> Trial | None:
-    """Return a row's best replicate by a validation metric; of equal ones the first."""
-    from genre_classifier.config import better_is_higher
-
-    sign = 1 if better_is_higher(metric) else -1
-    candidates = [trial for trial in row.finished if metric in trial.metrics]
-    return max(candidates, key=lambda trial: sign * trial.metrics[metric], default=None)
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
@@ -192,7 +183,7 @@ def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
 
 
 def _best_name(row: Row, metric: str) -> str:
-    trial = best_trial(row, metric) or row.trials[0]
+    trial = best_trial(row.finished, metric) or row.trials[0]
     return trial.folder.path.name
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, parent_process
@@ -25,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings, identity
+from genre_classifier.settings import flat_settings, identity, quoted
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,30 @@ log = logging.getLogger(__name__)
 PRELOADED = ["genre_classifier.training.fit", "hydra"]
 # How long an interrupted trial may take to close its files.
 SECONDS_TO_STOP = 20.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the trial's process is given.
+
+    Parameters
+    ----------
+    job : DictConfig
+    logging_settings : dict
+        As Hydra has them for a job.
+    sweep : Path
+        The sweep's folder.
+    script : Path
+        The command's own file.
+    overrides : tuple of str
+        What makes this job of it.
+    """
+
+    job: DictConfig
+    logging_settings: Any
+    sweep: Path
+    script: Path
+    overrides: tuple[str, ...]
 
 
 def run_trial(cfg: DictConfig) -> float:
@@ -65,8 +90,14 @@ def run_trial(cfg: DictConfig) -> float:
             job.trainer.enable_progress_bar = False
             if job.ckpt_path is None and folder.last_checkpoint.is_file():
                 job.ckpt_path = str(folder.last_checkpoint)
-        logging_settings = OmegaConf.to_container(hydra.job_logging, resolve=True)
-        exit_code = _run_in_process(job, logging_settings, sweep.path)
+        start = Start(
+            job=job,
+            logging_settings=OmegaConf.to_container(hydra.job_logging, resolve=True),
+            sweep=sweep.path,
+            script=Path(hydra.runtime.cwd) / f"{hydra.job.name}.py",
+            overrides=tuple(map(str, hydra.overrides.task)),
+        )
+        exit_code = _run_in_process(start)
     return _outcome(folder, exit_code)
 
 
@@ -122,9 +153,9 @@ def _context() -> BaseContext:
     return context
 
 
-def _run_in_process(job: DictConfig, logging_settings: Any, sweep: Path) -> int | None:
+def _run_in_process(start: Start) -> int | None:
     process: BaseProcess = _context().Process(  # type: ignore[attr-defined]
-        target=_in_process, args=(job, logging_settings, sweep), name=f"trial-{Path(job.run_dir).name}"
+        target=_in_process, args=(start,), name=f"trial-{Path(start.job.run_dir).name}"
     )
     process.start()
     try:
@@ -148,12 +179,14 @@ def _stop(process: BaseProcess) -> None:
         process.join()
 
 
-def _in_process(job: DictConfig, logging_settings: dict[str, Any], sweep: Path) -> None:
+def _in_process(start: Start) -> None:
     _end_with_the_launcher()
+    job = start.job
     folder = RunFolder(Path(job.run_dir))
     _write_everything_to(folder.log)
-    _set_up_logging(logging_settings)
-    _take_a_device(job, sweep)
+    _set_up_logging(start.logging_settings)
+    _take_a_device(job, start.sweep)
+    _be_restartable(start)
     try:
         from genre_classifier.training.fit import train
 
@@ -201,6 +234,15 @@ def _set_up_logging(settings: dict[str, Any]) -> None:
     logging.config.dictConfig(settings)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+
+
+def _be_restartable(start: Start) -> None:
+    """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
+    folder = start.job.run_dir
+    own = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
+    if start.job.ckpt_path is not None:
+        own.append(f"ckpt_path={quoted(start.job.ckpt_path)}")
+    sys.argv = [str(start.script), *start.overrides, *own]
 
 
 def _take_a_device(job: DictConfig, sweep: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -12,13 +13,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genre_classifier.atomic import replacing
 from genre_classifier.config import better_is_higher
+from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import (
     CHECKPOINT_VERSION_KEY,
@@ -27,6 +29,7 @@ from genre_classifier.run_folder import (
     read_checkpoint,
     writing,
 )
+from genre_classifier.training.chunks import AfterStep
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +79,24 @@ class History(Checkpoint):
         log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, shown)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        # One tensor, since a checkpoint of many small objects takes long to write.
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        table = [[row.get(name, math.nan) for name in names] for row in self.rows]
+        return {"names": names, "table": torch.tensor(table, dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
+        if "rows" in state_dict:  # as written up to version 0.1
+            self.rows = list(state_dict["rows"])
+            return
+        whole = {"epoch", "step"}
+        self.rows = [
+            {
+                name: int(value) if name in whole else value
+                for name, value in zip(state_dict["names"], values, strict=True)
+                if not math.isnan(value)
+            }
+            for values in state_dict["table"].tolist()
+        ]
 
 
 class RunCheckpoint(Checkpoint):
@@ -175,7 +192,15 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-class EMA(WeightAveraging):
+class ResumableEarlyStopping(EarlyStopping):
+    """Lightning's early stopping, which also stops a run that is resumed from the epoch it had stopped at."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class EMA(AfterStep, WeightAveraging):
     """Lightning's weight averaging with an exponential moving average after every optimizer step.
 
     Validation, checkpoints and the finished run use the averaged weights.
@@ -183,6 +208,9 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def on_optimizer_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_batch_end(trainer, pl_module, None, None, 0)
 
 
 class EpochProgress(ProgressBar):
@@ -204,7 +232,8 @@ class EpochProgress(ProgressBar):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        batches = int(trainer.num_training_batches)
+        loader = trainer.train_dataloader
+        batches = loader.n_batches if isinstance(loader, Chunks) else int(trainer.num_training_batches)
         self._bar = tqdm(
             total=batches * (trainer.max_epochs or 1),
             initial=batches * trainer.current_epoch,
@@ -216,8 +245,10 @@ class EpochProgress(ProgressBar):
         )
 
     @rank_zero_only
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._bar.update(1)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._bar.update(batch.n_batches if isinstance(batch, Chunk) else 1)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -19,13 +19,14 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier import __version__
-from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
+from genre_classifier.config import ClassWeights, Strategy, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
 from genre_classifier.errors import CheckpointError, ConfigError
@@ -33,7 +34,14 @@ from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
-from genre_classifier.training.callbacks import EMA, EpochProgress, History, RunCheckpoint
+from genre_classifier.training.callbacks import (
+    EMA,
+    EpochProgress,
+    History,
+    ResumableEarlyStopping,
+    RunCheckpoint,
+)
+from genre_classifier.training.chunks import StepSettings, unsupported_hook
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
@@ -111,7 +119,7 @@ def train(cfg: DictConfig) -> Result | None:
             with writing(folder.scaler):
                 save_scaler(datamodule.scaler, folder.scaler)
         logger = _build_logger(settings)
-        trainer, history, checkpoint = _build_trainer(settings, folder, logger, datamodule)
+        trainer, history, checkpoint = _build_trainer(settings, folder, logger, module, datamodule)
         _fit(trainer, module, datamodule, settings, record)
         if not trainer.is_global_zero:
             return None
@@ -205,7 +213,11 @@ def _build_logger(settings: TrainConfig) -> Logger | None:
 
 
 def _build_trainer(
-    settings: TrainConfig, folder: RunFolder, logger: Logger | None, datamodule: GenreDataModule
+    settings: TrainConfig,
+    folder: RunFolder,
+    logger: Logger | None,
+    module: GenreLitModule,
+    datamodule: GenreDataModule,
 ) -> tuple[pl.Trainer, History, RunCheckpoint | None]:
     chosen = settings.callbacks
     history = History(folder)
@@ -224,6 +236,9 @@ def _build_trainer(
     arguments = _plain(settings.trainer)
     if settings.trainer.gradient_clip_val is None:
         arguments["gradient_clip_algorithm"] = None
+    arguments["log_every_n_steps"] = _batches_an_epoch(settings, datamodule)
+    arguments |= _chunked(settings, callbacks, module, datamodule)
+    del arguments["batches_per_training_step"]
     try:
         trainer = pl.Trainer(
             **arguments,
@@ -233,12 +248,49 @@ def _build_trainer(
             num_sanity_val_steps=0,
             limit_val_batches=None if len(datamodule.data_split.val) else 0,
             use_distributed_sampler=False,
-            log_every_n_steps=_batches_an_epoch(settings, datamodule),
             default_root_dir=folder.path,
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ConfigError(f"trainer: {error}") from error
     return trainer, history, checkpoint
+
+
+def _chunked(
+    settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule, datamodule: GenreDataModule
+) -> dict[str, Any]:
+    """Let several mini-batches be one training step where that is right, and return what Lightning is told then."""
+    chosen = settings.trainer
+    if chosen.batches_per_training_step == 1:
+        return {}
+    reason = _why_one_batch_a_step(settings, callbacks)
+    if reason is not None:
+        rank_zero_only(log.info)("one mini-batch a training step, since %s", reason)
+        return {}
+    module.train_in_chunks(
+        StepSettings(
+            batches_an_epoch=_batches_an_epoch(settings, datamodule),
+            accumulate_grad_batches=chosen.accumulate_grad_batches,
+            gradient_clip_val=chosen.gradient_clip_val,
+            gradient_clip_algorithm=chosen.gradient_clip_algorithm.value,
+        )
+    )
+    datamodule.batches_per_chunk = chosen.batches_per_training_step
+    return {
+        "gradient_clip_val": None,
+        "gradient_clip_algorithm": None,
+        "accumulate_grad_batches": 1,
+        "log_every_n_steps": 1,
+    }
+
+
+def _why_one_batch_a_step(settings: TrainConfig, callbacks: list[Callback]) -> str | None:
+    chosen = settings.trainer
+    if chosen.devices != 1 or chosen.num_nodes != 1 or chosen.strategy is not Strategy.auto:
+        return "several processes share each optimizer step"
+    if chosen.precision == "16-mixed":
+        return "trainer.precision=16-mixed scales the loss anew at each optimizer step"
+    hook = unsupported_hook(callbacks)
+    return None if hook is None else f"{hook} is to be called for each of them"
 
 
 def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:
@@ -248,10 +300,10 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
     return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
-def _early_stopping(settings: TrainConfig) -> EarlyStopping:
+def _early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
     chosen = settings.callbacks.early_stopping
     assert chosen is not None
-    return EarlyStopping(
+    return ResumableEarlyStopping(
         monitor=chosen.monitor,
         mode="max" if better_is_higher(chosen.monitor) else "min",
         patience=chosen.patience,
@@ -314,7 +366,7 @@ def _result(
             for split, evaluation in evaluations.items()
         },
         support={
-            split: dict(zip(names, evaluation.scores.confusion.sum(dim=1).tolist(), strict=True))
+            split: dict(zip(names, evaluation.confusion.sum(dim=1).tolist(), strict=True))
             for split, evaluation in evaluations.items()
         },
         protocol=datamodule.data_split.protocol.as_dict(),
@@ -334,7 +386,7 @@ def _write_outcome(result: Result, datamodule: GenreDataModule, evaluations: dic
             "split_protocol": result.protocol,
             "synthetic_data": result.synthetic,
             "f1_per_genre": result.f1_per_genre,
-            "confusion": {split: e.scores.confusion.tolist() for split, e in evaluations.items()},
+            "confusion": {split: e.confusion.tolist() for split, e in evaluations.items()},
             "genre_names": list(datamodule.table.genre_names),
         }
     )
@@ -403,7 +455,7 @@ def _draw(
         scores = evaluations[split].scores
         logger.experiment.add_figure(
             f"confusion_matrix/{split}",
-            confusion_figure(scores.confusion.numpy(), names, f"{split} rows{note}"),
+            confusion_figure(evaluations[split].confusion.numpy(), names, f"{split} rows{note}"),
         )
         support = list(result.support[split].values())
         figure = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, f"{split} rows{note}")

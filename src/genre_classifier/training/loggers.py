@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from genre_classifier.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "val", "test")
 
@@ -47,6 +48,8 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the HParams tab's entry: the run's settings and its final metrics."""
+        from torch.utils.tensorboard.summary import hparams as hparams_summary
+
         plain = {
             key: value if isinstance(value, (bool, int, float)) else str(value)
             for key, value in settings.items()
@@ -59,6 +62,8 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Flush what was logged."""
+        if self._experiment is None and not self._writers:
+            return  # Lightning saves before there is anything
         for writer in (self.experiment, *self._writers.values()):
             writer.flush()
 
@@ -78,6 +83,8 @@ class SplitTensorBoardLogger(TensorBoardLogger):
 
     def _writer(self, split: str) -> SummaryWriter:
         if split not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter  # takes a while, so not before it is needed
+
             self._writers[split] = SummaryWriter(log_dir=f"{self.log_dir.rstrip('/')}/{split}")
         return self._writers[split]
 

@@ -1,0 +1,279 @@
+"""The same training done in six ways, in one process, and how long `python train.py` takes to its first step.
+
+    python benchmarks/single_run.py [--runs 3] [--starts 3]
+
+6,400 rows x 20 features, 8 genres, batches of 64, 20 epochs: 2,000 optimizer steps of Adam on a network of 128, 64 and
+32 units with dropout 0.3 (scikit-learn's has none). Without validation rows, since the plain loops have nothing else to
+do; the ways of this project also compute six metrics and write history, TensorBoard and two checkpoints every epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from machine import describe, table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS, FEATURES, GENRES, BATCH, EPOCHS = 6_400, 20, 8, 64, 20
+DATALOADER_LOOP = "plain PyTorch loop, DataLoader"
+USUAL = "Lightning as usual: DataLoader, logger, checkpoints"
+OURS = "this project, 100 mini-batches a training step"
+
+
+def rows() -> tuple[np.ndarray, np.ndarray]:
+    """Return features (row, feature) and genres (row,) in which a genre moves every feature."""
+    rng = np.random.default_rng(0)
+    genres = rng.integers(0, GENRES, ROWS)
+    centres = rng.normal(size=(GENRES, FEATURES))
+    return (centres[genres] + 2 * rng.normal(size=(ROWS, FEATURES))).astype(np.float32), genres
+
+
+def stock_network() -> nn.Module:
+    """Return the network as it is usually written."""
+    return nn.Sequential(
+        nn.Linear(FEATURES, 128),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(64, 32),
+        nn.ReLU(),
+        nn.Linear(32, GENRES),
+    )
+
+
+def data_loader(x: Tensor, y: Tensor) -> DataLoader:
+    return DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True)
+
+
+def usual_lightning(x: Tensor, y: Tensor) -> float:
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from torchmetrics.classification import MulticlassAccuracy
+
+    class Usual(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = stock_network()
+            self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+            self.accuracy = MulticlassAccuracy(GENRES, average="micro")
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            features, genres = batch
+            logits = self.network(features)
+            loss: Tensor = self.loss(logits, genres)
+            self.accuracy(logits, genres)
+            self.log("train/loss", loss, on_step=False, on_epoch=True)
+            self.log("train/accuracy", self.accuracy, on_step=False, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=EPOCHS,
+            logger=TensorBoardLogger(folder),
+            callbacks=[ModelCheckpoint(folder, monitor="train/loss", save_last=True)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        started = time.perf_counter()
+        trainer.fit(Usual(), data_loader(x, y))
+        return time.perf_counter() - started
+
+
+def plain_loop(batches: Callable[[], object]) -> float:
+    model, loss_of = stock_network(), nn.CrossEntropyLoss(label_smoothing=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    started = time.perf_counter()
+    for _ in range(EPOCHS):
+        for features, genres in batches():  # type: ignore[attr-defined]
+            optimizer.zero_grad()
+            loss_of(model(features), genres).backward()
+            optimizer.step()
+    return time.perf_counter() - started
+
+
+def plain_dataloader_loop(x: Tensor, y: Tensor) -> float:
+    loader = data_loader(x, y)
+    return plain_loop(lambda: loader)
+
+
+def plain_tensor_loop(x: Tensor, y: Tensor) -> float:
+    def batches() -> object:
+        order = torch.randperm(ROWS)
+        return ((x[index], y[index]) for index in order.split(BATCH))
+
+    return plain_loop(batches)
+
+
+def scikit_learn(x: Tensor, y: Tensor) -> float:
+    from sklearn.neural_network import MLPClassifier
+
+    model = MLPClassifier(
+        (128, 64, 32), batch_size=BATCH, max_iter=EPOCHS, learning_rate_init=1e-3, alpha=0.0, tol=0.0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        started = time.perf_counter()
+        model.fit(x.numpy(), y.numpy())
+    return time.perf_counter() - started
+
+
+def this_project(x: Tensor, y: Tensor, batches_per_training_step: int) -> float:
+    from hydra import compose, initialize_config_dir
+
+    from genre_classifier.config import register_schemas
+    from genre_classifier.training import fit
+
+    register_schemas()
+    seconds: list[float] = []
+    original = fit._fit
+
+    def timed(*arguments: object) -> None:
+        started = time.perf_counter()
+        original(*arguments)  # type: ignore[arg-type]
+        seconds.append(time.perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        frame = pd.DataFrame(x.numpy(), columns=[f"f{number}" for number in range(FEATURES)])
+        frame.assign(label=[f"genre {number}" for number in y.tolist()]).to_parquet(f"{folder}/rows.parquet")
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            overrides = [
+                f"run_dir={folder}/run",
+                "data=table",
+                f"data.path={folder}/rows.parquet",
+                "data/split=all",
+                "optimized_metric=train/loss",
+                "callbacks.early_stopping=null",
+                f"trainer.max_epochs={EPOCHS}",
+                f"trainer.batches_per_training_step={batches_per_training_step}",
+                "trainer.enable_progress_bar=false",
+            ]
+            cfg = compose("train", overrides=overrides)
+        fit._fit = timed  # type: ignore[assignment]
+        try:
+            fit.train(cfg)
+        finally:
+            fit._fit = original
+    return seconds[0]
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor], float]] = {
+    USUAL: usual_lightning,
+    "this project, one mini-batch a training step": lambda x, y: this_project(x, y, 1),
+    DATALOADER_LOOP: plain_dataloader_loop,
+    "plain PyTorch loop, tensor batches": plain_tensor_loop,
+    "scikit-learn MLPClassifier (no dropout)": scikit_learn,
+    OURS: lambda x, y: this_project(x, y, 100),
+}
+
+FIRST_STEP = """
+import os, runpy, sys, time
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+def stop(*_):
+    print("FIRST STEP", time.time(), flush=True)
+    os._exit(0)
+
+register_optimizer_step_post_hook(stop)
+sys.path.insert(0, os.getcwd())
+sys.argv = ["train.py", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def seconds_to_first_step() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", FIRST_STEP, f"hydra.run.dir={folder}/run"]
+        started = time.time()
+        output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    return float(output.split("FIRST STEP")[1].split()[0]) - started
+
+
+def seconds_to_import(what: str) -> float:
+    started = time.time()
+    subprocess.run([sys.executable, "-c", f"import {what}"], check=True, capture_output=True)
+    return time.time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--starts", type=int, default=3)
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    x, y = (torch.from_numpy(part) for part in rows())
+
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(arguments.runs):
+        for name, way in WAYS.items():
+            seconds[name].append(way(x, y))
+    print(describe())
+    print(
+        f"{ROWS} rows x {FEATURES}, batches of {BATCH}, {EPOCHS} epochs, one thread; median of {arguments.runs} runs\n"
+    )
+    ours = statistics.median(seconds[OURS])
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    lines = [
+        [
+            name,
+            f"{middle[name]:.2f}",
+            f"{min(seconds[name]):.2f}",
+            f"{middle[name] / middle[DATALOADER_LOOP]:.2f}",
+            f"{middle[name] / ours:.2f}",
+        ]
+        for name in WAYS
+    ]
+    print(
+        table(
+            ["way", "median s", "minimum s", "to the plain DataLoader loop", f"to {OURS.split(',')[0]}"],
+            lines,
+        )
+    )
+
+    if arguments.starts:
+        print("\nfrom the command on, median of", arguments.starts, "starts\n")
+        starts = {
+            "python train.py, to its first optimizer step": seconds_to_first_step,
+            "python -c 'import lightning.pytorch'": lambda: seconds_to_import("lightning.pytorch"),
+            "python -c 'import torch'": lambda: seconds_to_import("torch"),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in starts}
+        for _ in range(arguments.starts):
+            for name, start in starts.items():
+                taken[name].append(start())
+        print(
+            table(
+                ["", "median s", "minimum s"],
+                [[name, f"{statistics.median(v):.2f}", f"{min(v):.2f}"] for name, v in taken.items()],
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

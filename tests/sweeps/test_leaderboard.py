@@ -1,0 +1,239 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.sweeps.leaderboard import (
+    Leaderboard,
+    best_trial,
+    find_trials,
+    leaderboards,
+    selection_metric,
+)
+from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+from tests.sweeps.made import PROTOCOL, made_trial
+
+
+def one_board(folder: Path, metric: str = "val/f1", by: str | None = None) -> Leaderboard:
+    boards = leaderboards(find_trials([folder]), metric, by)
+    assert len(boards) == 1
+    return boards[0]
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    """Three configurations with four seeds each, and the table they make."""
+    rng = np.random.default_rng(1)
+    number = 0
+    for dropout, centre in ((0.1, 0.80), (0.3, 0.795), (0.5, 0.60)):
+        for seed in range(4):
+            made_trial(
+                tmp_path / str(number),
+                float(centre + rng.normal(0, 0.02)),
+                settings={"model.dropout": dropout, "seed": seed},
+                test_f1=float(rng.uniform(0.5, 0.9)),
+            )
+            number += 1
+    return tmp_path
+
+
+def as_frame(folder: Path) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "dropout": json.loads((path / "run.json").read_text())["settings"]["model.dropout"],
+            "seed": json.loads((path / "run.json").read_text())["settings"]["seed"],
+            "val": json.loads((path / "metrics.json").read_text())["val"]["f1"],
+            "test": json.loads((path / "metrics.json").read_text())["test"]["f1"],
+        }
+        for path in folder.iterdir()
+    )
+
+
+def test_means_deviations_and_intervals_over_seeds_are_those_of_pandas_and_scipy(seeds: Path) -> None:
+    expected = as_frame(seeds).groupby("dropout")["val"]
+    board = one_board(seeds)
+    assert board.keys == ("model.dropout",)
+    assert [row.settings["model.dropout"] for row in board.rows] == list(
+        expected.mean().sort_values(ascending=False).index
+    )
+    for row in board.rows:
+        values = expected.get_group(row.settings["model.dropout"])
+        found = row.estimates["val/f1"]
+        assert (found.n, row.rank) == (4, board.rows.index(row) + 1)
+        assert found.mean == pytest.approx(values.mean())
+        assert found.deviation == pytest.approx(values.std(ddof=1))
+        low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_difference_within_the_noise_of_paired_seeds_is_marked(seeds: Path) -> None:
+    table = as_frame(seeds).pivot(index="seed", columns="dropout", values="val")
+    board = one_board(seeds)
+    best = board.rows[0].settings["model.dropout"]
+    assert board.rows[0].like_best is None
+    for row in board.rows[1:]:
+        p_value = stats.ttest_rel(table[best], table[row.settings["model.dropout"]]).pvalue
+        assert row.like_best is bool(p_value >= 0.05)
+    assert [row.like_best for row in board.rows] == [None, True, False]
+
+
+def test_without_common_seeds_welchs_interval_decides(tmp_path: Path) -> None:
+    first, second = [0.80, 0.82, 0.81, 0.83], [0.70, 0.84, 0.74]
+    for number, value in enumerate(first):
+        made_trial(tmp_path / f"a{number}", value, settings={"seed": number})
+    for number, value in enumerate(second):
+        made_trial(tmp_path / f"b{number}", value, settings={"seed": 100 + number, "model.dropout": 0.5})
+    row = one_board(tmp_path).rows[1]
+    assert row.like_best is bool(stats.ttest_ind(first, second, equal_var=False).pvalue >= 0.05)
+    made_trial(tmp_path / "c0", 0.5, settings={"seed": 200, "model.dropout": 0.7})
+    assert one_board(tmp_path).rows[2].like_best is None, "one replicate measures no noise"
+
+
+def test_folds_are_joined_with_the_interval_of_nadeau_and_bengio(tmp_path: Path) -> None:
+    values = {(seed, fold): 0.7 + 0.01 * fold + 0.003 * seed for seed in (1, 2) for fold in range(5)}
+    for (seed, fold), value in values.items():
+        folds = {"seed": seed, "data.split.folds": 5, "data.split.fold": fold}
+        protocol = PROTOCOL | {"description": f"fold {fold} of 5 tests, no artist on two sides, seed 42"}
+        made_trial(
+            tmp_path / f"{seed}-{fold}",
+            value,
+            settings=folds,
+            rows={"train": 700, "val": 100, "test": 200},
+            protocol=protocol,
+        )
+    board = one_board(tmp_path)
+    assert board.protocol == "each of 5 folds tests in turn, no artist on two sides, seed 42"
+    (row,) = board.rows
+    found = row.estimates["val/f1"]
+    by_fold = np.array([np.mean([values[seed, fold] for seed in (1, 2)]) for fold in range(5)])
+    half = stats.t.ppf(0.975, 4) * by_fold.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
+    assert found.mean == pytest.approx(np.mean(list(values.values())))
+    assert found.high == pytest.approx(by_fold.mean() + half)
+    assert found.deviation == pytest.approx(np.std(list(values.values()), ddof=1))
+
+
+def test_equal_means_share_a_rank(tmp_path: Path) -> None:
+    for name, dropout, value in (("0", 0.1, 0.7), ("1", 0.2, 0.8), ("2", 0.3, 0.8), ("3", 0.4, 0.6)):
+        made_trial(tmp_path / name, value, settings={"model.dropout": dropout})
+    assert [row.rank for row in one_board(tmp_path).rows] == [1, 1, 3, 4]
+
+
+def test_test_metrics_never_rank(seeds: Path) -> None:
+    before = [row.settings for row in one_board(seeds).rows]
+    for path in seeds.glob("*/metrics.json"):
+        content = json.loads(path.read_text())
+        content["test"]["f1"] = 1 - content["test"]["f1"]
+        path.write_text(json.dumps(content))
+    assert [row.settings for row in one_board(seeds).rows] == before
+    with pytest.raises(ConfigError, match=r"--metric test/f1: test rows judge .* rank by val/f1"):
+        selection_metric("test/f1")
+    with pytest.raises(ConfigError, match=r"--metric recall: expected one of val/loss, .*"):
+        selection_metric("recall")
+    assert selection_metric("loss") == "val/loss"
+
+
+def test_a_lower_loss_ranks_higher(tmp_path: Path) -> None:
+    for name, loss in (("0", 0.9), ("1", 0.3), ("2", 0.6)):
+        folder = made_trial(tmp_path / name, 0.5, settings={"optimizer.lr": loss})
+        metrics = folder.read_metrics()
+        metrics["val"]["loss"] = loss
+        folder.write_metrics(metrics)
+    board = one_board(tmp_path, "val/loss")
+    assert [row.trials[0].folder.path.name for row in board.rows] == ["1", "2", "0"]
+    best = best_trial([row.trials[0] for row in board.rows], "val/loss")
+    assert best is not None
+    assert best.folder.path.name == "1"
+
+
+def test_failed_and_unfinished_trials_stand_last_with_their_reason(tmp_path: Path) -> None:
+    made_trial(tmp_path / "0", 0.5)
+    made_trial(
+        tmp_path / "1", None, settings={"model.dropout": 0.9}, status="failed", reason="DivergedError: x"
+    )
+    made_trial(tmp_path / "2", None, settings={"model.dropout": 0.8}, status="running")
+    board = one_board(tmp_path)
+    assert [(row.rank, row.status) for row in board.rows] == [
+        (1, "finished"),
+        (None, "failed"),
+        (None, "running"),
+    ]
+    text = io.StringIO()
+    show_leaderboard(board, Console(file=text, width=140))
+    assert "failed: DivergedError: x" in text.getvalue()
+
+
+def test_a_trial_that_failed_before_reading_its_rows_joins_those_on_the_same_table(tmp_path: Path) -> None:
+    made_trial(tmp_path / "0", 0.5)
+    made_trial(tmp_path / "1", None, settings={"model.dropout": 0.9}, status="failed", data="")
+    assert len(one_board(tmp_path).rows) == 2
+
+
+def test_other_rows_or_another_split_make_another_leaderboard(tmp_path: Path) -> None:
+    made_trial(tmp_path / "0", 0.5)
+    made_trial(tmp_path / "1", 0.9, data="other")
+    made_trial(tmp_path / "2", 0.8, settings={"data.split.method": "stratified"})
+    boards = leaderboards(find_trials([tmp_path]), "val/f1")
+    assert [len(board.rows) for board in boards] == [1, 1, 1]
+
+
+def test_of_the_same_trial_in_two_sweeps_one_counts(tmp_path: Path) -> None:
+    made_trial(tmp_path / "a" / "0", None, status="failed")
+    made_trial(tmp_path / "b" / "0", 0.5)
+    boards = leaderboards(find_trials([tmp_path / "a", tmp_path / "b"]), "val/f1")
+    (row,) = boards[0].rows
+    assert [trial.status for trial in row.trials] == ["finished"]
+
+
+def test_a_setting_can_be_the_row(seeds: Path) -> None:
+    made_trial(seeds / "x", 0.95, settings={"model.dropout": 0.1, "optimizer.lr": 0.1, "seed": 9})
+    board = one_board(seeds, by="model.dropout")
+    assert (board.rows[0].settings, len(board.rows[0].trials)) == ({"model.dropout": 0.1}, 5)
+    frame = as_frame(seeds).groupby("dropout")["val"].mean()
+    assert [row.estimates["val/f1"].mean for row in board.rows] == pytest.approx(sorted(frame, reverse=True))
+    with pytest.raises(
+        ConfigError, match=r"--by model.width: no run has such a setting; these differ: .*dropout"
+    ):
+        one_board(seeds, by="model.width")
+
+
+def test_damaged_and_foreign_folders_are_left_out(seeds: Path) -> None:
+    (seeds / "0" / "run.json").write_text("{")
+    (seeds / "1" / "metrics.json").unlink()
+    (seeds / "empty").mkdir()
+    assert len(find_trials([seeds])) == 10
+    with pytest.raises(RunFolderError, match=r"nowhere: there is no such folder"):
+        find_trials([seeds / "nowhere"])
+    with pytest.raises(RunFolderError, match=r"there is no run; python train.py makes one"):
+        find_trials([seeds / "empty"])
+
+
+def test_the_files_hold_what_the_table_shows(seeds: Path) -> None:
+    made_trial(
+        seeds / "x", None, settings={"model.dropout": 0.9}, status="failed", reason="killed by SIGKILL"
+    )
+    boards = [one_board(seeds)]
+    write_leaderboard(seeds / "leaderboard.csv", boards)
+    write_trials(seeds / "trials.csv", boards)
+    table = pd.read_csv(seeds / "leaderboard.csv")
+    assert list(table["model.dropout"]) == [row.settings["model.dropout"] for row in boards[0].rows]
+    assert list(table["val/f1"])[:3] == pytest.approx(
+        [row.estimates["val/f1"].mean for row in boards[0].rows[:3]]
+    )
+    assert list(table["against_best"])[:2] == ["best", "not distinguishable"]
+    assert table["reasons"].iloc[-1] == "killed by SIGKILL"
+    with (seeds / "trials.csv").open(newline="") as stream:
+        trials = list(csv.DictReader(stream))
+    assert len(trials) == 13
+    assert {Path(line["path"]).name for line in trials} == {*map(str, range(12)), "x"}
+    assert float(trials[0]["val/f1"]) == as_frame_value(Path(trials[0]["path"]))
+
+
+def as_frame_value(path: Path) -> float:
+    return float(json.loads((path / "metrics.json").read_text())["val"]["f1"])
