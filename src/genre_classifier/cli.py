@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, extract_command
+from genre_classifier import __version__, extract_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -77,12 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
-    predict = commands.add_parser("predict", parents=[common], help="predict genres of one row or of a table")
-    source = predict.add_mutually_exclusive_group(required=True)
-    source.add_argument(
+    predict = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="predict genres of audio files, of one row of features or of a table",
+    )
+    song_command.add_arguments(predict)
+    predict.add_argument(
         "--features", metavar="V1,V2,...", help="one row of features, in the order of training"
     )
-    source.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
+    predict.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
     predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
     predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
     predict.set_defaults(run=_predict)
@@ -169,13 +173,34 @@ def _predict(options: argparse.Namespace) -> None:
     from genre_classifier.bundle import make_predictor, read_bundle
     from genre_classifier.prediction import DEFAULT_TOP_K
 
-    predictor = make_predictor(read_bundle(*_split(options.bundle)))
+    given = [bool(options.songs), options.features is not None, options.table is not None]
+    if sum(given) != 1:
+        raise DataError(
+            f"{sum(given)} of SONG, --features and --table given: one of them says what to predict the genre of"
+        )
+    bundle = read_bundle(*_split(options.bundle))
+    predictor = make_predictor(bundle)
     top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
-    if options.features is not None:
+    if options.songs:
+        song_command.run(options, bundle, predictor, top_k)
+    elif options.features is not None:
         answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
         print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    _predict_table(predictor, options.table, top_k)
+    else:
+        _refuse_made_otherwise(bundle, options.table)
+        _predict_table(predictor, options.table, top_k)
+
+
+def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
+    """Raise DataError where a table says that its features were made otherwise than the bundle's."""
+    from genre_classifier.bundle import feature_set_of
+    from genre_classifier.features.output import made_with
+
+    expected = feature_set_of(bundle.metadata, bundle.feature_names)
+    found = made_with(path) if path.is_file() and path.suffix != ".tsv" else None
+    difference = None if expected is None or found is None else expected.difference(found)
+    if difference is not None:
+        raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
 
 
 def _parse_features(text: str) -> list[float]:

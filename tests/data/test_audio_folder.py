@@ -98,4 +98,5 @@ def test_an_extracted_table_says_how_it_was_made_when_it_is_read(suffix: str, tm
     assert table.made_with == CORE20.reference(1.0)
     assert table.group_name == "group"
     chosen = read(TableConfig(path=str(output), label="genre", features=["rms", "mfcc_1"]))
-    assert chosen.made_with is None
+    assert chosen.made_with == CORE20.reference(1.0)
+    assert read(TableConfig(path=str(output), label="genre", features=["rms"])).feature_set is None

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ FORMATS = {
 }
 SUFFIXES = tuple(FORMATS)
 SHORTEST_SECONDS = 1.0
+SHORTEST_STEP = 0.05  # seconds
 SILENCE = 1e-4  # largest sample, where full scale is 1: three steps of 16 bits
 BLOCK_SAMPLES = 1 << 22  # read at a time, all channels together
 RATES = (1_000, 768_000)  # Hz, of what can be music
@@ -57,14 +59,22 @@ class Excerpt:
     window : float or None
         Length in seconds of the clips that it is cut into; None makes one clip of it. What is left over at the end is a
         clip if it is at least half as long.
+    step : float or None
+        Seconds from one window's start to the next one's, for windows that overlap; None is a window's length.
     """
 
     offset: float = 0.0
     duration: float | None = CLIP_SECONDS
     window: float | None = None
+    step: float | None = None
 
     def __post_init__(self) -> None:
-        for name, lowest in (("offset", 0.0), ("duration", SHORTEST_SECONDS), ("window", SHORTEST_SECONDS)):
+        for name, lowest in (
+            ("offset", 0.0),
+            ("duration", SHORTEST_SECONDS),
+            ("window", SHORTEST_SECONDS),
+            ("step", SHORTEST_STEP),
+        ):
             value = getattr(self, name)
             if value is not None and not lowest <= value < math.inf:
                 raise DataError(f"{name}={value:g}: expected at least {lowest:g} seconds")
@@ -80,12 +90,14 @@ class Excerpt:
         """Yield start and length in seconds of the clips of a recording that long; the last may be shorter."""
         end = min(seconds, self.offset + (self.duration or math.inf))
         length = self.window or end - self.offset
-        start = self.offset
-        while start < end:
+        step = self.step or length
+        shortest = length if step < length else length / 2
+        for number in count():
+            start = self.offset + number * step
             rest = end - start
-            if start == self.offset or rest >= length / 2:
-                yield start, min(length, rest)
-            start += length
+            if rest <= 0 or (number and rest < shortest):
+                return
+            yield start, min(length, rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +137,7 @@ class Recording:
         self._file = file
         self.rate = int(file.samplerate)
         self.seconds = file.frames / file.samplerate
+        self._first, self._kept = 0, np.empty(0, np.float32)  # the frames read last, which windows may share
 
     @property
     def artist(self) -> str | None:
@@ -147,8 +160,19 @@ class Recording:
                 kind="too short",
             )
         for start, length in excerpt.spans(self.seconds):
-            mono = self._read(int(start * self.rate), int(length * self.rate))
+            mono = self._frames(int(start * self.rate), int(length * self.rate))
             yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate))
+
+    def _frames(self, first: int, n_frames: int) -> Float32:
+        """Return mono frames, decoding those that the last window did not have."""
+        known = (
+            self._kept[max(0, first - self._first) :][:n_frames] if first >= self._first else self._kept[:0]
+        )
+        if len(known) < n_frames:
+            new = self._read(first + len(known), n_frames - len(known))
+            known = np.concatenate([known, new]) if len(known) else new
+        self._first, self._kept = first, known
+        return known
 
     def _read(self, first: int, n_frames: int) -> Float32:
         """Decode frames and mix them to mono."""

@@ -67,9 +67,13 @@ def made_with(path: Path) -> FeatureSetReference | None:
         What it says cannot be understood.
     """
     if path.suffix.lower() in {".parquet", ".pq"}:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        raw = pq.read_schema(path).metadata or {}
+        try:
+            raw = pq.read_schema(path).metadata or {}
+        except (pa.ArrowInvalid, OSError):
+            return None  # whoever reads its rows says what is wrong
         found = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
     elif _sidecar(path).is_file():
         try:

@@ -69,7 +69,7 @@ def read(config: FmaConfig) -> FeatureTable:
         source=SOURCE,
         where=f"{config.path} ({config.subset.value})",
         nan=config.nan,
-        made_with=MADE_WITH if names == FMA518.features else None,
+        made_with=MADE_WITH,
     )
 
 

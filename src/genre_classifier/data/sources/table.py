@@ -57,7 +57,7 @@ def read(config: TableConfig) -> FeatureTable:
 
 
 def _made_with(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
-    """Return how the features were made, where the file says so and they are all there."""
+    """Return how the features were made, where the file says so and they are the set's or some of them."""
     found = made_with(path)
     known = None if found is None else FEATURE_SETS.get(found.name)
-    return found if known is not None and known.features == tuple(names) else None
+    return found if known is not None and set(names) <= set(known.features) else None
