@@ -21,6 +21,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from app.audio import add_audio_route
 from app.documentation import OPERATIONS
 from app.model import ModelService, ServedModel, model_service
 from app.requests import RefusedBodyError, decode_batch, decode_predict
@@ -76,6 +77,7 @@ class GenreService(FastAPI):
                 **operation,
             )
 
+        add_audio_route(self, service)
         self.add_exception_handler(HTTPException, self._unknown_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
