@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from app.asgi import ClientGoneError, Receive, Scope, Send, answer, respond, running
+from app.audio import add_audio_route
 from app.documentation import OPERATIONS
 from app.endpoints import Answer, Endpoint, Endpoints
 from app.model import ModelService, model_service
@@ -47,6 +48,7 @@ class GenreService(FastAPI):
                 response_model=None,
                 **OPERATIONS[method, path],
             )
+        add_audio_route(self, service)
         self.add_exception_handler(HTTPException, self._unknown_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,7 +30,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from genre_classifier.errors import BundleError
-from genre_classifier.features.sets import FEATURE_SETS, describe_mismatch
+from genre_classifier.features.sets import (
+    FEATURE_SETS,
+    FeatureSetReference,
+    describe_mismatch,
+    recognise,
+)
 from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.publication import fingerprint, locked, publish, read_files
 from genre_classifier.scaler_state import PICKLE_PROTOCOL, ScalerStatistics
@@ -57,25 +62,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _MAX_DEPTH: Final = 50  # of lists and objects in the metadata
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FeatureSetReference:
-    """Which feature set a model was trained on.
-
-    Parameters
-    ----------
-    name : str
-        As in :mod:`genre_classifier.features.sets`, or the table's own.
-    version : int
-        Version of the set's definition.
-    parameters : Mapping[str, Any]
-        What the features were computed with: sample rate (Hz), frame length (samples) and the like.
-    """
-
-    name: str
-    version: int
-    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -376,6 +362,27 @@ def wrap_bundle(
 ) -> ModelWrapper:
     """Return a ModelWrapper over a bundle's network, with its scaler, genres and feature names."""
     return _wrap(build_model(bundle, model_class, device), bundle, device)
+
+
+def feature_set_of(
+    metadata: Mapping[str, Any], feature_names: Sequence[str] | None
+) -> FeatureSetReference | None:
+    """Return how the features that a model was trained on were made; None where that is not known.
+
+    Parameters
+    ----------
+    metadata : Mapping[str, Any]
+        Of a bundle; one without a record has the set with these names.
+    feature_names : Sequence[str] or None
+    """
+    recorded = metadata.get("feature_set")
+    if recorded is not None:
+        try:
+            return FeatureSetReference.from_dict(recorded)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the metadata's feature_set is {recorded!r:.80}: {error!r}") from error
+    known = None if feature_names is None else recognise(feature_names)
+    return None if known is None else known.reference()
 
 
 def make_predictor(bundle: Bundle) -> Predictor:
@@ -723,10 +730,11 @@ def _check_feature_names(
     if scaler.feature_names is not None and (difference := describe_mismatch(scaler.feature_names, names)):
         raise BundleError(f"{where}: not those the scaler was fitted with: {difference}")
     known = None if feature_set is None else FEATURE_SETS.get(feature_set.name)
-    if known is not None and feature_set is not None and known.version == feature_set.version:
-        difference = describe_mismatch(known.features, names)
-        if difference:
-            raise BundleError(f"{where}: not those of feature set {known.name}: {difference}")
+    if known is None or feature_set is None or known.version != feature_set.version:
+        return
+    # A selection may be in any order, the whole set only in its own.
+    if not set(names) < set(known.features) and (difference := describe_mismatch(known.features, names)):
+        raise BundleError(f"{where}: not those of feature set {known.name}: {difference}")
 
 
 def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

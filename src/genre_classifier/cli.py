@@ -1,4 +1,4 @@
-"""The console command ``genre-classifier``: verify a bundle, predict with it, serve it, rank runs.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__
+from genre_classifier import __version__, extract_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -46,12 +46,27 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+class _SubcommandParser(argparse.ArgumentParser):
+    """Takes options between positional arguments too, as in ``extract music/ --jobs 2 features.parquet``."""
+
+    _within = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _SubcommandParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = argparse.ArgumentParser(prog="genre-classifier", description="Music genres from audio features.")
     parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_SubcommandParser)
 
     verify = commands.add_parser(
         "verify", parents=[common], help="check a bundle's files against each other and try it"
@@ -61,15 +76,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
-    predict = commands.add_parser("predict", parents=[common], help="predict genres of one row or of a table")
-    source = predict.add_mutually_exclusive_group(required=True)
-    source.add_argument(
+    predict = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="predict genres of audio files, of one row of features or of a table",
+    )
+    song_command.add_arguments(predict)
+    predict.add_argument(
         "--features", metavar="V1,V2,...", help="one row of features, in the order of training"
     )
-    source.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
+    predict.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
     predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
     predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
     predict.set_defaults(run=_predict)
+
+    extract = commands.add_parser(
+        "extract", parents=[common], help="measure the features of a folder or list of audio files"
+    )
+    extract_command.add_arguments(extract)
+    extract.set_defaults(run=extract_command.run)
+
+    download = commands.add_parser("download", parents=[common], help="fetch a published data set's tables")
+    download.add_argument(
+        "source", choices=["fma"], help="fma: the Free Music Archive dataset's tables, 342 MiB"
+    )
+    download.add_argument("folder", type=Path, help="where to put them")
+    download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
+    download.set_defaults(run=_download)
 
     board = commands.add_parser(
         "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"
@@ -139,13 +172,34 @@ def _predict(options: argparse.Namespace) -> None:
     from genre_classifier.bundle import make_predictor, read_bundle
     from genre_classifier.prediction import DEFAULT_TOP_K
 
-    predictor = make_predictor(read_bundle(*_split(options.bundle)))
+    given = [bool(options.songs), options.features is not None, options.table is not None]
+    if sum(given) != 1:
+        raise DataError(
+            f"{sum(given)} of SONG, --features and --table given: one of them says what to predict the genre of"
+        )
+    bundle = read_bundle(*_split(options.bundle))
+    predictor = make_predictor(bundle)
     top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
-    if options.features is not None:
+    if options.songs:
+        song_command.run(options, bundle, predictor, top_k)
+    elif options.features is not None:
         answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
         print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    _predict_table(predictor, options.table, top_k)
+    else:
+        _refuse_made_otherwise(bundle, options.table)
+        _predict_table(predictor, options.table, top_k)
+
+
+def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
+    """Raise DataError where a table says that its features were made otherwise than the bundle's."""
+    from genre_classifier.bundle import feature_set_of
+    from genre_classifier.features.output import made_with
+
+    expected = feature_set_of(bundle.metadata, bundle.feature_names)
+    found = made_with(path) if path.is_file() and path.suffix != ".tsv" else None
+    difference = None if expected is None or found is None else expected.difference(found)
+    if difference is not None:
+        raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
 
 
 def _parse_features(text: str) -> list[float]:
@@ -215,6 +269,14 @@ def _leaderboard(options: argparse.Namespace) -> None:
         show_leaderboard(board)
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from genre_classifier.data.download import fetch
+    from genre_classifier.data.fma_tables import ARCHIVE
+
+    for path in fetch(ARCHIVE, options.folder, url=options.url):
+        print(path)
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.errors import ConfigError
+from genre_classifier.features.sets import FMA_SERIES
 
 # ruff: noqa: UP045 - OmegaConf 2.3 reads Optional[] and Union[], not "X | Y", from a schema.
 
@@ -146,6 +147,55 @@ class GtzanConfig(DataConfig):
 
     source: str = "gtzan"
     path: str = MISSING
+
+
+class FmaSubset(Enum):
+    """At most this size, as in FMA's own tools."""
+
+    small = "small"
+    medium = "medium"
+    large = "large"
+
+
+class FmaGroup(Enum):
+    """What must stay on one side of a split."""
+
+    artist = "artist"
+    album = "album"
+
+
+@dataclass
+class FmaConfig(DataConfig):
+    """FMA's features.csv and tracks.csv, as published."""
+
+    source: str = "fma"
+    path: str = MISSING
+    subset: FmaSubset = FmaSubset.small
+    feature_groups: Optional[list[str]] = None
+    group: Optional[FmaGroup] = FmaGroup.artist
+
+
+class AudioFeatures(Enum):
+    """Which features are measured."""
+
+    core20 = "core20"
+    gtzan57 = "gtzan57"
+    fma518 = "fma518"
+
+
+@dataclass
+class AudioFolderConfig(DataConfig):
+    """Audio files in FOLDER/GENRE/[ARTIST/]FILE, or those that a CSV file lists; measured once and kept."""
+
+    source: str = "audio_folder"
+    path: str = MISSING
+    features: AudioFeatures = AudioFeatures.core20
+    offset: float = 0.0
+    duration: Optional[float] = None
+    windows: Optional[float] = None
+    strict: bool = False
+    jobs: Optional[int] = None
+    cache: Optional[str] = None
 
 
 @dataclass
@@ -373,6 +423,8 @@ SCHEMAS = {
     "schema_data_demo": DemoConfig,
     "schema_data_table": TableConfig,
     "schema_data_gtzan": GtzanConfig,
+    "schema_data_fma": FmaConfig,
+    "schema_data_audio_folder": AudioFolderConfig,
     "schema_adam": AdamConfig,
     "schema_adamw": AdamWConfig,
     "schema_sgd": SGDConfig,
@@ -425,6 +477,10 @@ RANGES = {
     "seed": Range(0, 2**32 - 1),
     "threads": _AT_LEAST_1,
     "data.batch_size": _AT_LEAST_1,
+    "data.offset": _AT_LEAST_0,
+    "data.duration": _AT_LEAST_1,
+    "data.windows": _AT_LEAST_1,
+    "data.jobs": _AT_LEAST_1,
     "data.split.train": Range(0, 1, low_open=True),
     "data.split.val": _BELOW_1,
     "data.split.test": _BELOW_1,
@@ -661,6 +717,7 @@ def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
 
 def _train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if not OmegaConf.is_missing(cfg, "data"):
+        yield from _unknown_feature_groups(cfg.data)
         yield from _split_contradictions(cfg.data.split)
         yield from _metric_contradictions(cfg)
     trainer = cfg.trainer
@@ -694,6 +751,17 @@ def _train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
         yield Problem(
             ("optimizer.nesterov", "optimizer.momentum"),
             "optimizer.nesterov=true needs momentum: set optimizer.momentum above 0 or optimizer.nesterov=false",
+        )
+
+
+def _unknown_feature_groups(data: DictConfig) -> Iterator[Problem]:
+    groups = data.get("feature_groups")
+    unknown = [group for group in groups or () if group not in FMA_SERIES]
+    if groups is not None and (unknown or not groups):
+        found = ", ".join(unknown) or "nothing"
+        yield Problem(
+            ("data.feature_groups",),
+            f"data.feature_groups names {found}: expected one or more of {', '.join(FMA_SERIES)}",
         )
 
 

@@ -3,6 +3,10 @@
 Every message says what was found, where (file, row, column or key), and what to do about it.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class GenreClassifierError(Exception):
     """Root of every error this package raises on purpose; entry points print it without a traceback."""
@@ -14,6 +18,29 @@ class ConfigError(GenreClassifierError, ValueError):
 
 class DataError(GenreClassifierError, ValueError):
     """A feature table, or a file that belongs to it, cannot be used as it is."""
+
+
+class AudioError(DataError):
+    """An audio file cannot be measured.
+
+    Parameters
+    ----------
+    message : str
+        Which file, what was found, and what was expected.
+    kind : str
+        ``unreadable``, ``silent``, ``too short`` or ``mislabelled``.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it crosses from a worker process
+        return (_audio_error, (str(self), self.kind))
+
+
+def _audio_error(message: str, kind: str) -> AudioError:
+    return AudioError(message, kind=kind)
 
 
 class SplitError(DataError):

@@ -147,6 +147,17 @@ class Predictor(ABC):
         """Predict rows that :func:`as_rows` returned; for a caller who needs the rows as well."""
         return self._predict_rows(rows, return_probs, self._check_top_k(top_k))
 
+    def answer(
+        self, probabilities: Sequence[float], return_probs: bool = False, top_k: int = DEFAULT_TOP_K
+    ) -> Prediction:
+        """Word the answer for probabilities, one a genre, that a caller made from several rows' own."""
+        n_top = self._check_top_k(top_k)
+        if len(probabilities) != len(self.genre_names):
+            raise ValueError(
+                f"{len(probabilities)} probabilities; expected {len(self.genre_names)}, one a genre"
+            )
+        return self._answer([float(p) for p in probabilities], return_probs, n_top)
+
     def _predict_row(self, row: np.ndarray, return_probs: bool, n_top: int) -> Prediction:
         probabilities = self._row_probabilities(row)
         if not math.isfinite(sum(probabilities)):

@@ -47,6 +47,8 @@ def flattened(node: Any, path: str = "") -> dict[str, Any]:
 def is_about_the_machine(key: str) -> bool:
     """Return whether a setting says where and how a run is computed, not what."""
     part, _, rest = key.partition(".")
+    if key in ("data.jobs", "data.cache"):
+        return True
     return rest in MACHINE_SETTINGS if part == "trainer" else part in MACHINE_PARTS
 
 

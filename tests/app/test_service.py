@@ -110,7 +110,14 @@ def test_the_model_says_what_it_is(client, folder):
 def test_the_documentation_has_an_example_of_every_request_and_they_work(client):
     status, document = client.ask("GET", "/openapi.json")
     assert status == 200
-    assert set(document["paths"]) == {"/predict", "/predict/batch", "/health", "/genres", "/model"}
+    assert set(document["paths"]) == {
+        "/predict",
+        "/predict/batch",
+        "/analyze-audio",
+        "/health",
+        "/genres",
+        "/model",
+    }
     n_examples = 0
     for path in ("/predict", "/predict/batch"):
         operation = document["paths"][path]["post"]

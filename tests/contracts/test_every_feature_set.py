@@ -1,10 +1,20 @@
 """Every feature set: its names are unique and in a fixed order, and a table that does not match is told how."""
 
+import json
+
 import pytest
 
-from genre_classifier.features.sets import CORE20, FEATURE_SETS, GTZAN57, describe_mismatch, recognise
+from genre_classifier.features.sets import (
+    CORE20,
+    FEATURE_SETS,
+    GTZAN57,
+    PARAMETERS,
+    FeatureSetReference,
+    describe_mismatch,
+    recognise,
+)
 
-SIZES = {"core20": 20, "gtzan57": 57}
+SIZES = {"core20": 20, "gtzan57": 57, "fma518": 518}
 
 
 def test_all_sets_are_known_with_their_size() -> None:
@@ -52,3 +62,22 @@ def test_a_mismatch_names_what_is_missing_extra_or_out_of_place(
     found: list[str], message: str | None
 ) -> None:
     assert describe_mismatch(["a", "b", "c"], found) == message
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_reference_says_how_the_features_are_made_and_survives_being_stored(name: str) -> None:
+    made = FEATURE_SETS[name].reference()
+    assert made.parameters == PARAMETERS
+    assert FeatureSetReference.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+    assert made.difference(made) is None
+
+
+def test_features_made_otherwise_are_told_apart() -> None:
+    made = CORE20.reference()
+    assert made.difference(GTZAN57.reference()) == "feature set gtzan57, not core20"
+    assert made.difference(CORE20.reference(3.0)) == "clip_seconds 3.0, not 30.0"
+    newer = FeatureSetReference("core20", 2, {"hop_length": 256})
+    assert made.difference(newer) == (
+        "version 2, not 1; sample_rate_hz None, not 22050; clip_seconds None, not 30.0; n_fft None, not 2048; "
+        "hop_length 256, not 512"
+    )

@@ -191,7 +191,8 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.source=spotify: expected one of demo, gtzan, table"):
+    expected = "expected one of audio_folder, demo, fma, gtzan, table"
+    with pytest.raises(ConfigError, match=f"data.source=spotify: {expected}"):
         read(DataConfig(source="spotify"))
 
 
@@ -217,6 +218,7 @@ def test_gtzan_segments_of_a_track_are_one_group(tmp_path: Path) -> None:
     ]
     table = read(GtzanConfig(path=str(gtzan_file(tmp_path / "g.csv", names))))
     assert table.group_name == "track"
+    assert table.made_with == GTZAN57.reference(3.0)
     assert table.groups is not None
     assert sorted(set(table.groups)) == ["blues.00000", "blues.00001", "rock.00000", "rock.00001"]
 

@@ -11,6 +11,7 @@ import pytest
 
 from genre_classifier.features.sets import GTZAN57
 from tests.conftest import ROOT, composed, rows_of_music, write_csv
+from tests.data.fma_layout import write_fma
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,6 +38,7 @@ def stand_ins(tmp_path: Path) -> Path:
         (tmp_path / name).write_text("\n".join(f"{t.partition('.')[0]}/{t}.wav" for t in chosen))
     header, music = rows_of_music()
     pd.DataFrame(music, columns=header).to_parquet(tmp_path / "my.parquet")
+    write_fma(tmp_path / "fma_metadata")
     return tmp_path
 
 
@@ -52,6 +54,11 @@ def test_a_train_command_of_the_readme_runs(
     from genre_classifier.training.fit import train
 
     monkeypatch.chdir(stand_ins)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(stand_ins / "cache"))
+    if "music/" in command:
+        from tests.features.sounds import collection  # skips where the extra audio is not installed
+
+        collection(stand_ins / "music", n_tracks=5)
     words = shlex.split(command)[2:]
     if "-m" in words:
         # One trial of the sweep; tests/e2e/test_sweep_command.py runs whole ones.

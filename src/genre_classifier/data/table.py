@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from genre_classifier.config import NanPolicy
 from genre_classifier.errors import DataError
-from genre_classifier.features.sets import FeatureSet, recognise
+from genre_classifier.features.sets import FeatureSet, FeatureSetReference, recognise
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,10 @@ class FeatureTable:
         What the groups are: ``artist``, ``track``.
     given_split : np.ndarray [shape=(row,), dtype=object], optional
         ``train``, ``val`` or ``test`` for every row, as the data came.
+    where : str
+        The file, for messages.
+    made_with : FeatureSetReference, optional
+        How the features were made, where the file says so; otherwise the set that has these names.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class FeatureTable:
     group_name: str | None = None
     given_split: Text | None = None
     where: str = field(default="table")
+    made_with: FeatureSetReference | None = None
 
     def __post_init__(self) -> None:
         _check_shapes(self)
@@ -119,6 +124,7 @@ class FeatureTable:
     def description(self) -> dict[str, Any]:
         """Return what a result should say about its data, as plain values."""
         feature_set = self.feature_set
+        made_with = self.made_with or (feature_set and feature_set.reference())
         return {
             "source": self.source.name,
             "where": self.where,
@@ -129,9 +135,7 @@ class FeatureTable:
             "fingerprint": self.fingerprint,
             "rows": len(self),
             "features": len(self.feature_names),
-            "feature_set": {"name": feature_set.name, "version": feature_set.version}
-            if feature_set
-            else None,
+            "feature_set": made_with.as_dict() if made_with else None,
             "genres": list(self.genre_names),
             "groups": None if self.groups is None else len(set(self.groups)),
             "group_name": self.group_name,
@@ -152,6 +156,7 @@ def build_table(
     genre_order: Sequence[str] | None = None,
     nan: NanPolicy = NanPolicy.error,
     first_row: int = 1,
+    made_with: FeatureSetReference | None = None,
 ) -> FeatureTable:
     """Check raw columns and make a table of them.
 
@@ -168,6 +173,8 @@ def build_table(
         Whether a row with NaN or infinity is an error or left out.
     first_row : int
         What a person calls the first row of data (2 in a CSV file with a header).
+    made_with : FeatureSetReference, optional
+        How the features were made, where the file says so.
 
     Raises
     ------
@@ -210,6 +217,7 @@ def build_table(
         group_name=None if groups is None else group_name or "group",
         given_split=None if given_split is None else _texts(given_split, keep, "split", where, first_row),
         where=where,
+        made_with=made_with,
     )
 
 

@@ -46,7 +46,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -142,9 +141,9 @@ def _measure_all(
 
 def _fingerprint(recipe: Recipe) -> str:
     """What an unfinished run must share with this one to be continued: the recipe and the code."""
-    sources = [*sorted(HERE.glob("*.py")), HERE.parent / "features" / "core20.py"]
+    sources = [*sorted(HERE.glob("*.py")), *sorted((HERE.parent / "features").glob("*.py"))]
     code = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    return json.dumps({"recipe": asdict(recipe), "code": code, "librosa": version("librosa")}, sort_keys=True)
+    return json.dumps({"recipe": asdict(recipe), "code": code}, sort_keys=True)
 
 
 def _read_unfinished(path: Path, recipe: Recipe) -> dict[tuple[str, int], list[list[float]]]:
@@ -195,7 +194,6 @@ def write_table(table: pd.DataFrame, recipe: Recipe, path: Path) -> None:
         "generator_version": str(GENERATOR_VERSION),
         "sample_rate": str(SAMPLE_RATE),
         "clip_seconds": str(SECONDS),
-        "librosa_version": version("librosa"),
     }
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata(metadata | {"pandas": arrow.schema.metadata[b"pandas"].decode()})

@@ -16,7 +16,6 @@ from genre_classifier.bundle import (
     BundleDetails,
     Calibration,
     ChecklistItem,
-    FeatureSetReference,
     RunReference,
     read_bundle,
     wrap_bundle,
@@ -41,7 +40,7 @@ from genre_classifier.exporting.export import Export
 from genre_classifier.exporting.refit import refitted
 from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
-from genre_classifier.features.sets import PARAMETERS, recognise
+from genre_classifier.features.sets import FeatureSetReference, recognise
 from genre_classifier.run_folder import relative
 
 
@@ -186,15 +185,12 @@ def _write(
 
 
 def _details(judged: Candidate, final: Candidate, calibration: Calibration | None) -> BundleDetails:
-    feature_set = recognise(final.feature_names)
     protocol = judged.protocol.get("description")
     if final.protocol is not judged.protocol:
         protocol = f"{final.protocol['description']}; the metrics are of the held-out model: {protocol}"
     return BundleDetails(
         feature_names=final.feature_names,
-        feature_set=None
-        if feature_set is None
-        else FeatureSetReference(feature_set.name, feature_set.version, PARAMETERS),
+        feature_set=_feature_set(final),
         run=RunReference(
             folder=_folder_of(final),
             checkpoint=os.fspath(relative(final.choice.checkpoint)),
@@ -205,6 +201,15 @@ def _details(judged: Candidate, final: Candidate, calibration: Calibration | Non
         split_protocol=protocol,
         calibration=calibration,
     )
+
+
+def _feature_set(candidate: Candidate) -> FeatureSetReference | None:
+    """Return how the run's table says its features were made, else the set that has their names."""
+    recorded = candidate.data.get("feature_set")
+    if recorded is not None and "parameters" in recorded:
+        return FeatureSetReference.from_dict(recorded)
+    known = recognise(candidate.feature_names)
+    return None if known is None else known.reference()
 
 
 def _folder_of(candidate: Candidate) -> str:

@@ -6,13 +6,61 @@ another definition is a new version.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SAMPLE_RATE = 22_050  # Hz, mono
 CLIP_SECONDS = 30.0
 N_FFT = 2048  # samples
 HOP_LENGTH = 512  # samples
+
+
+# What every set's features are computed with, as a table and a bundle record it.
+PARAMETERS: Mapping[str, float] = {
+    "sample_rate_hz": SAMPLE_RATE,
+    "clip_seconds": CLIP_SECONDS,
+    "n_fft": N_FFT,
+    "hop_length": HOP_LENGTH,
+}
+
+
+@dataclass(frozen=True)
+class FeatureSetReference:
+    """What a table's features are and how they were made, or which ones a model was trained on.
+
+    Parameters
+    ----------
+    name : str
+        As in :data:`FEATURE_SETS`, or the table's own.
+    version : int
+        Version of the set's definition.
+    parameters : Mapping[str, Any]
+        What the features were computed with: sample rate (Hz), frame length (samples) and the like.
+    """
+
+    name: str
+    version: int
+    parameters: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {"name": self.name, "version": self.version, "parameters": dict(self.parameters)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSetReference:
+        """Return what :meth:`as_dict` wrote; KeyError or TypeError if it is something else."""
+        return cls(str(fields["name"]), int(fields["version"]), dict(fields["parameters"]))
+
+    def difference(self, found: FeatureSetReference) -> str | None:
+        """Say in what `found` was made otherwise; None where both are the same."""
+        pairs = {"feature set": (self.name, found.name), "version": (self.version, found.version)}
+        for key in dict.fromkeys((*self.parameters, *found.parameters)):
+            pairs[key] = (self.parameters.get(key), found.parameters.get(key))
+        return (
+            "; ".join(f"{what} {got}, not {wanted}" for what, (wanted, got) in pairs.items() if got != wanted)
+            or None
+        )
 
 
 @dataclass(frozen=True)
@@ -32,6 +80,12 @@ class FeatureSet:
     name: str
     version: int
     features: tuple[str, ...]
+
+    def reference(self, clip_seconds: float = CLIP_SECONDS) -> FeatureSetReference:
+        """Return how this version measures clips of at most so many seconds."""
+        return FeatureSetReference(
+            self.name, self.version, {**PARAMETERS, "clip_seconds": float(clip_seconds)}
+        )
 
 
 CORE20 = FeatureSet(
@@ -70,15 +124,34 @@ GTZAN57 = FeatureSet(
     ),
 )
 
-# What every set's features are computed with, as a bundle records it.
-PARAMETERS = {
-    "sample_rate_hz": SAMPLE_RATE,
-    "clip_seconds": CLIP_SECONDS,
-    "n_fft": N_FFT,
-    "hop_length": HOP_LENGTH,
+# Series of FMA's table, each with its number of rows, and the statistics over time, both in its order.
+FMA_SERIES = {
+    "chroma_cens": 12,
+    "chroma_cqt": 12,
+    "chroma_stft": 12,
+    "mfcc": 20,
+    "rmse": 1,
+    "spectral_bandwidth": 1,
+    "spectral_centroid": 1,
+    "spectral_contrast": 7,
+    "spectral_rolloff": 1,
+    "tonnetz": 6,
+    "zcr": 1,
 }
+FMA_STATISTICS = ("kurtosis", "max", "mean", "median", "min", "skew", "std")
 
-FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57)}
+FMA518 = FeatureSet(
+    "fma518",
+    1,
+    tuple(
+        f"{series}_{statistic}_{number:02d}"
+        for series, size in FMA_SERIES.items()
+        for statistic in FMA_STATISTICS
+        for number in range(1, size + 1)
+    ),
+)
+
+FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57, FMA518)}
 
 
 def recognise(feature_names: Sequence[str]) -> FeatureSet | None:

@@ -8,7 +8,7 @@ from genre_classifier.config import DataConfig
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import ConfigError
 
-SOURCES = ("demo", "gtzan", "table")
+SOURCES = ("audio_folder", "demo", "fma", "gtzan", "table")
 
 
 def read(config: DataConfig) -> FeatureTable:

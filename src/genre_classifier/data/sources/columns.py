@@ -102,11 +102,12 @@ class _Parquet:
             self.file = pa_parquet.ParquetFile(path, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} is not a Parquet file: {_first_line(error)}") from error
-        self.names = list(self.file.schema_arrow.names)
+        self.schema = self.file.schema_arrow  # made anew at every asking
+        self.names = list(self.schema.names)
         self.rows_expected = self.file.metadata.num_rows
 
     def is_number(self, name: str) -> bool:
-        kind = self.file.schema_arrow.field(name).type
+        kind = self.schema.field(name).type
         return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -22,6 +22,7 @@ SOURCE = Source(
     citation="G. Tzanetakis and P. Cook, 'Musical genre classification of audio signals', IEEE Transactions on Speech "
     "and Audio Processing 10(5), 2002",
 )
+SEGMENT_SECONDS = 3.0
 # blues.00000.wav is a track, blues.00000.3.wav the fourth segment of one.
 _NAME = re.compile(r"^(?P<track>[^./\\]+\.\d{5})(?P<segment>\.\d+)?(\.[A-Za-z0-9]+)?$")
 
@@ -62,4 +63,5 @@ def read(config: GtzanConfig) -> FeatureTable:
         where=str(path),
         nan=config.nan,
         first_row=columns.first_row,
+        made_with=GTZAN57.reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.reference(),
     )

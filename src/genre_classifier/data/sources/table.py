@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from genre_classifier.config import TableConfig
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.features.output import made_with
+from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference
 
 SOURCE = Source(
     name="table",
@@ -49,4 +52,12 @@ def read(config: TableConfig) -> FeatureTable:
         where=str(path),
         nan=config.nan,
         first_row=columns.first_row,
+        made_with=_made_with(path, columns.feature_names),
     )
+
+
+def _made_with(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
+    """Return how the features were made, where the file says so and they are the set's or some of them."""
+    found = made_with(path)
+    known = None if found is None else FEATURE_SETS.get(found.name)
+    return found if known is not None and set(names) <= set(known.features) else None

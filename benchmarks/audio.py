@@ -1,0 +1,170 @@
+"""Audio features: milliseconds a clip beside librosa, decoding, the first clip of a process, and files a second.
+
+    python benchmarks/audio.py [--repeats 9] [--files 200]
+
+A clip is 30 s of the demo data's rendered music, mono at 22,050 Hz, measured on one thread. The peer of each feature
+set is librosa called function by function in the same run, the two taking turns. A fresh process is timed from its
+start to its first features, with whatever compiled code librosa's cache holds. The files for the rate are 30-second
+MP3s of 44.1 kHz stereo; each number of jobs measures all of them with an empty cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from machine import describe, table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+FORMATS = {
+    "WAV, 22.05 kHz mono": ("wav", 22_050, 1),
+    "FLAC, 22.05 kHz mono": ("flac", 22_050, 1),
+    "OGG, 22.05 kHz mono": ("ogg", 22_050, 1),
+    "MP3, 22.05 kHz mono": ("mp3", 22_050, 1),
+    "MP3, 44.1 kHz stereo, resampled": ("mp3", 44_100, 2),
+}
+FRESH = {
+    "core20": "from genre_classifier.features.core20 import extract_core20 as extract",
+    "core20 by librosa": "from tests.features.reference import librosa_core20 as extract",
+    "gtzan57": "from genre_classifier.features.gtzan57 import extract_gtzan57 as extract",
+    "fma518": "from genre_classifier.features.fma518 import extract_fma518 as extract",
+}
+
+
+def clip() -> np.ndarray:
+    """Return 30 s of rendered music."""
+    from genre_classifier.demo.compose import compose
+    from genre_classifier.demo.render import render
+
+    parts = [render(compose(1, genre, 1, 1)) for genre in ("Rock", "Jazz", "Electronic", "Folk")]
+    return np.concatenate(parts)[: 30 * 22_050]
+
+
+def taking_turns(functions: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Return each function's median in milliseconds, the functions called in turn."""
+    times: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()
+    for _ in range(repeats):
+        for place, function in enumerate(functions):
+            started = time.perf_counter()
+            function()
+            times[place].append((time.perf_counter() - started) * 1e3)
+    return [statistics.median(found) for found in times]
+
+
+def sets(y: np.ndarray, repeats: int) -> str:
+    """Return a table of the three sets beside librosa, with the largest difference."""
+    from genre_classifier.features.measure import extractor
+    from tests.features import reference
+
+    lines = []
+    for name in ("core20", "gtzan57", "fma518"):
+        extract, peer = extractor(name), getattr(reference, f"librosa_{name}")
+        n = repeats if name == "core20" else max(3, repeats // 3)
+        ours, theirs = taking_turns([lambda: extract(y), lambda: peer(y)], n)  # noqa: B023
+        found, expected = extract(y).astype(np.float64), peer(y)
+        worst = np.max(np.abs(found - expected) / np.maximum(np.abs(expected), 1e-2))
+        lines.append([name, f"{ours:.1f}", f"{theirs:.1f}", f"{theirs / ours:.1f}", f"{worst:.0e}"])
+    return table(["set", "ms a clip", "librosa, function by function", "ratio", "largest difference"], lines)
+
+
+def decoding(y: np.ndarray, folder: Path, repeats: int) -> str:
+    """Return a table of what decoding a 30-second clip takes."""
+    from genre_classifier.features.audio import Excerpt, open_audio
+
+    lines = []
+    for place, (name, (suffix, rate, channels)) in enumerate(FORMATS.items()):
+        path = write(folder / f"{place}.{suffix}", y, rate, channels)
+
+        def decode(path: Path = path) -> object:
+            with open_audio(path) as recording:
+                return list(recording.clips(Excerpt()))
+
+        [milliseconds] = taking_turns([decode], repeats)
+        lines.append([name, f"{milliseconds:.1f}"])
+    return table(["decoding", "ms a clip"], lines)
+
+
+def write(path: Path, y: np.ndarray, rate: int, channels: int) -> Path:
+    """Write the clip at a sample rate, to as many equal channels."""
+    import soundfile
+    import soxr
+
+    samples = y if rate == 22_050 else soxr.resample(y, 22_050, rate)
+    frames = np.repeat(samples[:, None], channels, axis=1)
+    with soundfile.SoundFile(path, "w", rate, channels) as file:
+        for block in np.array_split(frames, 100):
+            file.write(block)
+    return path
+
+
+def fresh(y: np.ndarray, folder: Path, repeats: int) -> str:
+    """Return a table of seconds from the start of a process to its first features."""
+    np.save(folder / "clip.npy", y)
+    lines = []
+    for name, imports in FRESH.items():
+        code = (
+            f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'src')]!r}\nimport numpy as np\n{imports}\n"
+        )
+        code += f"extract(np.load({str(folder / 'clip.npy')!r}))"
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            times.append(time.perf_counter() - started)
+        lines.append([name, f"{statistics.median(times):.2f}"])
+    return table(["a fresh process, with its first clip", "s"], lines)
+
+
+def rate(y: np.ndarray, folder: Path, n_files: int) -> str:
+    """Return a table of files a second of the whole command's measuring."""
+    from genre_classifier.features.discovery import find_audio
+    from genre_classifier.features.extract import Settings, extract
+
+    music = folder / "music" / "Genre"
+    music.mkdir(parents=True)
+    first = write(music / "0.mp3", y, 44_100, 2).read_bytes()
+    for number in range(1, n_files):
+        # A tag at the end, so that no two files have the same content.
+        (music / f"{number}.mp3").write_bytes(first + b"TAG" + str(number).encode().ljust(125, b"\0"))
+    lines = []
+    for jobs in (1, 2):
+        settings = Settings(jobs=jobs, cache=folder / f"{jobs}.sqlite", progress=False)
+        extraction = extract(find_audio(folder / "music"), settings)
+        lines.append([str(jobs), f"{len(extraction.files) / extraction.seconds:.1f}"])
+    known = extract(find_audio(folder / "music"), settings)
+    lines.append(["measured before", f"{len(known.files) / known.seconds:.0f}"])
+    return table(["core20 of MP3s, jobs", "files a second"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--files", type=int, default=200)
+    arguments = parser.parse_args()
+    from threadpoolctl import threadpool_limits
+
+    print(describe(), flush=True)
+    y = clip()
+    with tempfile.TemporaryDirectory() as name, threadpool_limits(1):
+        folder = Path(name)
+        print("\n" + sets(y, arguments.repeats), flush=True)
+        print("\n" + decoding(y, folder, arguments.repeats), flush=True)
+        print("\n" + fresh(y, folder, max(3, arguments.repeats // 3)), flush=True)
+        print("\n" + rate(y, folder, arguments.files), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A folder of audio files, measured once: FOLDER/GENRE/[ARTIST/]FILE, or a list of files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from genre_classifier.config import AudioFolderConfig
+from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.errors import DataError
+from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.discovery import AudioFile, find_audio, read_list
+from genre_classifier.features.extract import Extraction, Settings, extract
+from genre_classifier.features.sets import CLIP_SECONDS
+
+log = logging.getLogger(__name__)
+
+SOURCE = Source(
+    name="audio_folder",
+    origin="audio files of the user's own, measured by this package",
+    licence="as their owners say",
+    citation="as their owners say",
+)
+
+
+def read(config: AudioFolderConfig) -> FeatureTable:
+    """Measure the files that were not measured before, and make a table of all.
+
+    Raises
+    ------
+    DataError
+        There are no files, one has no genre, none can be measured, or, with ``strict``, one cannot.
+    """
+    if config.split.column is not None:
+        raise DataError(f"data.split.column={config.split.column}: a folder of audio has no split column")
+    path = Path(config.path).expanduser()
+    files = read_list(path) if path.suffix.lower() == ".csv" else find_audio(path)
+    without = next((file for file in files if file.genre is None), None)
+    if without is not None:
+        raise DataError(
+            f"{without.path} has no genre; put it into {path}/GENRE/, or name one in a list of files"
+        )
+    extraction = extract(files, _settings(config))
+    for _, failure in extraction.failures[:10]:
+        log.warning("left out, %s: %s", failure.kind, failure.reason)
+    if len(extraction.failures) > 10:
+        log.warning(
+            "and %d more files are left out; see genre-classifier extract", len(extraction.failures) - 10
+        )
+    rows = list(extraction.rows())
+    groups, group_name = _groups(rows, extraction)
+    return build_table(
+        features=extraction.features,
+        labels=[file.genre for file, _, _ in rows],
+        feature_names=extraction.feature_names,
+        ids=[name for _, name, _ in rows],
+        groups=groups,
+        group_name=group_name,
+        source=SOURCE,
+        where=str(path),
+        nan=config.nan,
+        made_with=extraction.made_with,
+    )
+
+
+def _settings(config: AudioFolderConfig) -> Settings:
+    duration = config.duration
+    if duration is None and config.windows is None:
+        duration = CLIP_SECONDS
+    return Settings(
+        features=config.features.value,
+        excerpt=Excerpt(config.offset, duration, config.windows),
+        jobs=config.jobs,
+        cache=None if config.cache is None else Path(config.cache).expanduser(),
+        strict=config.strict,
+    )
+
+
+def _groups(
+    rows: list[tuple[AudioFile, str, str | None]], extraction: Extraction
+) -> tuple[list[str] | None, str | None]:
+    """Return each row's group, a file standing for itself where it has none, and what groups are."""
+    pairs = zip(extraction.files, extraction.measured, strict=True)
+    named = [file.group is not None or measured.artist is not None for file, measured in pairs]
+    if not any(named):
+        windowed = any(group is not None for *_, group in rows)
+        return ([str(group) for *_, group in rows], "track") if windowed else (None, None)
+    if not all(named):
+        log.warning(
+            "%d of %d files have neither an artist's folder nor an artist tag; each counts as an artist of its own",
+            named.count(False),
+            len(named),
+        )
+    return [group or file.id for file, _, group in rows], "artist"

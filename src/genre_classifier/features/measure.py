@@ -1,0 +1,109 @@
+"""From one audio file to its features: the one function that every way of extracting calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_classifier.errors import AudioError, DataError
+from genre_classifier.features.audio import Excerpt, open_audio
+from genre_classifier.features.cache import Measured, content_of
+from genre_classifier.features.sets import FEATURE_SETS
+
+Float32 = npt.NDArray[np.float32]
+
+EXTRACTORS = {name: f"genre_classifier.features.{name}:extract_{name}" for name in FEATURE_SETS}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a file gave nothing.
+
+    Parameters
+    ----------
+    kind : str
+        ``unreadable``, ``silent``, ``too short`` or ``mislabelled``.
+    reason : str
+        What was found, and in which file.
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a file.
+
+    Parameters
+    ----------
+    content : str
+        SHA-256 of the file, empty where it failed.
+    result : Measured or Failure
+    """
+
+    content: str
+    result: Measured | Failure
+
+
+def extractor(name: str) -> Callable[[Float32], Float32]:
+    """Return the function that measures a set's features of samples at 22,050 Hz.
+
+    Raises
+    ------
+    DataError
+        There is no such set.
+    """
+    if name not in EXTRACTORS:
+        raise DataError(f"feature set {name!r} cannot be measured; there are {', '.join(EXTRACTORS)}")
+    module, _, function = EXTRACTORS[name].partition(":")
+    found: Callable[[Float32], Float32] = getattr(import_module(module), function)
+    return found
+
+
+def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
+    """Decode a file and measure a set's features of its clips; silent ones are left out.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the feature set.
+    excerpt : Excerpt
+        Which part, and whether in windows.
+
+    Raises
+    ------
+    AudioError
+        The file cannot be read, is not what its suffix says, shorter than a second, or silent.
+    """
+    extract = extractor(name)
+    starts, rows = [], []
+    with open_audio(path) as recording:
+        for clip in recording.clips(excerpt):
+            if clip.is_silent:
+                continue
+            try:
+                rows.append(extract(clip.samples))
+            except DataError as error:
+                raise AudioError(f"{path}: {error}", kind="unreadable") from error
+            starts.append(clip.start)
+        if not rows:
+            raise AudioError(f"{path} is silent", kind="silent")
+        return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows))
+
+
+def attempt(path: Path, name: str, excerpt: Excerpt) -> Outcome:
+    """Measure a file and hash it; what is wrong with it is an answer, not an exception."""
+    try:
+        measured = measure_file(path, name, excerpt)
+        return Outcome(content_of(path), measured)
+    except AudioError as error:
+        return Outcome("", Failure(error.kind, str(error)))
+    except OSError as error:
+        return Outcome("", Failure("unreadable", f"{path}: {error.strerror or error}"))

@@ -1,0 +1,141 @@
+"""Tables of extracted features on disk: id, path, genre, group and the features, with how these were made."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genre_classifier.atomic import replacing, write_text
+from genre_classifier.errors import DataError
+from genre_classifier.features.sets import FeatureSetReference
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from genre_classifier.features.extract import Extraction
+
+FORMAT_VERSION = 1
+SUFFIXES = (".parquet", ".csv")
+_KEYS = ("feature_set", "feature_set_version", "feature_set_parameters")
+
+
+def check_output(path: Path) -> None:
+    """Raise DataError unless a table can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{path}: {path.suffix or 'no suffix'} is not a kind of table; expected .parquet or .csv"
+        )
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the table to be written")
+
+
+def write_extraction(extraction: Extraction, path: Path) -> Path | None:
+    """Write a table, each file whole or not at all; return the table of errors, if there is one.
+
+    Parameters
+    ----------
+    extraction : Extraction
+    path : Path
+        ``.parquet`` keeps how the features were made in the file's metadata, ``.csv`` in PATH.json beside it.
+    """
+    check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = _table(extraction)
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    else:
+        import pyarrow.csv as pa_csv
+
+        write_text(_sidecar(path), json.dumps(_metadata(extraction.made_with), indent=2) + "\n")
+        with replacing(path) as temporary:
+            pa_csv.write_csv(table, temporary)
+    return _write_errors(extraction, path)
+
+
+def made_with(path: Path) -> FeatureSetReference | None:
+    """Return how a table says its features were made; None where it does not say.
+
+    Raises
+    ------
+    DataError
+        What it says cannot be understood.
+    """
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            raw = pq.read_schema(path).metadata or {}
+        except (pa.ArrowInvalid, OSError):
+            return None  # whoever reads its rows says what is wrong
+        found = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
+    elif _sidecar(path).is_file():
+        try:
+            found = dict(json.loads(_sidecar(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{_sidecar(path)} is not JSON: {error}; remove it or extract anew") from error
+    else:
+        return None
+    if not all(key in found for key in _KEYS):
+        return None
+    try:
+        return FeatureSetReference.from_dict(
+            {
+                "name": found["feature_set"],
+                "version": found["feature_set_version"],
+                "parameters": json.loads(found["feature_set_parameters"]),
+            }
+        )
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: its metadata does not say how the features were made: {error}") from error
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _metadata(reference: FeatureSetReference) -> dict[str, str]:
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "feature_set": reference.name,
+        "feature_set_version": str(reference.version),
+        "feature_set_parameters": json.dumps(dict(reference.parameters)),
+    }
+
+
+def _table(extraction: Extraction) -> pa.Table:
+    import pyarrow as pa
+
+    rows = list(extraction.rows())
+    columns = {
+        "id": [name for _, name, _ in rows],
+        "path": [os.fsencode(file.path).decode("utf-8", "backslashreplace") for file, _, _ in rows],
+        "genre": [file.genre for file, _, _ in rows],
+        "group": [group for _, _, group in rows],
+    }
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    features = extraction.features
+    for position, name in enumerate(extraction.feature_names):
+        arrays[name] = pa.array(features[:, position])
+    return pa.table(arrays).replace_schema_metadata(_metadata(extraction.made_with))
+
+
+def _write_errors(extraction: Extraction, path: Path) -> Path | None:
+    """Write PATH's errors beside it; remove those of an earlier run where there are none."""
+    errors = path.with_name(f"{path.stem}.errors.csv")
+    if not extraction.failures:
+        errors.unlink(missing_ok=True)
+        return None
+    with replacing(errors) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "kind", "reason"])
+        for file, failure in extraction.failures:
+            name = os.fsencode(file.path).decode("utf-8", "backslashreplace")
+            writer.writerow([name, failure.kind, failure.reason.encode("utf-8", "backslashreplace").decode()])
+    return errors

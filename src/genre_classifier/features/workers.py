@@ -1,0 +1,189 @@
+"""Measuring many files at a time: in processes of this machine, or in a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice
+from multiprocessing.connection import wait as wait_for_sentinel
+from pathlib import Path
+from typing import Any
+
+from genre_classifier.errors import GenreClassifierError, MissingExtraError
+from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.measure import Failure, Outcome, attempt
+
+Outcomes = Generator[tuple[int, Outcome], None, None]
+
+QUEUED = 4  # files waiting for each process
+RAY_BATCH = 16  # files in a task
+RAY_SECONDS = 5.0  # to wait for a cluster's first sign of life
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
+    """Yield each file's position and outcome, in order."""
+    for position, path in enumerate(paths):
+        yield position, attempt(path, name, excerpt)
+
+
+def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
+    """Yield each file's position and outcome as they come; a file that crashes its process is a failure of its own."""
+    job = partial(attempt, name=name, excerpt=excerpt)
+    waiting = iter(list(enumerate(paths)))
+    while True:
+        running: dict[Future[Outcome], tuple[int, Path]] = {}
+        try:
+            yield from _through_pool(job, waiting, running, jobs)
+            return
+        except BrokenProcessPool:
+            suspects = list(running.values())
+        for position, path in suspects:
+            yield position, _alone(job, path)
+
+
+def _through_pool(
+    job: partial[Outcome],
+    waiting: Iterator[tuple[int, Path]],
+    running: dict[Future[Outcome], tuple[int, Path]],
+    jobs: int,
+) -> Outcomes:
+    """Keep a pool busy; `running` holds what was not yielded when it breaks."""
+    with _pool(jobs) as pool:
+        try:
+            while True:
+                for position, path in islice(waiting, jobs * (1 + QUEUED) - len(running)):
+                    running[pool.submit(job, path)] = (position, path)
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    outcome = future.result()
+                    position, _ = running.pop(future)
+                    yield position, outcome
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _alone(job: partial[Outcome], path: Path) -> Outcome:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(job, path).result()
+        except BrokenProcessPool:
+            return Outcome(
+                "", Failure("unreadable", f"{path} crashed or exhausted the process that decoded it")
+            )
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+
+
+def _start_worker() -> None:
+    """Let a process use one core, leave interruptions to its parent, and end with it."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    # A killed parent cannot tell its workers to stop, and each of them holds the queue open for the others.
+    wait_for_sentinel([sentinel])
+    os._exit(1)
+
+
+def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> Outcomes:
+    """Yield each file's position and outcome as a Ray cluster gives them.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Under which every machine of the cluster finds the files.
+    address : str
+        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for an instance of its own.
+
+    Raises
+    ------
+    MissingExtraError
+        Ray is not installed.
+    GenreClassifierError
+        The cluster cannot be reached, or a task failed on it.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            "--ray needs Ray, which is not installed; run: pip install 'genre-classifier[ray]'"
+        ) from error
+    try:
+        _refuse_silence(address)
+        context = ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # A cluster's own dashboard is not ours to start or refuse.
+            include_dashboard=False if address == "local" else None,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise GenreClassifierError(f"--ray {address}: no Ray cluster answers there ({error})") from error
+    with context:
+        yield from _through_ray(ray, paths, name, excerpt)
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT; Ray itself would ask for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
+
+
+def _through_ray(ray: Any, paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
+    measure = ray.remote(num_cpus=1, max_retries=2)(_attempt_batch)
+    batches = iter(
+        [
+            list(enumerate(paths[start : start + RAY_BATCH], start))
+            for start in range(0, len(paths), RAY_BATCH)
+        ]
+    )
+    at_most = max(1, int(ray.cluster_resources().get("CPU", 1))) * (1 + QUEUED)
+    running: list[Any] = []
+    while True:
+        running.extend(
+            measure.remote(batch, name, excerpt) for batch in islice(batches, at_most - len(running))
+        )
+        if not running:
+            return
+        done, running = ray.wait(running)
+        for task in done:
+            try:
+                yield from ray.get(task)
+            except ray.exceptions.RayError as error:
+                first = str(error).strip().partition("\n")[0]
+                raise GenreClassifierError(
+                    f"a task failed on the Ray cluster: {first}; is genre-classifier installed there, and are the "
+                    "files under the same paths?"
+                ) from error
+
+
+def _attempt_batch(batch: list[tuple[int, Path]], name: str, excerpt: Excerpt) -> list[tuple[int, Outcome]]:
+    return [(position, attempt(path, name, excerpt)) for position, path in batch]

@@ -1,0 +1,121 @@
+"""Which files are found, and what their folders and lists say of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from genre_classifier.errors import DataError
+from genre_classifier.features.discovery import AudioFile, find_audio, read_list
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_folders_name_genre_and_group(tmp_path: Path) -> None:
+    for name in (
+        "Rock/a.WAV",
+        "Jazz/Miles/So What/b.mp3",
+        "Jazz/c.flac",
+        "Jazz/notes.txt",
+        "Jazz/.d.ogg",
+        ".x/e.au",
+    ):
+        touch(tmp_path / name)
+    assert find_audio(tmp_path) == [
+        AudioFile(tmp_path / "Jazz/Miles/So What/b.mp3", "Jazz/Miles/So What/b.mp3", "Jazz", "Miles"),
+        AudioFile(tmp_path / "Jazz" / "c.flac", "Jazz/c.flac", "Jazz", None),
+        AudioFile(tmp_path / "Rock" / "a.WAV", "Rock/a.WAV", "Rock", None),
+    ]
+
+
+def test_files_beside_the_folders_have_no_genre(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "a.wav")
+    assert [file.genre for file in find_audio(tmp_path)] == [None]
+    assert not caplog.text
+    touch(tmp_path / "Rock" / "b.wav")
+    assert [file.genre for file in find_audio(tmp_path)] == ["Rock", None]
+    assert "1 files lie beside the genres' folders" in caplog.text
+
+
+def test_a_loop_of_links_ends_and_links_are_followed(tmp_path: Path) -> None:
+    elsewhere = touch(tmp_path / "elsewhere" / "b.wav").parent
+    root = touch(tmp_path / "music" / "Rock" / "a.wav").parents[1]
+    (root / "Rock" / "again").symlink_to(root, target_is_directory=True)
+    (root / "Jazz").symlink_to(elsewhere, target_is_directory=True)
+    assert [file.id for file in find_audio(root)] == ["Jazz/b.wav", "Rock/a.wav"]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda root: None, lambda root: (root / "Rock").mkdir(), lambda root: touch(root / "a.txt")]
+)
+def test_a_folder_without_audio_is_refused(make, tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(DataError, match=r"no audio file in it; expected ROOT/GENRE/FILE with .wav, .mp3"):
+        find_audio(tmp_path)
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder"):
+        find_audio(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"is a file; name it with --files list\.csv"):
+        find_audio(touch(tmp_path / "list.csv"))
+
+
+def test_two_genres_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    for genre in ("Rock", "rock"):
+        touch(tmp_path / genre / "a.wav")
+    with pytest.raises(DataError, match="genres 'Rock' and 'rock' differ in case only"):
+        find_audio(tmp_path)
+
+
+def test_names_of_any_bytes_are_found_as_text(tmp_path: Path) -> None:
+    touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff/\xfe.wav")))
+    touch(tmp_path / "日本語" / "🎵.wav")
+    assert [(file.genre, file.id) for file in find_audio(tmp_path)] == [
+        ("日本語", "日本語/🎵.wav"),
+        ("\\xe9\\xff", "\\xe9\\xff/\\xfe.wav"),
+    ]
+
+
+def listed(tmp_path: Path, text: str) -> list[AudioFile]:
+    path = tmp_path / "list.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    return read_list(path)
+
+
+def test_a_list_names_path_id_genre_and_group(tmp_path: Path) -> None:
+    files = listed(tmp_path, 'path,genre,group,id,year\na.wav,"Forró, Baião",Luiz,1,1950\n/b/c.mp3,,,,\n')
+    assert files == [
+        AudioFile(tmp_path / "a.wav", "1", "Forró, Baião", "Luiz"),
+        AudioFile(Path("/b/c.mp3"), "/b/c.mp3", None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "there is no column 'path'; it has no header"),
+        ("file,genre\na.wav,Rock\n", "there is no column 'path'; it has file, genre"),
+        ("path\n", "has a header but lists no file"),
+        ("path,genre\n,Rock\n", "row 2: the path is empty"),
+        ("path\na.wav\na.wav\n", "row 3: id 'a.wav' is that of row 2 as well"),
+        ("path,genre\na.wav,Rock\nb.wav,ROCK\n", "genres 'ROCK' and 'Rock' differ in case only"),
+    ],
+)
+def test_a_bad_list_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        listed(tmp_path, text)
+
+
+def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        read_list(tmp_path / "gone.csv")
+    (tmp_path / "list.csv").write_bytes(b"path\n\xff\xfe\n")
+    with pytest.raises(DataError, match="cannot be read as a list of files"):
+        read_list(tmp_path / "list.csv")

@@ -1,0 +1,489 @@
+"""An extraction measures every file once, whatever interrupts it, and says what it left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from genre_classifier.cli import main
+from genre_classifier.errors import AudioError, DataError
+from genre_classifier.features.audio import Excerpt, open_audio
+from genre_classifier.features.core20 import extract_core20
+from genre_classifier.features.discovery import AudioFile, find_audio
+from genre_classifier.features.extract import Extraction, Settings, extract
+from genre_classifier.features.measure import Failure, attempt, extractor
+from genre_classifier.features.output import made_with
+from genre_classifier.features.sets import CORE20, FEATURE_SETS
+from genre_classifier.features.workers import in_processes
+from tests.features.sounds import collection, music, write
+
+NAMES = list(CORE20.features)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "features.sqlite"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that this process decodes."""
+    names: list[str] = []
+
+    def counted(path: Path, name: str, excerpt: Excerpt):
+        names.append(path.name)
+        return attempt(path, name, excerpt)
+
+    monkeypatch.setattr("genre_classifier.features.workers.attempt", counted)
+    return names
+
+
+def go(root: Path, cache: Path, **changes) -> Extraction:
+    return extract(find_audio(root), Settings(**{"cache": cache, "jobs": 1, "progress": False} | changes))
+
+
+def test_rows_are_those_of_the_extractor(tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music")
+    found = go(root, cache)
+    for file, features in zip(found.files, found.features, strict=True):
+        with open_audio(file.path) as recording:
+            [clip] = recording.clips(Excerpt())
+        np.testing.assert_array_equal(features, extract_core20(clip.samples))
+    assert [row[1:] for row in found.rows()] == [
+        ("Jazz/0.wav", None),
+        ("Jazz/1.wav", None),
+        ("Rock/0.wav", None),
+        ("Rock/1.wav", None),
+    ]
+
+
+def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=3)
+    (root / "Rock" / "bad.mp3").write_bytes(b"x")
+    one, two = (go(root, tmp_path / f"{jobs}.sqlite", jobs=jobs) for jobs in (1, 2))
+    np.testing.assert_array_equal(one.features, two.features)
+    assert one.files == two.files
+    assert one.failures == two.failures
+
+
+def test_a_measured_file_is_not_read_again(tmp_path: Path, cache: Path, measured: list[str]) -> None:
+    root = collection(tmp_path / "music")
+    first = go(root, cache)
+    again = go(root, cache)
+    assert len(measured) == 4
+    assert (first.n_known, again.n_known) == (0, 4)
+    np.testing.assert_array_equal(again.features, first.features)
+
+
+def test_a_moved_touched_or_copied_file_is_not_measured_again(
+    tmp_path: Path, cache: Path, measured: list[str]
+) -> None:
+    root = collection(tmp_path / "music")
+    go(root, cache)
+    (root / "Rock" / "0.wav").rename(root / "Rock" / "new name.wav")
+    os.utime(root / "Rock" / "1.wav", (1, 1))
+    (root / "Jazz" / "copy.wav").write_bytes((root / "Jazz" / "0.wav").read_bytes())
+    again = go(root, cache)
+    assert len(measured) == 4
+    assert again.n_known == 5
+
+
+def test_changed_content_another_set_and_another_part_are_measured(
+    tmp_path: Path, cache: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = collection(tmp_path / "music")
+    first = go(root, cache)
+    write(root / "Rock" / "0.wav", music(1.5, seed=77))  # of the same size
+    changed = go(root, cache)
+    assert measured[4:] == ["0.wav"]
+    assert not np.array_equal(changed.features[2], first.features[2])
+    go(root, cache, excerpt=Excerpt(duration=1.0))
+    assert len(measured) == 9
+    newer = type(CORE20)("core20", 2, CORE20.features)
+    monkeypatch.setitem(FEATURE_SETS, "core20", newer)
+    go(root, cache)
+    assert len(measured) == 13
+
+
+def test_windows_are_rows_with_their_track_as_group(tmp_path: Path, cache: Path) -> None:
+    write(tmp_path / "music" / "Rock" / "long.wav", music(5.2))
+    write(tmp_path / "music" / "Jazz" / "Miles" / "short.wav", music(2.0))
+    found = go(tmp_path / "music", cache, excerpt=Excerpt(duration=None, window=2.0))
+    assert [row[1:] for row in found.rows()] == [
+        ("Jazz/Miles/short.wav@0", "Miles"),
+        ("Rock/long.wav@0", "Rock/long.wav"),
+        ("Rock/long.wav@2", "Rock/long.wav"),
+        ("Rock/long.wav@4", "Rock/long.wav"),
+    ]
+    assert found.features.shape == (4, 20)
+    assert found.made_with.parameters["clip_seconds"] == 2.0
+
+
+def test_a_group_comes_from_the_folder_or_else_from_the_tag(tmp_path: Path, cache: Path) -> None:
+    write(tmp_path / "music" / "Rock" / "Folder" / "a.flac", artist="Tag")
+    write(tmp_path / "music" / "Rock" / "b.flac", music(seed=5), artist="Tag")
+    assert [group for *_, group in go(tmp_path / "music", cache).rows()] == ["Folder", "Tag"]
+
+
+def test_silent_windows_are_left_out(tmp_path: Path, cache: Path) -> None:
+    write(tmp_path / "music" / "Rock" / "a.wav", np.concatenate([np.zeros((2 * 22_050, 1)), music(2.0)]))
+    found = go(tmp_path / "music", cache, excerpt=Excerpt(duration=None, window=2.0))
+    assert found.measured[0].starts.tolist() == [2.0]
+
+
+def spoilt(root: Path) -> Path:
+    """A collection with one good file and one of each kind of bad ones."""
+    write(root / "Rock" / "good.wav")
+    write(root / "Rock" / "silent.wav", np.zeros((22_050, 1)))
+    write(root / "Rock" / "short.wav", music(0.5))
+    write(root / "Rock" / "wrong.flac").rename(root / "Rock" / "wrong.mp3")
+    (root / "Rock" / "broken.ogg").write_bytes(b"OggS" + bytes(500))
+    return root
+
+
+KINDS = {
+    "broken.ogg": "unreadable",
+    "short.wav": "too short",
+    "silent.wav": "silent",
+    "wrong.mp3": "mislabelled",
+}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_bad_files_are_listed_and_skipped(jobs: int, tmp_path: Path, cache: Path) -> None:
+    found = go(spoilt(tmp_path / "music"), cache, jobs=jobs)
+    assert [file.path.name for file in found.files] == ["good.wav"]
+    assert {file.path.name: failure.kind for file, failure in found.failures} == KINDS
+
+
+def test_a_bad_file_is_an_error_where_that_is_asked_for(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(AudioError, match=r"broken\.ogg cannot be decoded"):
+        go(spoilt(tmp_path / "music"), cache, strict=True)
+
+
+def test_no_good_file_at_all_is_an_error(tmp_path: Path, cache: Path) -> None:
+    root = spoilt(tmp_path / "music")
+    (root / "Rock" / "good.wav").unlink()
+    with pytest.raises(AudioError, match=r"no file could be measured: .*broken\.ogg .*, and 3 more"):
+        go(root, cache)
+
+
+def test_a_file_that_a_list_names_and_is_not_there_is_a_bad_one(tmp_path: Path, cache: Path) -> None:
+    files = [AudioFile(write(tmp_path / "a.wav"), "a"), AudioFile(tmp_path / "gone.wav", "b")]
+    found = extract(files, Settings(cache=cache, jobs=1, progress=False))
+    [(file, failure)] = found.failures
+    assert (file.id, failure.kind) == ("b", "unreadable")
+    assert failure.reason == f"{tmp_path / 'gone.wav'}: No such file or directory"
+
+
+def test_samples_that_are_not_finite_make_a_bad_file(tmp_path: Path) -> None:
+    import soundfile
+
+    samples = music(2.0)
+    samples[100] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 22_050, subtype="FLOAT")
+    result = attempt(tmp_path / "a.wav", "core20", Excerpt()).result
+    assert isinstance(result, Failure)
+    assert "a.wav: signal has 1 samples that are not finite" in result.reason
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+import genre_classifier.features.audio as audio
+from genre_classifier.features.workers import in_processes
+from genre_classifier.features.audio import Excerpt
+
+original = audio._check_kind
+def crash(path, file):
+    if path.name == "crash.wav":
+        os.abort()
+    original(path, file)
+audio._check_kind = crash
+
+if __name__ == "__main__":
+    paths = [Path(name) for name in sys.argv[1:]]
+    for position, outcome in sorted(in_processes(paths, "core20", Excerpt(), 2), key=lambda pair: pair[0]):
+        print(paths[position].name, getattr(outcome.result, "kind", "measured"))
+"""
+
+
+def test_a_file_that_crashes_the_decoder_is_a_bad_one(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name) for name in ("a.wav", "b.wav", "crash.wav", "d.wav", "e.wav")]
+    script = tmp_path / "crashing.py"
+    script.write_text(CRASHING)  # a file, since spawned processes run it again
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, paths)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "a.wav measured",
+        "b.wav measured",
+        "crash.wav unreadable",
+        "d.wav measured",
+        "e.wav measured",
+    ]
+
+
+KILLED = """
+import os, signal
+import genre_classifier.features.extract as module
+from genre_classifier.features.cache import FeatureCache
+from genre_classifier.cli import main
+
+module.BATCH_FILES, module.BATCH_SECONDS = 2, 1e9
+keep, batches = FeatureCache.add, []
+def add(self, batch):
+    keep(self, batch)
+    batches.append(len(batch))
+    if len(batches) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+FeatureCache.add = add
+main()
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_extraction_goes_on_where_it_was(
+    jobs: int, tmp_path: Path, cache: Path, measured: list[str]
+) -> None:
+    root = collection(tmp_path / "music", n_tracks=5)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.replace("\nmain()", '\nif __name__ == "__main__":\n    main()'))
+    output = tmp_path / "f.parquet"
+    command = ["extract", str(root), str(output), "--cache", str(cache), "--jobs", str(jobs)]
+    done = subprocess.run([sys.executable, str(script), *command], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not output.exists()
+    assert main([*command[:-1], "1"]) == 0
+    assert len(measured) == 10 - 4
+    np.testing.assert_array_equal(
+        pd.read_parquet(output)[NAMES].to_numpy(), go(root, tmp_path / "fresh.sqlite").features
+    )
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    read, wrote = os.pipe()  # closed for good when the last process that holds it has ended
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal\nfrom genre_classifier.features.workers import _pool\n"
+        "if __name__ == '__main__':\n    pool = _pool(2)\n    pool.submit(os.getpid).result()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, str(script)], pass_fds=[wrote], check=False)
+    os.close(wrote)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b""
+
+
+def test_an_interrupted_extraction_keeps_what_it_has(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = collection(tmp_path / "music")
+
+    def interrupted(path: Path, name: str, excerpt: Excerpt):
+        if path == root / "Rock" / "1.wav":
+            raise KeyboardInterrupt
+        return attempt(path, name, excerpt)
+
+    monkeypatch.setattr("genre_classifier.features.workers.attempt", interrupted)
+    command = ["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--jobs", "1"]
+    assert main(command) == 1
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "4 files, 3 of them measured before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_the_command_writes_a_table_and_says_how_it_was_made(
+    suffix: str, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = spoilt(tmp_path / "music")
+    output = tmp_path / "out" / f"features{suffix}"
+    assert main(["extract", str(root), str(output), "--cache", str(cache), "--jobs", "1"]) == 0
+    table = pd.read_parquet(output) if suffix == ".parquet" else pd.read_csv(output)
+    assert list(table.columns) == ["id", "path", "genre", "group", *NAMES]
+    assert table["path"].tolist() == [str(root / "Rock" / "good.wav")]
+    expected = go(root, cache).features
+    np.testing.assert_array_equal(table[NAMES].to_numpy(np.float32), expected)
+    assert made_with(output) == CORE20.reference()
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{output}: 1 rows of core20, version 1, from 1 files, ")
+    errors = output.with_name("features.errors.csv")
+    assert f"{errors}: 4 files skipped (1 mislabelled, 1 silent, 1 too short, 1 unreadable)" in captured.err
+    with errors.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {Path(row["path"]).name: row["kind"] for row in rows} == KINDS
+    for name in KINDS:
+        (root / "Rock" / name).unlink()
+    assert main(["extract", str(root), str(output), "--cache", str(cache)]) == 0
+    assert not errors.exists()
+
+
+def test_a_list_of_files_is_extracted_in_its_order(tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music")
+    (tmp_path / "list.csv").write_text(
+        "id,path,genre,group\n7,music/Rock/1.wav,Rock,X\n5,music/Jazz/0.wav,Jazz,Y\n"
+    )
+    output = tmp_path / "f.parquet"
+    command = ["extract", "--files", str(tmp_path / "list.csv"), str(output), "--cache", str(cache)]
+    assert main([*command, "--features", "core20", "--jobs", "1"]) == 0
+    table = pd.read_parquet(output)
+    assert table[["id", "genre", "group"]].values.tolist() == [["7", "Rock", "X"], ["5", "Jazz", "Y"]]
+    np.testing.assert_array_equal(table[NAMES].to_numpy(), go(root, cache).features[[3, 0]])
+
+
+@pytest.mark.parametrize("name", ["gtzan57", "fma518"])
+def test_the_wide_sets_are_extracted_by_their_names(name: str, tmp_path: Path, cache: Path) -> None:
+    pytest.importorskip("librosa", reason="needs the extra audio")
+    root = collection(tmp_path / "music", n_tracks=1)
+    found = go(root, cache, features=name)
+    assert found.feature_names == FEATURE_SETS[name].features
+    with open_audio(found.files[0].path) as recording:
+        [clip] = recording.clips(Excerpt())
+    np.testing.assert_array_equal(found.features[0], extractor(name)(clip.samples))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["f.parquet"], "neither of FOLDER and --files LIST given"),
+        (["music", "f.parquet", "--files", "list.csv"], "both of FOLDER and --files LIST given"),
+        (["music", "f.xlsx"], "f.xlsx: .xlsx is not a kind of table; expected .parquet or .csv"),
+        (
+            ["music", "f.csv", "--features", "x"],
+            "feature set 'x' is unknown; there are core20, gtzan57, fma518",
+        ),
+        (["music", "f.csv", "--jobs", "0"], "jobs=0: expected at least 1"),
+        (["music", "f.csv", "--duration", "0"], "duration=0: expected at least 1 seconds"),
+        (["gone", "f.csv"], "gone: there is no such folder"),
+        (["music", "f.csv", "--cache", "music"], "music cannot be used to keep features"),
+    ],
+)
+def test_what_cannot_be_extracted_is_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    collection(tmp_path / "music", n_tracks=1)
+    assert main(["extract", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_cache_of_another_kind_or_version_is_refused(tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=1)
+    cache.parent.mkdir()
+    cache.write_text("no database, but long enough to be taken for one" * 10)
+    with pytest.raises(DataError, match=r"features\.sqlite cannot be used to keep features .*remove it"):
+        go(root, cache)
+    cache.unlink()
+    go(root, cache)
+    with sqlite3.connect(cache) as database:
+        database.execute("PRAGMA user_version = 9")
+    database.close()
+    with pytest.raises(DataError, match="format 9, this version reads 1"):
+        go(root, cache)
+
+
+def test_two_extractions_may_share_a_cache(tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=4)
+    command = [
+        sys.executable,
+        "-m",
+        "genre_classifier",
+        "extract",
+        str(root),
+        "--cache",
+        str(cache),
+        "--jobs",
+        "1",
+    ]
+    started = [subprocess.Popen([*command, str(tmp_path / f"{i}.parquet")]) for i in range(2)]
+    assert [process.wait(120) for process in started] == [0, 0]
+    tables = [pd.read_parquet(tmp_path / f"{i}.parquet") for i in range(2)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_metadata_that_says_nothing_or_nonsense(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1.0]}).to_parquet(tmp_path / "plain.parquet")
+    (tmp_path / "plain.csv").write_text("a\n1\n")
+    assert made_with(tmp_path / "plain.parquet") is None
+    assert made_with(tmp_path / "plain.csv") is None
+    sidecar = {"feature_set": "core20", "feature_set_version": "x", "feature_set_parameters": "{}"}
+    (tmp_path / "plain.csv.json").write_text(json.dumps(sidecar))
+    with pytest.raises(DataError, match="does not say how the features were made"):
+        made_with(tmp_path / "plain.csv")
+    (tmp_path / "plain.csv.json").write_text("{")
+    with pytest.raises(DataError, match=r"plain\.csv\.json is not JSON"):
+        made_with(tmp_path / "plain.csv")
+
+
+def test_batches_end_up_in_one_table(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genre_classifier.features.extract.BATCH_FILES", 2)
+    root = collection(tmp_path / "music", n_tracks=3)
+    assert len(go(root, cache).files) == 6
+    assert go(root, cache).n_known == 6
+
+
+def test_more_files_than_a_pool_queues_are_measured(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", music(1.2))
+    outcomes = dict(in_processes([path] * 25, "core20", Excerpt(), 2))
+    assert sorted(outcomes) == list(range(25))
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_measures_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    root = collection(tmp_path / "music", n_tracks=2)
+    (root / "Rock" / "bad.mp3").write_bytes(b"x")
+    output = tmp_path / "f.parquet"
+    command = ["extract", str(root), str(output), "--cache", str(tmp_path / "c.sqlite"), "--ray", "local"]
+    done = subprocess.run(
+        [sys.executable, "-m", "genre_classifier", *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = go(root, tmp_path / "fresh.sqlite")
+    np.testing.assert_array_equal(pd.read_parquet(output)[NAMES].to_numpy(), expected.features)
+    assert pq.read_schema(output).metadata[b"feature_set"] == b"core20"
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_that_does_not_answer_is_one_message(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra ray")
+    root = collection(tmp_path / "music", n_tracks=1)
+    command = ["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--ray", "127.0.0.1:9"]
+    assert main(command) == 1
+    assert "error: --ray 127.0.0.1:9: no Ray cluster answers there" in capsys.readouterr().err
+
+
+def test_without_ray_the_install_line_is_named(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    root = collection(tmp_path / "music", n_tracks=1)
+    assert main(["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--ray", "local"]) == 1
+    assert "pip install 'genre-classifier[ray]'" in capsys.readouterr().err
