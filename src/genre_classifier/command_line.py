@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+PLUGIN_EXTRAS = {
+    "optuna": "sweep",
+    "joblib": "sweep",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
 _TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
 
 
@@ -88,12 +96,23 @@ def message_of(error: BaseException) -> str | None:
     for link in (error, error.__cause__):
         if isinstance(link, OmegaConfBaseException) and (explanation := explain(link)):
             return explanation
+    if isinstance(error, HydraException) and (extra := _missing_extra(str(error))):
+        return extra
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         return f"{error}{cause}"
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
         return f"cannot write {error.filename or 'to the disk'}: {error.strerror}"
     return None
+
+
+def _missing_extra(message: str) -> str | None:
+    """Say what to install where Hydra has not found a plugin that an extra brings."""
+    found = re.search(r"'hydra/(?:launcher|sweeper)/(\w+)'", message)
+    extra = None if found is None else PLUGIN_EXTRAS.get(found[1])
+    if found is None or extra is None:
+        return None
+    return f"{found[0][1:-1]} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 class RunStart(Callback):
