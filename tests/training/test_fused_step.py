@@ -27,8 +27,10 @@ def trajectory(make: Make, direct: bool, missing_at: int | None = None) -> list[
         if number == missing_at:
             weights[1].grad = None
         step()
-    state = [value for entry in optimizer.state.values() for value in entry.values()]
-    return [*(weight.detach() for weight in weights), *(value for value in state if value is not None)]
+    entries = optimizer.state_dict()["state"]
+    kept = torch.tensor(sorted(entries))
+    state = [value for entry in entries.values() for value in entry.values() if value is not None]
+    return [*(weight.detach() for weight in weights), kept, *state]
 
 
 OPTIMIZERS: dict[str, Make] = {

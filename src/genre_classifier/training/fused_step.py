@@ -55,10 +55,11 @@ class _FusedStep:
         self.update(self.optimizer.param_groups[0], self.parameters, gradients, self.state)
 
     def _collect(self) -> dict[str, list[Tensor]] | None:
-        state = self.optimizer.state
-        if any(state[p].get(name) is None for p in self.parameters for name in self.state_names):
+        # get(), since asking optimizer.state for what it has not makes an entry.
+        entries = [self.optimizer.state.get(parameter, {}) for parameter in self.parameters]
+        if any(entry.get(name) is None for entry in entries for name in self.state_names):
             return None
-        return {name: [state[p][name] for p in self.parameters] for name in self.state_names}
+        return {name: [entry[name] for entry in entries] for name in self.state_names}
 
 
 def _adam(
