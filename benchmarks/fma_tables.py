@@ -61,7 +61,9 @@ def write(folder: Path, n_tracks: int) -> None:
 def peak_mb() -> float:
     """Return the largest resident size of this process so far, in MB (10^6 bytes)."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage() counts what the process was before it became Python, a copy of its parent
+    if (
+        status.exists()
+    ):  # getrusage() counts what the process was before it became Python, a copy of its parent
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
@@ -79,7 +81,7 @@ def inside(what: str, folder: str) -> dict[str, float]:
         matrix = features.loc[rows].to_numpy("float32")
         return {"seconds": time.perf_counter() - started, "peak": peak_mb(), "rows": len(matrix)}
     from genre_classifier.config import FmaConfig, FmaSubset
-    from genre_classifier.data.sources import read
+    from genre_classifier.data.sources.fma import read
 
     base = peak_mb()
     started = time.perf_counter()
