@@ -61,7 +61,7 @@ class ServedModel:
         predictor = self.predictor
         row = as_row(features, predictor.n_features, predictor.feature_names)
         answer: dict[str, Any] = predictor.predict_checked(row, return_probs, top_k)  # type: ignore[assignment]
-        unusual = self._unusual(row[np.newaxis])[0]
+        unusual = self._unusual(row)
         answer["outside_training_range"] = bool(unusual)
         answer["unusual_features"] = unusual
         answer["bundle"] = self.digest
@@ -72,23 +72,27 @@ class ServedModel:
         predictor = self.predictor
         rows = as_rows(features, predictor.n_features, predictor.feature_names)
         answers: list[Any] = predictor.predict_checked_batch(rows, return_probs, top_k)
-        for answer, unusual in zip(answers, self._unusual(rows), strict=True):
-            answer["outside_training_range"] = bool(unusual)
-            answer["unusual_features"] = unusual
+        is_outside: Any = self._is_outside(rows).any(axis=1).tolist()
+        for answer, row, some in zip(answers, rows, is_outside, strict=True):
+            answer["outside_training_range"] = some
+            answer["unusual_features"] = self._unusual(row) if some else []
         return {"predictions": answers, "bundle": self.digest}
 
-    def _unusual(self, rows: np.ndarray) -> list[list[str | int]]:
-        """Return the names (positions where unknown) of each row's features far from the training data."""
-        found: list[list[str | int]] = [[] for _ in rows]
-        if self.limits is None or not len(rows):
-            return found
+    def _is_outside(self, values: np.ndarray) -> np.ndarray:
+        """Return for each value, shape (feature,) or (row, feature), whether it is far from the training data."""
+        if self.limits is None:
+            return np.zeros(values.shape, bool)
         low, high = self.limits
-        outside = (rows < low) | (rows > high)
-        if outside.any():
-            names = self.predictor.feature_names
-            for row, feature in np.argwhere(outside).tolist():
-                found[row].append(feature if names is None else names[feature])
-        return found
+        return (values < low) | (values > high)
+
+    def _unusual(self, row: np.ndarray) -> list[str | int]:
+        """Return the names (positions where unknown) of a row's features far from the training data."""
+        outside = self._is_outside(row)
+        if not np.count_nonzero(outside):
+            return []
+        names = self.predictor.feature_names
+        positions: list[int] = np.flatnonzero(outside).tolist()
+        return [position if names is None else names[position] for position in positions]
 
 
 class ModelService:

@@ -18,7 +18,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,20 @@ ROWS, FEATURES, GENRES, BATCH, EPOCHS = 6_400, 20, 8, 64, 20
 DATALOADER_LOOP = "plain PyTorch loop, DataLoader"
 USUAL = "Lightning as usual: DataLoader, logger, checkpoints"
 OURS = "this project, 100 mini-batches a training step"
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by the clock, and those of them that the processor worked for this process."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall, self.cpu = time.perf_counter() - wall, time.process_time() - cpu
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +79,7 @@ def data_loader(x: Tensor, y: Tensor) -> DataLoader:
     return DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True)
 
 
-def usual_lightning(x: Tensor, y: Tensor) -> float:
+def usual_lightning(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -96,37 +113,35 @@ def usual_lightning(x: Tensor, y: Tensor) -> float:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        started = time.perf_counter()
-        trainer.fit(Usual(), data_loader(x, y))
-        return time.perf_counter() - started
+        with watch.running():
+            trainer.fit(Usual(), data_loader(x, y))
 
 
-def plain_loop(batches: Callable[[], object]) -> float:
+def plain_loop(batches: Callable[[], object], watch: Stopwatch) -> None:
     model, loss_of = stock_network(), nn.CrossEntropyLoss(label_smoothing=0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    started = time.perf_counter()
-    for _ in range(EPOCHS):
-        for features, genres in batches():  # type: ignore[attr-defined]
-            optimizer.zero_grad()
-            loss_of(model(features), genres).backward()
-            optimizer.step()
-    return time.perf_counter() - started
+    with watch.running():
+        for _ in range(EPOCHS):
+            for features, genres in batches():  # type: ignore[attr-defined]
+                optimizer.zero_grad()
+                loss_of(model(features), genres).backward()
+                optimizer.step()
 
 
-def plain_dataloader_loop(x: Tensor, y: Tensor) -> float:
+def plain_dataloader_loop(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     loader = data_loader(x, y)
-    return plain_loop(lambda: loader)
+    plain_loop(lambda: loader, watch)
 
 
-def plain_tensor_loop(x: Tensor, y: Tensor) -> float:
+def plain_tensor_loop(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     def batches() -> object:
         order = torch.randperm(ROWS)
         return ((x[index], y[index]) for index in order.split(BATCH))
 
-    return plain_loop(batches)
+    plain_loop(batches, watch)
 
 
-def scikit_learn(x: Tensor, y: Tensor) -> float:
+def scikit_learn(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier(
@@ -134,25 +149,22 @@ def scikit_learn(x: Tensor, y: Tensor) -> float:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        started = time.perf_counter()
-        model.fit(x.numpy(), y.numpy())
-    return time.perf_counter() - started
+        with watch.running():
+            model.fit(x.numpy(), y.numpy())
 
 
-def this_project(x: Tensor, y: Tensor, batches_per_training_step: int) -> float:
+def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_step: int) -> None:
     from hydra import compose, initialize_config_dir
 
     from genre_classifier.config import register_schemas
     from genre_classifier.training import fit
 
     register_schemas()
-    seconds: list[float] = []
     original = fit._fit
 
     def timed(*arguments: object) -> None:
-        started = time.perf_counter()
-        original(*arguments)  # type: ignore[arg-type]
-        seconds.append(time.perf_counter() - started)
+        with watch.running():
+            original(*arguments)  # type: ignore[arg-type]
 
     with tempfile.TemporaryDirectory() as folder:
         frame = pd.DataFrame(x.numpy(), columns=[f"f{number}" for number in range(FEATURES)])
@@ -175,16 +187,15 @@ def this_project(x: Tensor, y: Tensor, batches_per_training_step: int) -> float:
             fit.train(cfg)
         finally:
             fit._fit = original
-    return seconds[0]
 
 
-WAYS: dict[str, Callable[[Tensor, Tensor], float]] = {
+WAYS: dict[str, Callable[[Tensor, Tensor, Stopwatch], None]] = {
     USUAL: usual_lightning,
-    "this project, one mini-batch a training step": lambda x, y: this_project(x, y, 1),
+    "this project, one mini-batch a training step": partial(this_project, batches_per_training_step=1),
     DATALOADER_LOOP: plain_dataloader_loop,
     "plain PyTorch loop, tensor batches": plain_tensor_loop,
     "scikit-learn MLPClassifier (no dropout)": scikit_learn,
-    OURS: lambda x, y: this_project(x, y, 100),
+    OURS: partial(this_project, batches_per_training_step=100),
 }
 
 FIRST_STEP = """
@@ -216,6 +227,10 @@ def seconds_to_import(what: str) -> float:
     return time.time() - started
 
 
+def ratio(ones: list[Stopwatch], others: list[Stopwatch]) -> float:
+    return statistics.median(one.wall / other.wall for one, other in zip(ones, others, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -229,32 +244,28 @@ def main() -> None:
     logging.disable(logging.INFO)
     x, y = (torch.from_numpy(part) for part in rows())
 
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    watches: dict[str, list[Stopwatch]] = {name: [] for name in WAYS}
     for _ in range(arguments.runs):
         for name, way in WAYS.items():
-            seconds[name].append(way(x, y))
+            watches[name].append(Stopwatch())
+            way(x, y, watches[name][-1])
     print(describe())
     print(
-        f"{ROWS} rows x {FEATURES}, batches of {BATCH}, {EPOCHS} epochs, one thread; median of {arguments.runs} runs\n"
+        f"{ROWS} rows x {FEATURES}, batches of {BATCH}, {EPOCHS} epochs, one thread; medians of {arguments.runs} "
+        "rounds, ratios within a round\n"
     )
-    ours = statistics.median(seconds[OURS])
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    header = ["way", "s", "processor s", "to the plain DataLoader loop", f"to {OURS}"]
     lines = [
         [
             name,
-            f"{middle[name]:.2f}",
-            f"{min(seconds[name]):.2f}",
-            f"{middle[name] / middle[DATALOADER_LOOP]:.2f}",
-            f"{middle[name] / ours:.2f}",
+            f"{statistics.median(watch.wall for watch in watches[name]):.2f}",
+            f"{statistics.median(watch.cpu for watch in watches[name]):.2f}",
+            f"{ratio(watches[name], watches[DATALOADER_LOOP]):.2f}",
+            f"{ratio(watches[name], watches[OURS]):.2f}",
         ]
         for name in WAYS
     ]
-    print(
-        table(
-            ["way", "median s", "minimum s", "to the plain DataLoader loop", f"to {OURS.split(',')[0]}"],
-            lines,
-        )
-    )
+    print(table(header, lines))
 
     if arguments.starts:
         print("\nfrom the command on, median of", arguments.starts, "starts\n")

@@ -3,8 +3,8 @@
     python benchmarks/sweeps.py [--launchers basic joblib ray] [--epochs 20] [--trials 24]
 
 Wall seconds are of the whole command, imports and leaderboard included. A trial's overhead is what passes between
-Hydra's making its folder and its finished run.json beyond the epochs themselves: starting its process, reading the table,
-evaluating, drawing the figures. The leaderboard is timed beside reading the same JSON files alone.
+Hydra's making its folder and its finished run.json beyond the epochs themselves: starting its process, reading the
+table, evaluating, drawing the figures. The leaderboard is timed beside reading the same JSON files alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-    "ray": ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"],
+    "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
 }
 RUNS = 1000
 

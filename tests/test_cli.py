@@ -150,17 +150,18 @@ def test_a_folder_in_place_of_a_bundle_is_explained(folder, capsys):
 
 def test_serve_listens_where_it_is_told_and_on_loopback_otherwise(folder, monkeypatch):
     uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
-    pytest.importorskip("fastapi", reason="needs the extra serve")
-    calls = []
-    monkeypatch.setattr(uvicorn, "run", lambda *a, **k: calls.append((a, k)))
-    monkeypatch.setenv("MODEL_DIR", "x")
-    monkeypatch.setenv("MODEL_NAME", "y")
+    for package in ("fastapi", "httptools", "msgspec"):
+        pytest.importorskip(package, reason="needs the extra serve")
+    from app.model import model_service
+
+    started = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server: started.append(server.config))
     assert main(["serve"]) == 0
     assert main(["serve", "--host", "0.0.0.0", "--port", "81", "--bundle", str(folder / NAME)]) == 0
-    assert [(k["host"], k["port"]) for _, k in calls] == [("127.0.0.1", 8000), ("0.0.0.0", 81)]
-    import os
-
-    assert (os.environ["MODEL_DIR"], os.environ["MODEL_NAME"]) == (str(folder), NAME)
+    assert [(config.host, config.port) for config in started] == [("127.0.0.1", 8000), ("0.0.0.0", 81)]
+    services = [config.app.endpoints.service for config in started]
+    assert services[0] is model_service
+    assert (services[1].folder, services[1].name) == (folder, NAME)
 
 
 def test_a_missing_extra_says_the_install_line(capsys, monkeypatch):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -191,16 +191,6 @@ def test_a_version_removed_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     assert len(reads) > len(KNOWN)
 
 
-@pytest.fixture
-def memory_path(tmp_path):
-    """Return a folder in memory where there is one: hundreds of synced versions take a disk a minute."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
-
-
 OPERATIONS = ("open", "write", "fsync", "mkdir", "rename", "replace", "symlink", "unlink", "rmdir")
 
 
@@ -277,6 +267,31 @@ def test_a_failure_at_any_operation_leaves_one_complete_version(memory_path, sta
             break
         failures += 1
     assert failures > 20
+
+
+def test_what_a_killed_writer_of_another_set_left_is_removed(memory_path):
+    """A set with a version in its name is never written again, so the next one has to do it."""
+    for fail_at in range(1, 100):
+        folder = memory_path / str(fail_at)
+        write(folder, version("a"))
+        other = {name.replace("set", "set_v2"): content for name, content in version("b").items()}
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            disk = Disk(monkeypatch, fail_at, "killed")
+            with contextlib.suppress(KeyboardInterrupt), locked(folder):
+                publish(folder, "set_v2", other, list(other), lambda _: None)
+        is_published = (folder / "set_v2.versions" / "current").exists()
+        write(folder, version("c"))
+        assert read(folder) == version("c")
+        assert temporary_files(folder) == []
+        assert is_published == (read_files(folder, "set_v2", list(other), list(other)) == other)
+        left = {path.relative_to(folder).parts for path in folder.rglob("*set_v2*.*")}
+        if not is_published:  # nothing, or a version that was complete
+            assert {parts[0] for parts in left} <= {"set_v2.versions"}
+            assert len(left) in (0, 1 + len(other))
+        if disk.count < fail_at:
+            break
+    assert fail_at > 20
+    assert is_published
 
 
 WRITER = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -281,19 +280,18 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "msgspec") if find_spec(name) is None]
+    missing = [name for name in ("fastapi", "uvicorn", "httptools", "msgspec") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
             f'serving needs {", ".join(missing)}; install them with: pip install "genre-classifier[serve]"'
         )
     if find_spec("app") is None:
         raise MissingExtraError("serving needs the package app; run this from the repository's root")
-    if options.bundle is not None:
-        folder, name = _split(options.bundle)
-        os.environ["MODEL_DIR"], os.environ["MODEL_NAME"] = str(folder), name
-    import uvicorn
+    from app.model import ModelService, model_service
+    from app.server import run
 
-    uvicorn.run("app.main:app", host=options.host, port=options.port, access_log=False, server_header=False)
+    service = model_service if options.bundle is None else ModelService(*_split(options.bundle))
+    run(service, options.host, options.port)
 
 
 def _split(bundle: str) -> tuple[Path, str]:
@@ -304,3 +302,7 @@ def _split(bundle: str) -> tuple[Path, str]:
             f"{path}: is a folder; name the bundle in it, as in {path / 'genre_classifier_production'}"
         )
     return path.parent, path.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

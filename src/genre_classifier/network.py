@@ -20,8 +20,13 @@ class Dropout(nn.Dropout):
     complement. Where that is too coarse, and on other devices, it is torch's.
     """
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether 16 random bits meet the probability well enough."""
+        return _COARSEST <= self.p <= 1.0 - _COARSEST
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.device.type == "cpu" and _COARSEST <= self.p <= 1.0 - _COARSEST:
+        if self.training and self.is_fine and input.device.type == "cpu":
             return input * dropout_noise(input.shape, self.p, input.dtype)
         return super().forward(input)
 

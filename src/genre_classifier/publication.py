@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -399,9 +400,16 @@ def _read_file(path: Path, relative: str | None, folder_handle: int | None) -> b
 
 
 def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> None:
-    """Remove what a killed writer left; the lock says that no other one is at work."""
-    leftovers = [*store.glob("*.partial"), store / f"{CURRENT}.new"]
-    leftovers += [folder / f"{file_name}.new-link" for file_name in known_names]
+    """Remove what a killed writer left, of this set or another; the lock says that no other one is at work.
+
+    A version that was complete is kept even where it was never switched to.
+    """
+    leftovers = [folder / f"{file_name}.new-link" for file_name in known_names]
+    for other in folder.glob("*.versions"):
+        if other != store and not os.path.lexists(other / CURRENT):  # a set that was never published
+            names = folder.glob(f"{glob.escape(other.stem)}*")
+            leftovers += [other, *(path for path in names if _is_our_link(path, other))]
+        leftovers += [*other.glob("[0-9]*.partial"), other / f"{CURRENT}.new"]
     _remove([path for path in leftovers if os.path.lexists(path)])
 
 
@@ -412,7 +420,10 @@ def _discard(store: Path, made: Sequence[Path]) -> None:
 
 
 def _remove(paths: Sequence[Path]) -> None:
-    """Remove files, links and folders as far as the disk allows; what failed first is what gets reported."""
+    """Remove files, links and folders, the last first, as far as the disk allows.
+
+    A failure is not reported: what led here is.
+    """
     for path in reversed(paths):
         with contextlib.suppress(OSError):
             if path.is_symlink() or not path.is_dir():

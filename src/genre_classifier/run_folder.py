@@ -42,6 +42,10 @@ class RunFolder:
         return self.path / ".hydra" / "config.yaml"
 
     @property
+    def hydra_yaml(self) -> Path:
+        return self.path / ".hydra" / "hydra.yaml"
+
+    @property
     def metrics_json(self) -> Path:
         return self.path / "metrics.json"
 
@@ -159,6 +163,16 @@ class RunFolder:
         content = OmegaConf.to_container(self.read_config(), resolve=False)
         assert isinstance(content, dict)
         return {str(key): value for key, value in content.items()}
+
+    def working_folder(self) -> Path | None:
+        """Return the folder that the run's relative paths start from; None where nothing says so."""
+        found = self.read_run().get("working_folder")
+        if found is None:  # a run of an earlier version; Hydra noted where it was started
+            try:
+                found = OmegaConf.select(OmegaConf.load(self.hydra_yaml), "hydra.runtime.cwd")
+            except Exception:  # the YAML parser has many of its own
+                return None
+        return Path(found) if isinstance(found, str) else None
 
     def write_config(self, cfg: DictConfig) -> None:
         """Write the configuration of a run that was not started by Hydra, where Hydra would have put it."""

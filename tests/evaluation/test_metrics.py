@@ -6,7 +6,6 @@ import torch
 from sklearn import metrics as sk
 
 from genre_classifier import GenreClassifier
-from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
 from genre_classifier.evaluation.metrics import GenreMetrics, evaluate
 
 
@@ -84,14 +83,3 @@ def test_evaluate_gives_the_mean_cross_entropy_and_leaves_the_mode(monkeypatch: 
     )
     assert evaluate(model.train(), x, y, 3).loss == result.loss
     assert model.training
-
-
-def test_figures_show_every_genre_and_every_count() -> None:
-    names = ["Rock", "Jazz", "Folk"]
-    figure = confusion_figure(np.array([[5, 1, 0], [0, 7, 0], [2, 0, 3]]), names, "test rows")
-    axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "3", "5", "7"]
-    bars = per_genre_f1_figure([0.5, 0.75, 1.0], [4, 8, 2], names, "test rows").axes[0]
-    assert [patch.get_width() for patch in bars.patches] == [0.5, 0.75, 1.0]
-    assert [label.get_text() for label in bars.get_yticklabels()] == ["Rock (4)", "Jazz (8)", "Folk (2)"]

@@ -166,6 +166,56 @@ def test_without_the_run_s_data_typical_rows_are_used_and_named(
     assert reason in evidence
 
 
+@pytest.fixture
+def run_beside_its_data(
+    music_csv: Path, music_overrides: list[str], tmp_path: Path, monkeypatch: Any
+) -> Path:
+    """The folder of a project, not the current one: a run in `outputs`, with a data path that starts there."""
+    project = tmp_path / "project"
+    (project / "tables").mkdir(parents=True)
+    shutil.copy(music_csv, project / "tables" / "music.csv")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(project)
+    finished_run(project / "outputs" / "run", [*music_overrides, "data.path=tables/music.csv"])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return project
+
+
+def same_rows(found: Any) -> bool:
+    """Whether the export read the run's test rows again."""
+    return "test rows, the same as in predictions.csv" in items(found)["bundle verified"][1]
+
+
+def test_a_relative_data_path_leads_where_it_led_the_run(exported: Export, run_beside_its_data: Path) -> None:
+    run = run_beside_its_data / "outputs" / "run"
+    assert same_rows(exported(f"run={run}"))
+    refit = exported(f"run={run}", "refit=full").refit_folder
+    assert RunFolder(refit).read_settings()["data"]["path"] == str(
+        run_beside_its_data / "tables" / "music.csv"
+    )
+
+
+def test_a_run_of_an_earlier_version_is_read_from_where_hydra_was_started(
+    exported: Export, run_beside_its_data: Path
+) -> None:
+    run = RunFolder(run_beside_its_data / "outputs" / "run")
+    run.write_run({key: value for key, value in run.read_run().items() if key != "working_folder"})
+    assert "there is no such file" in items(exported(f"run={run.path}"))["bundle verified"][1]
+    run.hydra_yaml.write_text(f"hydra:\n  runtime:\n    cwd: {run_beside_its_data}\n")
+    assert same_rows(exported(f"run={run.path}"))
+    run.hydra_yaml.write_text("hydra: [")
+    assert not same_rows(exported(f"run={run.path}"))
+
+
+def test_a_project_that_was_moved_is_read_from_the_current_folder(
+    exported: Export, run_beside_its_data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    moved = run_beside_its_data.rename(tmp_path / "moved")
+    assert not same_rows(exported(f"run={moved / 'outputs' / 'run'}"))
+    monkeypatch.chdir(moved)
+    assert same_rows(exported(f"run={moved / 'outputs' / 'run'}"))
+
+
 def test_predictions_of_another_model_stop_the_export(
     exported: Export, plain_run: RunFolder, outputs: Path, tmp_path: Path
 ) -> None:

@@ -13,8 +13,8 @@ import torch
 from genre_classifier.training import fit
 from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint
 from genre_classifier.training.chunks import unsupported_hook
-from genre_classifier.training.fit import Result
 from genre_classifier.training.lit_module import GenreLitModule
+from genre_classifier.training.run import Result
 
 Train = Callable[..., Result]
 PLAIN = "trainer.batches_per_training_step=1"

@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import CheckpointError, ConfigError, DataError, DivergedError, RunFolderError
 from genre_classifier.training.callbacks import RunCheckpoint
-from genre_classifier.training.fit import Result
 from genre_classifier.training.lit_module import GenreLitModule
+from genre_classifier.training.run import Result
 from tests.conftest import composed, write_csv
 
 Train = Callable[..., Result]
@@ -301,7 +301,7 @@ def test_the_reported_loss_is_plain_cross_entropy_whatever_the_training_loss_is(
 
 def test_class_weights_are_inverse_to_the_training_share(tmp_path: Path) -> None:
     from genre_classifier.config import typed
-    from genre_classifier.training.fit import build_module
+    from genre_classifier.training.run import build_module
 
     rng = np.random.default_rng(0)
     labels = ["a"] * 40 + ["b"] * 20 + ["c"] * 20

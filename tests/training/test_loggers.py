@@ -1,12 +1,14 @@
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.training.fit import Result
+from genre_classifier.training.run import Result
 
 Train = Callable[..., Result]
 
@@ -50,10 +52,16 @@ def test_the_hparams_tab_has_the_settings_and_the_final_metrics(trained: Train) 
 
 
 def test_figures_and_the_configuration_are_shown_and_figures_can_be_left_out(trained: Train) -> None:
-    shown = events(trained("logger=tensorboard").folder.tensorboard).Tags()
+    run = events(trained("logger=tensorboard").folder.tensorboard)
+    shown = run.Tags()
     assert set(shown["images"]) == {
         f"{name}/{split}" for name in ("confusion_matrix", "f1_per_genre") for split in ("val", "test")
     }
+    for tag in shown["images"]:
+        (event,) = run.Images(tag)
+        with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
+            picture.load()
+            assert (picture.format, picture.size) == ("PNG", (event.width, event.height))
     assert "config/text_summary" in shown["tensors"]
     without = events(trained("logger=tensorboard", "logger.figures=false").folder.tensorboard).Tags()
     assert without["images"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -130,10 +131,16 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor, n_genres: int
     probabilities = torch.softmax(logits, dim=-1)
     return Evaluation(
         loss=float(functional.cross_entropy(logits, genres)),
-        scores=GenreMetrics(n_genres, all_processes=False)(logits, genres),
+        scores=_metrics(n_genres)(logits.cpu(), genres.cpu()),
         confusion=_confusion(probabilities.argmax(dim=-1), genres, n_genres),
         probabilities=probabilities,
     )
+
+
+@lru_cache(maxsize=8)
+def _metrics(n_genres: int) -> GenreMetrics:
+    # Making them takes longer than using them once, and they forget what they were given before.
+    return GenreMetrics(n_genres, all_processes=False)
 
 
 def _confusion(predicted: Tensor, genres: Tensor, n_genres: int) -> Tensor:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from genre_classifier.bundle import TOLERANCE, typical_rows
-from genre_classifier.config import DataConfig, restored
+from genre_classifier.config import DataConfig
 from genre_classifier.data.scaling import scaled
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
@@ -23,6 +23,7 @@ from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import ExportError, GenreClassifierError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
+from genre_classifier.exporting.configuration import configuration_of
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.lit_module import GenreLitModule
@@ -157,7 +158,7 @@ def read_rows(candidate: Candidate) -> tuple[Rows | None, str]:
     if candidate.folder is None:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
     try:
-        data = OmegaConf.to_object(restored(candidate.folder.read_config()).data)
+        data = OmegaConf.to_object(configuration_of(candidate.folder).data)
         assert isinstance(data, DataConfig)
         table = read(data)
         if table.fingerprint != candidate.data.get("fingerprint"):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -39,6 +38,7 @@ from genre_classifier.exporting.checklist import AskService
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.exporting.export import Export
 from genre_classifier.exporting.refit import refitted
+from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import FeatureSetReference, recognise
 from genre_classifier.run_folder import relative
@@ -129,8 +129,8 @@ def _rehearsed(
 ) -> list[ChecklistItem]:
     """Write the bundle to a temporary folder, put it to use there, and return what was found."""
     refit = settings.refit is not None
-    with TemporaryDirectory(prefix="genre-classifier-") as folder:
-        _write(settings, content, Path(folder), settings.model_name)
+    with staging_folder() as folder:
+        _write(settings, content, folder, settings.model_name)
         bundle = read_bundle(folder, settings.model_name)
         wrapper = wrap_bundle(bundle, type(content.candidate.network))
         difference = checklist.compare(bundle, wrapper, trial)

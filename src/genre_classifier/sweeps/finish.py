@@ -46,11 +46,12 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
         import numpy as np
 
         from genre_classifier.evaluation.figures import confusion_figure
+        from genre_classifier.evaluation.png import png
 
         title = "every row by the model that had not seen it"
         drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
         with writing(sweep.out_of_fold_figure), replacing(sweep.out_of_fold_figure) as temporary:
-            drawn.savefig(temporary, format="png")
+            temporary.write_bytes(png(drawn))
     return out_of_fold
 
 

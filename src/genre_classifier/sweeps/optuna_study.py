@@ -108,20 +108,27 @@ def reopen(folder: SweepFolder, sweeper: DictConfig) -> int:
             f"sweep.resume={folder.path}: there is no {folder.study.name}, the study to go on with"
         )
     try:
-        study = optuna.load_study(study_name=sweeper.study_name, storage=storage)
-        trials = study.get_trials(deepcopy=False)
-        complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-        for trial in trials:
-            if trial.state is TrialState.RUNNING:
-                study._storage.set_trial_state(trial._trial_id, TrialState.WAITING)
-        known = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
-        for trial in trials:
-            if trial.state is TrialState.FAIL and trial.params and trial.params not in known:
-                study.enqueue_trial(trial.params)
-                known.append(trial.params)
+        with warnings.catch_warnings():
+            # enqueue_trial may change in another version of Optuna, which is pinned.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return max(0, int(sweeper.n_trials) - _reopened(sweeper.study_name, storage))
     except Exception as error:
         raise RunFolderError(f"{folder.study}: the study cannot be continued ({_reason(error)})") from error
-    return max(0, int(sweeper.n_trials) - len(complete))
+
+
+def _reopened(name: str, storage: str) -> int:
+    """Ask again for what was not completed, and return how many trials were."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        if trial.state is TrialState.RUNNING:
+            study._storage.set_trial_state(trial._trial_id, TrialState.WAITING)
+    known = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
+    for trial in trials:
+        if trial.state is TrialState.FAIL and trial.params and trial.params not in known:
+            study.enqueue_trial(trial.params)
+            known.append(trial.params)
+    return sum(trial.state is TrialState.COMPLETE for trial in trials)
 
 
 def _reason(error: Exception) -> str:

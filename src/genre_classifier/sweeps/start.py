@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -22,6 +23,7 @@ from genre_classifier.config import better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import experiment, flattened, job_config, quoted
+from genre_classifier.sweeps.composing import SweepConfigLoader
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -271,6 +273,9 @@ def _wrap_launcher(config: DictConfig) -> None:
     from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
 
     Plugins.instance().register(TrialLauncher)
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
     inner = config.hydra.launcher
     with read_write(config), open_dict(config):
         if "ray_launcher" in str(inner._target_):

@@ -22,6 +22,7 @@ ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
 ROWS_SHOWN = 20
 KEYS_SHOWN_APART = 3
 SETTINGS_SHOWN = 5
+WIDE = 100
 LIKE_BEST = {True: "not distinguishable", False: "", None: ""}
 
 
@@ -122,7 +123,9 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     shown = [board.metric, "test/f1", "test/accuracy"]
     for name in shown:
         table.add_column(name.replace("accuracy", "acc"), justify="right", no_wrap=True)
-    for name in ("n", "epochs", "seconds"):
+    # A narrow terminal has no room for what the CSV file has as well.
+    wide = console.width >= WIDE
+    for name in ("n", "epochs", "seconds") if wide else ("n",):
         table.add_column(name, justify="right", no_wrap=True)
     failures = any(row.status != "finished" for row in board.rows)
     if failures:
@@ -133,8 +136,7 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
             *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
             *(_shown_estimate(row.estimates.get(name)) for name in shown),
             str(len(row.trials)),
-            _shown_number(mean_of([trial.epochs for trial in row.finished]), 0),
-            _shown_number(mean_of([trial.seconds for trial in row.finished]), 1),
+            *(_shown_cost(row) if wide else ()),
             *((_shown_status(row),) if failures else ()),
         )
     console.print(table)
@@ -185,6 +187,11 @@ def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
 def _best_name(row: Row, metric: str) -> str:
     trial = best_trial(row.finished, metric) or row.trials[0]
     return trial.folder.path.name
+
+
+def _shown_cost(row: Row) -> list[str]:
+    epochs, seconds = (mean_of([getattr(t, name) for t in row.finished]) for name in ("epochs", "seconds"))
+    return [_shown_number(epochs, 0), _shown_number(seconds, 1)]
 
 
 def _shown_number(value: float | None, digits: int) -> str:

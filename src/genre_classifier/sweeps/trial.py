@@ -1,23 +1,13 @@
-"""One trial of a sweep, in a process of its own: whatever befalls it, the sweep goes on and run.json says what it was.
-
-The process is forked from a server that has imported torch and Lightning once, so a trial starts at once and inherits
-no threads and no GPU state.
-"""
+"""One trial of a sweep, in a process of its own: whatever befalls it, the sweep goes on and run.json says what."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +17,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.settings import flat_settings, identity, quoted
+from genre_classifier.sweeps.processes import (
+    death,
+    end_with_the_launcher,
+    run_in_process,
+    set_up_logging,
+    take_a_device,
+    write_everything_to,
+)
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 log = logging.getLogger(__name__)
-
-PRELOADED = ["genre_classifier.training.fit", "hydra"]
-# How long an interrupted trial may take to close its files.
-SECONDS_TO_STOP = 20.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +91,7 @@ def run_trial(cfg: DictConfig) -> float:
             script=Path(hydra.runtime.cwd) / f"{hydra.job.name}.py",
             overrides=tuple(map(str, hydra.overrides.task)),
         )
-        exit_code = _run_in_process(start)
+        exit_code = run_in_process(_in_process, start, f"trial-{folder.path.name}")
     return _outcome(folder, exit_code)
 
 
@@ -128,7 +122,7 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
 def _outcome(folder: RunFolder, exit_code: int | None) -> float:
     run = folder.read_run()
     if run["status"] == "running":
-        write_status(folder, "failed", _death(exit_code))
+        write_status(folder, "failed", death(exit_code))
         run = folder.read_run()
     if run["status"] == "finished":
         return float(run["objective"])
@@ -137,55 +131,13 @@ def _outcome(folder: RunFolder, exit_code: int | None) -> float:
     raise TrialFailedError(f"{folder.path}: {run['reason']}")
 
 
-def _death(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"its process ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"
-
-
-def _context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
-
-def _run_in_process(start: Start) -> int | None:
-    process: BaseProcess = _context().Process(  # type: ignore[attr-defined]
-        target=_in_process, args=(start,), name=f"trial-{Path(start.job.run_dir).name}"
-    )
-    process.start()
-    try:
-        process.join()
-    except BaseException:
-        _stop(process)
-        raise
-    exit_code = process.exitcode
-    process.close()
-    return exit_code
-
-
-def _stop(process: BaseProcess) -> None:
-    """Let the process end by itself, as Ctrl-C in a terminal makes it do; else interrupt it, else kill it."""
-    process.join(2.0)
-    if process.is_alive() and process.pid is not None:
-        os.kill(process.pid, signal.SIGINT)
-        process.join(SECONDS_TO_STOP)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
 def _in_process(start: Start) -> None:
-    _end_with_the_launcher()
+    end_with_the_launcher()
     job = start.job
     folder = RunFolder(Path(job.run_dir))
-    _write_everything_to(folder.log)
-    _set_up_logging(start.logging_settings)
-    _take_a_device(job, start.sweep)
+    write_everything_to(folder.log)
+    set_up_logging(start.logging_settings, folder.log)
+    take_a_device(job, start.sweep)
     _be_restartable(start)
     try:
         from genre_classifier.training.fit import train
@@ -204,38 +156,6 @@ def _in_process(start: Start) -> None:
         sys.exit(1)
 
 
-def _end_with_the_launcher() -> None:
-    """A sweep that is killed must not leave a trial behind that writes into its folder."""
-    launcher = parent_process()
-    if launcher is None:
-        return
-
-    def wait() -> None:
-        launcher.join()
-        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-
-    threading.Thread(target=wait, daemon=True, name="launcher-watch").start()
-
-
-def _write_everything_to(path: Path) -> None:
-    """What a trial prints goes to its log; the terminal shows the sweep."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        os.dup2(file, number)
-    os.close(file)
-
-
-def _set_up_logging(settings: dict[str, Any]) -> None:
-    import logging.config
-
-    root = settings.get("root", {})
-    root["handlers"] = [name for name in root.get("handlers", []) if name != "console"]
-    logging.config.dictConfig(settings)
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")
-
-
 def _be_restartable(start: Start) -> None:
     """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
     folder = start.job.run_dir
@@ -243,11 +163,3 @@ def _be_restartable(start: Start) -> None:
     if start.job.ckpt_path is not None:
         own.append(f"ckpt_path={quoted(start.job.ckpt_path)}")
     sys.argv = [str(start.script), *start.overrides, *own]
-
-
-def _take_a_device(job: DictConfig, sweep: Path) -> None:
-    if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
-        return
-    from genre_classifier.sweeps.devices import take_gpu
-
-    take_gpu(sweep)

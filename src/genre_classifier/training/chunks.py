@@ -14,6 +14,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from genre_classifier.data.batches import Chunk
+from genre_classifier.training.backprop import NetworkPass, autograd_pass, explicit_pass
+from genre_classifier.training.fused_step import step_function
 from genre_classifier.training.objective import Targets, loss_gradient
 
 if TYPE_CHECKING:
@@ -103,6 +105,8 @@ class ChunkedOptimization:
         self.settings = settings
         self.optimizer = trainer.optimizers[0]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer_step = step_function(self.optimizer)
+        self.network_pass = _network_pass(module)
         # global_step is what is counted here; LightningOptimizer.step counts too, but costs as much as the step itself.
         self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self.schedulers = {
@@ -122,6 +126,7 @@ class ChunkedOptimization:
 
     def run(self, chunk: Chunk) -> Trained:
         """Train on a chunk's mini-batches, one after the other."""
+        network_pass = self.network_pass
         targets = self.module.targets_of(chunk.genres, chunk.batch_size)
         last = chunk.n_batches - 1 if self.module.trainer.is_last_batch else None
         without_autocast = _without_autocast(self.module.device.type)
@@ -129,24 +134,23 @@ class ChunkedOptimization:
         kept = []
         for number, (features, genres, *target) in enumerate(zip(*parts, strict=True)):
             features, genres, batch_targets = self.module.mixed(features, genres, Targets(*target))
-            logits = self.module(features)
-            values = logits.detach()
+            logits, backward = network_pass(features)
             with without_autocast():
-                self._backward(logits, loss_gradient(values, batch_targets), is_last=number == last)
-            kept.append((values, genres, *batch_targets))
+                self._backward(backward, loss_gradient(logits, batch_targets), is_last=number == last)
+            kept.append((logits, genres, *batch_targets))
         if last is not None:
             for scheduler in self.schedulers["epoch"]:
                 self.module.lr_scheduler_step(scheduler, None)
         logits, genres, *target = (torch.cat(tensors) for tensors in zip(*kept, strict=True))
         return Trained(logits, genres, Targets(*target))
 
-    def _backward(self, logits: Tensor, gradient: Tensor, *, is_last: bool) -> None:
+    def _backward(self, backward: Callable[[Tensor], None], gradient: Tensor, *, is_last: bool) -> None:
         if self.accumulated == 0:
             for parameter in self.parameters:
                 parameter.grad = None
         if self.settings.accumulate_grad_batches > 1:
             gradient.mul_(1.0 / self.settings.accumulate_grad_batches)
-        logits.backward(gradient.to(logits.dtype))
+        backward(gradient)
         self.accumulated += 1
         if is_last or self.accumulated == self.settings.accumulate_grad_batches:
             self._step()
@@ -158,12 +162,21 @@ class ChunkedOptimization:
                 self.optimizer, self.settings.gradient_clip_val, self.settings.gradient_clip_algorithm
             )
         self.progress.increment_ready()
-        self.optimizer.step()
+        self.optimizer_step()
         self.progress.increment_completed()
         for scheduler in self.schedulers["step"]:
             self.module.lr_scheduler_step(scheduler, None)
         for listener in self.listeners:
             listener()
+
+
+def _network_pass(module: GenreLitModule) -> NetworkPass:
+    whole_precision = module.trainer.precision in {"32-true", "64-true"}
+    if whole_precision and not torch.is_anomaly_enabled():
+        explicit = explicit_pass(module.network)
+        if explicit is not None:
+            return explicit
+    return autograd_pass(module)
 
 
 def _without_autocast(device_type: str) -> Callable[[], AbstractContextManager[object]]:

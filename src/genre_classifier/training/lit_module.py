@@ -27,7 +27,6 @@ from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, 
 from genre_classifier.training.objective import Targets, loss, mixup, summed_loss, target_table, targets_of
 
 Batch = tuple[Tensor, Tensor]
-SPLITS = ("train", "val", "test")
 # One call for all parameters, where torch's default on the CPU is a loop: three times as fast on networks of this size.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 # Sets the stream of dropout and mixup apart from that of the row order.
@@ -78,13 +77,13 @@ class GenreLitModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.network = build_network(network)
-        # A ModuleDict cannot have the key "train", which is a method's name.
-        self.metrics = nn.ModuleDict({f"{split}_rows": GenreMetrics(len(genre_names)) for split in SPLITS})
-        self.losses = nn.ModuleDict({f"{split}_rows": MeanMetric(nan_strategy="disable") for split in SPLITS})
+        # Made when first asked for; a ModuleDict cannot have the key "train", which is a method's name.
+        self.metrics = nn.ModuleDict()
+        self.losses = nn.ModuleDict()
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
-        self._outputs: dict[str, list[Batch]] = {split: [] for split in SPLITS}
+        self._outputs: dict[str, list[Batch]] = {split: [] for split in ("train", "val", "test")}
         self._training_loss: Tensor | float = 0.0  # summed over the epoch's rows
         self._target_table: Tensor | None = None
         self._chunk_settings: StepSettings | None = None
@@ -272,7 +271,16 @@ class GenreLitModule(pl.LightningModule):
         return module.eval()
 
     def _loss_of(self, split: str) -> MeanMetric:
-        return cast(MeanMetric, self.losses[f"{split}_rows"])
+        name = f"{split}_rows"
+        if name not in self.losses:
+            self.losses[name] = MeanMetric(nan_strategy="disable").to(self.device)
+        return cast(MeanMetric, self.losses[name])
+
+    def _metrics_of(self, split: str) -> GenreMetrics:
+        name = f"{split}_rows"
+        if name not in self.metrics:
+            self.metrics[name] = GenreMetrics(len(self.genre_names)).to(self.device)
+        return cast(GenreMetrics, self.metrics[name])
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
@@ -291,7 +299,7 @@ class GenreLitModule(pl.LightningModule):
                 f"epoch {self.current_epoch}: the {split} loss is {loss}; lower optimizer.lr="
                 f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
             )
-        scores = self.metrics[f"{split}_rows"](logits, genres)
+        scores = self._metrics_of(split)(logits, genres)
         values = {
             f"{split}/loss": loss,
             **{f"{split}/{name}": value for name, value in scores.values.items()},

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from genre_classifier.errors import MissingExtraError
+from genre_classifier.evaluation.png import png
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -58,6 +60,17 @@ class SplitTensorBoardLogger(TensorBoardLogger):
             self.experiment.file_writer.add_summary(summary)
         for name, value in metrics.items():
             self.experiment.add_scalar(name, value, 0)
+
+    @rank_zero_only
+    def log_picture(self, tag: str, pixels: np.ndarray) -> None:
+        """Show pixels of shape (height, width, 3); many times faster than SummaryWriter.add_image."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width, n_channels = pixels.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=n_channels, encoded_image_string=png(pixels)
+        )
+        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     @rank_zero_only
     def save(self) -> None:

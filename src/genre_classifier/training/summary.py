@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genre_classifier.run_folder import relative
-from genre_classifier.training.fit import Result
+from genre_classifier.training.run import Result
 
 COLUMNS = (
     ("loss", "loss"),

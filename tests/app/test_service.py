@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import logging
 import os
@@ -10,91 +9,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app import model as app_model
+from app.endpoints import MAX_BODY_BYTES, MAX_ROWS
+from app.main import GenreService
+from app.model import ModelService
 from genre_classifier import ModelWrapper
-from genre_classifier.bundle import BundleDetails, read_bundle, write_bundle
+from genre_classifier.bundle import read_bundle, write_bundle
 from genre_classifier.errors import BundleError
-from tests.example_models import (
-    FEATURES,
-    GENRES,
-    METRICS,
-    make_model,
-    make_rows,
-    make_scaler,
-    reference_probabilities,
-)
-
-for extra in ("fastapi", "uvicorn", "onnxruntime", "onnx", "msgspec"):
-    pytest.importorskip(extra, reason="needs the extras serve and onnx")
-
-import uvicorn  # noqa: E402
-
-from app import model as app_model  # noqa: E402
-from app.main import MAX_BODY_BYTES, MAX_ROWS, GenreService  # noqa: E402
-from app.model import ModelService  # noqa: E402
-
-NAME = "genre_classifier_production"
-ROWS = make_rows()
-SCALER = make_scaler(ROWS)
-MODELS = [make_model(seed=seed) for seed in range(2)]
-EXPECTED = [reference_probabilities(model, SCALER, ROWS) for model in MODELS]
-DETAILS = BundleDetails(feature_names=FEATURES, split_protocol="grouped by artist")
-
-
-def export(folder: Path, number: int = 0, **options) -> str:
-    write_bundle(MODELS[number], SCALER, GENRES, METRICS, folder, **({"details": DETAILS} | options))
-    return read_bundle(folder).digest
-
-
-@contextmanager
-def served(service: ModelService) -> Iterator[int]:
-    """Serve on a free port of the loopback interface; yield the port."""
-    config = uvicorn.Config(GenreService(service), log_level="critical", access_log=False)
-    server = uvicorn.Server(config)
-    started = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
-    startup = server.startup
-
-    async def announce(*arguments, **keywords):
-        await startup(*arguments, **keywords)
-        started.set()
-
-    server.startup = announce
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listener.close()
-
-
-class Client:
-    """One connection, kept alive."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-
-    def ask(self, method: str, path: str, body=None, headers=None) -> tuple[int, dict]:
-        encoded = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self.connection.request(method, path, encoded, headers or {})
-        response = self.connection.getresponse()
-        content = response.read()
-        assert response.headers["content-type"] == "application/json"
-        return response.status, json.loads(content)
+from tests.app.serving import DETAILS, EXPECTED, MODELS, NAME, ROWS, SCALER, WAYS, Client, export, served
+from tests.conftest import ROOT
+from tests.example_models import FEATURES, GENRES, METRICS
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +34,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def port(folder) -> Iterator[int]:
-    with served(ModelService(folder, NAME)) as port:
+@pytest.fixture(scope="module", params=WAYS)
+def port(folder, request) -> Iterator[int]:
+    with served(ModelService(folder, NAME), request.param) as port:
         yield port
 
 
@@ -355,9 +285,10 @@ def test_two_thousand_fuzzed_bodies_give_no_server_error(client):
     assert set(statuses) == {200, 422}
 
 
-def test_without_a_bundle_it_starts_and_says_so(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_without_a_bundle_it_starts_and_says_so(tmp_path, way):
     service = ModelService(tmp_path, NAME)
-    with served(service) as port, Client(port) as client:
+    with served(service, way) as port, Client(port) as client:
         for method, path in (("GET", "/health"), ("GET", "/genres"), ("GET", "/model"), ("POST", "/predict")):
             status, answer = client.ask(
                 method, path, {"features": ROWS[0].tolist()} if method == "POST" else None
@@ -388,7 +319,8 @@ def test_a_damaged_newer_bundle_leaves_the_old_one_in_service(tmp_path, caplog):
     assert "cannot serve the bundle" in caplog.text
 
 
-def test_replacing_the_bundle_drops_no_request_and_mixes_no_answer(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_replacing_the_bundle_drops_no_request_and_mixes_no_answer(tmp_path, way, monkeypatch):
     monkeypatch.setattr(app_model, "WATCH_SECONDS", 0.01)
     expected = {export(tmp_path, 1): EXPECTED[1], export(tmp_path, 0): EXPECTED[0]}
     digests = {0: read_bundle(tmp_path).digest}
@@ -413,7 +345,7 @@ def test_replacing_the_bundle_drops_no_request_and_mixes_no_answer(tmp_path, mon
         except Exception as error:
             problems.append(error)
 
-    with served(service) as port, ExitStack() as stack:
+    with served(service, way) as port, ExitStack() as stack:
         connections = [stack.enter_context(Client(port)) for _ in range(5)]
         watched = connections.pop()
         clients = [
@@ -486,9 +418,10 @@ def test_the_service_can_be_mounted_under_a_longer_path(folder):
     assert asyncio.run(ask("POST", "/genres-api/predict", b"{"))[0] == 422
 
 
-def test_an_error_inside_shows_no_stack_trace(folder, monkeypatch, caplog):
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_inside_shows_no_stack_trace(folder, way, monkeypatch, caplog):
     service = ModelService(folder, NAME)
-    with served(service) as port, Client(port) as client:
+    with served(service, way) as port, Client(port) as client:
         monkeypatch.setattr(app_model.ServedModel, "answer", lambda *_: 1 / 0)
         with caplog.at_level(logging.ERROR):
             status, answer = client.ask("POST", "/predict", {"features": ROWS[0].tolist()})
@@ -501,7 +434,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=False,
-        env=os.environ | environment, cwd=Path(__file__).parents[1],
+        env=os.environ | environment, cwd=ROOT,
     )  # fmt: skip
 
 

@@ -1,0 +1,139 @@
+"""What the service answers: the bytes of a request's body in, a status and the bytes of an answer out.
+
+Knows nothing of how a request arrives, and imports neither FastAPI nor uvicorn.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from app.model import ModelService, ServedModel
+from app.requests import RefusedBodyError, decode_batch, decode_predict
+from genre_classifier import __version__
+from genre_classifier.errors import FeatureError
+from genre_classifier.prediction import DEFAULT_TOP_K
+
+MAX_BODY_BYTES: Final = int(os.environ.get("MAX_BODY_BYTES", 16 * 2**20))
+MAX_ROWS: Final = int(os.environ.get("MAX_ROWS", 10_000))
+INLINE_BYTES: Final = 16 * 2**10  # a larger body may take milliseconds, and those on a thread
+
+Answer = tuple[int, bytes]
+Endpoint = Callable[[ServedModel, bytes | bytearray], Any]  # returns what msgspec can write as JSON
+
+_DESCRIBED: Final = (
+    "model_name",
+    "model_architecture",
+    "timestamp",
+    "metrics",
+    "split_protocol",
+    "feature_set",
+    "library_versions",
+    "temperature",
+)
+
+_encode: Final = msgspec.json.Encoder().encode
+_log = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """The answers of one service, by method and path.
+
+    Parameters
+    ----------
+    service : ModelService
+        Says which bundle is served.
+    """
+
+    def __init__(self, service: ModelService) -> None:
+        self.service = service
+        self.paths: Mapping[tuple[str, str], Endpoint] = {
+            ("POST", "/predict"): _predict,
+            ("POST", "/predict/batch"): _predict_batch,
+            ("GET", "/health"): self._health,
+            ("GET", "/genres"): _genres,
+            ("GET", "/model"): _model,
+        }
+
+    def answer(self, endpoint: Endpoint, body: bytes | bytearray) -> Answer:
+        """Return status and JSON of an answer, all of it from the bundle that is served at this moment.
+
+        Turns every way in which a request can be wrong into its status, and never shows a stack trace.
+        """
+        served = self.service.served
+        if served is None:
+            problem = self.service.problem or "no bundle was loaded"
+            content = {"status": "no bundle", "detail": [{"loc": [], "msg": problem}], "bundle": None}
+            return 503, _encode(content)
+        try:
+            return 200, _encode(endpoint(served, body))
+        except RefusedBodyError as error:
+            return _refusal(served, 422, error.location, error.message)
+        except FeatureError as error:
+            place = [part for part in (error.row, error.feature) if part is not None]
+            return _refusal(served, 422, ["body", "features", *place], str(error))
+        except Exception:
+            _log.exception("%s failed", endpoint.__name__.strip("_"))
+            return _refusal(served, 500, [], "internal error; the service's log has the reason")
+
+    def refuse(self, status: int, location: list[Any], message: str) -> Answer:
+        """Return the answer to a request that none of the endpoints takes."""
+        return _refusal(self.service.served, status, location, message)
+
+    def _health(self, served: ServedModel, body: bytes | bytearray) -> Any:
+        return {
+            "status": "ok",
+            "backend": served.predictor.backend,
+            "problem": self.service.problem,  # of a newer bundle that could not be loaded
+            "bundle": served.digest,
+        }
+
+
+def _refusal(served: ServedModel | None, status: int, location: list[Any], message: str) -> Answer:
+    digest = None if served is None else served.digest
+    return status, _encode({"detail": [{"loc": location, "msg": message}], "bundle": digest})
+
+
+def _predict(served: ServedModel, body: bytes | bytearray) -> Any:
+    request = decode_predict(body)
+    top_k = _checked_top_k(request.top_k, served)
+    return served.answer(request.features, request.return_probs, top_k)
+
+
+def _predict_batch(served: ServedModel, body: bytes | bytearray) -> Any:
+    request = decode_batch(body)
+    if len(request.features) > MAX_ROWS:
+        raise RefusedBodyError(
+            ["body", "features"], f"{len(request.features)} rows, at most {MAX_ROWS} are taken"
+        )
+    top_k = _checked_top_k(request.top_k, served)
+    return served.answer_batch(request.features, request.return_probs, top_k)
+
+
+def _checked_top_k(top_k: int | None, served: ServedModel) -> int:
+    if top_k is None:
+        return DEFAULT_TOP_K
+    n_genres = len(served.predictor.genre_names)
+    if not 1 <= top_k <= n_genres:
+        raise RefusedBodyError(["body", "top_k"], f"expected 1 to {n_genres}, the number of genres")
+    return top_k
+
+
+def _genres(served: ServedModel, body: bytes | bytearray) -> Any:
+    return {"genres": list(served.predictor.genre_names), "bundle": served.digest}
+
+
+def _model(served: ServedModel, body: bytes | bytearray) -> Any:
+    names = served.predictor.feature_names
+    return {
+        **{key: served.metadata.get(key) for key in _DESCRIBED},
+        "features": None if names is None else list(names),
+        "n_features": served.predictor.n_features,
+        "backend": served.predictor.backend,
+        "service_version": __version__,
+        "bundle": served.digest,
+    }

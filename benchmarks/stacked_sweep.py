@@ -1,0 +1,178 @@
+"""A sweep of small networks as one stack, beside other ways of running the same sweep.
+
+    python benchmarks/stacked_sweep.py [--trials 64] [--baseline-trials 8] [--sizes 64 128 256 512]
+
+First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network: one run at a time as
+train.py trains it, and stacks of 16 and 64. Then whole commands on the demo data, imports and leaderboard included:
+trials one by one in the usual Lightning way (usual_lightning.py), joblib on two cores, and the stacked launcher. The
+slower ways run fewer trials, and their seconds a trial are scaled up; the start is counted once. Last, the stacked
+launcher alone for more and more trials, with the largest resident size of its processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import describe
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS = 20
+
+
+def write_rows(folder: Path) -> Path:
+    """Write 6,400 training rows (and as few others as a split needs) of eight clusters."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    genres = np.arange(8000) % 8
+    features = rng.normal(size=(8, 20))[genres] + 1.5 * rng.normal(size=(8000, 20))
+    table = pd.DataFrame(features.astype("float32"), columns=[f"f{i}" for i in range(20)])
+    table["genre"] = [f"genre-{g}" for g in genres]
+    path = folder / "rows.parquet"
+    table.to_parquet(path)
+    return path
+
+
+def training(folder: Path) -> None:
+    """Print seconds a network for training alone."""
+    import warnings
+
+    import torch
+    from hydra import compose, initialize_config_dir
+
+    from genre_classifier.config import register_schemas
+    from genre_classifier.sweeps.stacked_fit import train_stack
+    from genre_classifier.training.fit import train
+
+    register_schemas()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    path = write_rows(folder)
+    base = [
+        "data=table",
+        f"data.path={path}",
+        "data.label=genre",
+        "data.split.train=0.8",
+        "data.split.val=0.1",
+    ]
+    base += [
+        "data.split.test=0.1",
+        "logger=none",
+        f"trainer.max_epochs={EPOCHS}",
+        "callbacks.early_stopping=null",
+    ]
+    base += ["trainer.enable_progress_bar=false"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", [*base, "run_dir=x"])
+
+    def several(n: int, name: str) -> list:
+        found = []
+        for number in range(n):
+            cfg = config.copy()
+            cfg.run_dir, cfg.seed = str(folder / f"{name}-{number}"), number
+            found.append(cfg)
+        return found
+
+    train(several(1, "warm")[0])
+    start = time.perf_counter()
+    for cfg in several(4, "alone"):
+        train(cfg)
+    alone = (time.perf_counter() - start) / 4
+    print(f"{'one at a time':28}{alone:8.3f} s a network")
+    for size in (16, 64):
+        configs = several(size, f"stack{size}")
+        start = time.perf_counter()
+        train_stack(configs)
+        each = (time.perf_counter() - start) / size
+        print(
+            f"{f'stack of {size}, one core':28}{each:8.3f} s a network, {alone / each:.1f} times", flush=True
+        )
+
+
+def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
+    """Run a sweep; return wall seconds and the largest resident size of a process in MB."""
+    command = [
+        sys.executable,
+        "train.py",
+        "-m",
+        f"hydra.sweep.dir={folder}",
+        f"seed=range(0,{n_trials})",
+        *words,
+    ]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+
+
+def usual_way(folder: Path, n_trials: int) -> float:
+    """Return wall seconds of trials one after the other in the usual Lightning way, in one process."""
+    script = ROOT / "benchmarks" / "usual_lightning.py"
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, script, str(folder), str(n_trials)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    return time.perf_counter() - start
+
+
+def commands(folder: Path, n_trials: int, n_baseline: int) -> None:
+    """Print wall seconds of whole commands."""
+    stacked, _ = sweep(folder / "stacked", n_trials, "hydra/launcher=stacked")
+
+    def scaled(run: object, few: int, many: int) -> float:
+        first, second = run(few), run(many)  # type: ignore[operator]
+        return second + (second - first) / (many - few) * (n_trials - many)
+
+    few = max(2, n_baseline // 4)
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    ways = {
+        "usual Lightning, one by one": lambda n: usual_way(folder / f"usual{n}", n),
+        "joblib, 2 processes": lambda n: sweep(folder / f"joblib{n}", n, *joblib)[0],
+    }
+    print(f"\n{n_trials} trials of the default demo experiment, whole command")
+    for name, run in ways.items():
+        seconds = scaled(run, few, n_baseline)
+        print(
+            f"{name:28}{seconds:8.1f} s (from {few} and {n_baseline} trials), {seconds / stacked:.1f} times",
+            flush=True,
+        )
+    print(f"{'stacked launcher':28}{stacked:8.1f} s")
+
+
+def growth(folder: Path, sizes: list[int]) -> None:
+    """Print wall seconds and memory of the stacked launcher for more and more trials."""
+    print("\nstacked launcher alone")
+    for size in sizes:
+        seconds, megabytes = sweep(folder / f"grow{size}", size, "hydra/launcher=stacked")
+        print(
+            f"{size:5} trials{seconds:10.1f} s{seconds / size:8.3f} s a trial{megabytes:8.0f} MB", flush=True
+        )
+
+
+def main() -> None:
+    """Print the three tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--baseline-trials", type=int, default=8)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 128, 256, 512])
+    options = parser.parse_args()
+    print(describe())
+    with tempfile.TemporaryDirectory() as temporary:
+        training(Path(temporary) / "")
+        commands(Path(temporary), options.trials, options.baseline_trials)
+        growth(Path(temporary), options.sizes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Composing the configurations of a sweep's jobs: the first in full, others that differ in a few values from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf, read_write
+
+
+class SweepConfigLoader:
+    """Hydra's config loader, which composes a job like one before by changing the values that differ.
+
+    Composing walks through every config group and takes a tenth of a second. Where two jobs have the same overrides but
+    for the values of plain settings, the second is the first with those values; in any other case Hydra composes.
+
+    Parameters
+    ----------
+    inner : ConfigLoader
+        Hydra's own, which does everything else.
+    """
+
+    def __init__(self, inner: ConfigLoader) -> None:
+        self.inner = inner
+        self._parsed: dict[str, Override] = {}
+        # The master configuration is kept for as long as its identity is a key.
+        self._first: dict[Any, tuple[list[Override], DictConfig, DictConfig]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"inner", "__setstate__"}:  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"inner": self.inner, "_parsed": {}, "_first": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Return a job's configuration, as Hydra's loader does."""
+        texts = [*map(str, master_config.hydra.overrides.hydra), *sweep_overrides]
+        overrides = self._parse(texts)
+        key = (id(master_config), tuple((o.type, o.package, o.key_or_group) for o in overrides))
+        known = self._first.get(key)
+        changed = None if known is None else _changed_values(known[0], known[1], overrides)
+        if known is None or changed is None:
+            composed = self.inner.load_sweep_config(master_config, sweep_overrides)
+            self._first[key] = (overrides, composed.copy(), master_config)
+            return composed
+        composed = known[1].copy()
+        ConfigLoaderImpl._apply_overrides_to_config(changed, composed)
+        _name(composed, overrides)
+        OmegaConf.copy_cache(from_config=master_config, to_config=composed)
+        return composed
+
+    def _parse(self, texts: Sequence[str]) -> list[Override]:
+        new = [text for text in texts if text not in self._parsed]
+        if new:
+            parsed = OverridesParser.create().parse_overrides(new)
+            self._parsed.update(zip(new, parsed, strict=True))
+        return [self._parsed[text] for text in texts]
+
+
+def _changed_values(
+    before: Sequence[Override], composed: DictConfig, now: Sequence[Override]
+) -> list[Override] | None:
+    """Return the overrides whose values differ; None where they are more than values of plain settings."""
+    names = [override.key_or_group for override in now]
+    groups = {str(name) for name in composed.hydra.runtime.choices}
+    changed = []
+    for old, new in zip(before, now, strict=True):
+        if old.input_line == new.input_line:
+            continue
+        name = new.key_or_group
+        plain = (
+            new.type is OverrideType.CHANGE
+            and new.package is None
+            and name not in groups
+            and not isinstance(new.value(), dict)
+            and sum(
+                other == name or other.startswith(f"{name}.") or name.startswith(f"{other}.")
+                for other in names
+            )
+            == 1
+        )
+        if not plain:
+            return None
+        changed.append(new)
+    return changed
+
+
+def _name(composed: DictConfig, overrides: Sequence[Override]) -> None:
+    """Note the job's overrides where Hydra notes them."""
+    hydra = composed.hydra
+    own = [override for override in overrides if not override.is_hydra_override()]
+    with read_write(hydra):
+        hydra.overrides.hydra = [
+            override.input_line for override in overrides if override.is_hydra_override()
+        ]
+        hydra.overrides.task = [override.input_line for override in own]
+        form = hydra.job.config.override_dirname
+        hydra.job.override_dirname = get_overrides_dirname(
+            overrides=own, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+        )

@@ -1,0 +1,90 @@
+"""Which trials can be trained as one stack, and why others cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genre_classifier.config import Strategy, TrainConfig
+
+NETWORK = "genre_classifier.network.GenreClassifier"
+OPTIMIZERS = {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adam", "torch.optim.SGD": "sgd"}
+# network.Dropout decides by other random bits below this probability.
+FINEST_DROPOUT = 2**-8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that share a stack.
+
+    Parameters
+    ----------
+    places : tuple of int
+        Of the trials, in their order.
+    """
+
+    places: tuple[int, ...]
+
+
+def group(trials: Sequence[TrainConfig], max_members: int, n_jobs: int) -> list[Group]:
+    """Divide trials that can be stacked into groups.
+
+    Parameters
+    ----------
+    trials : sequence of TrainConfig
+        Those for which `why_alone` has no reason.
+    max_members : int
+        Trials a stack at most.
+    n_jobs : int
+        Stacks that are trained at the same time; large groups are divided so that each has one.
+    """
+    alike: dict[str, list[int]] = {}
+    for place, settings in enumerate(trials):
+        alike.setdefault(_shape(settings), []).append(place)
+    share = -(-len(trials) // max(1, n_jobs))
+    size = max(1, min(max_members, share))
+    return [
+        Group(tuple(places[start : start + _even(len(places), size)]))
+        for places in alike.values()
+        for start in range(0, len(places), _even(len(places), size))
+    ]
+
+
+def _even(total: int, size: int) -> int:
+    """Return the size of equal parts, none above `size`."""
+    parts = -(-total // size)
+    return -(-total // parts)
+
+
+def _shape(settings: TrainConfig) -> str:
+    data = {name: value for name, value in vars(settings.data).items() if name != "split"}
+    data["nan"] = data["nan"].value
+    told = [
+        data,
+        list(settings.model.hidden_dims),
+        OPTIMIZERS[settings.optimizer._target_],
+        settings.trainer.accelerator.value,
+        settings.trainer.deterministic,
+    ]
+    return json.dumps(told, sort_keys=True)
+
+
+def why_alone(settings: TrainConfig) -> str | None:
+    """Return why a trial cannot be a member of a stack; None where it can."""
+    trainer = settings.trainer
+    reasons = {
+        f"model._target_={settings.model._target_}": settings.model._target_ != NETWORK,
+        f"optimizer._target_={settings.optimizer._target_}": settings.optimizer._target_ not in OPTIMIZERS,
+        f"model.dropout={settings.model.dropout}": 0 < settings.model.dropout < FINEST_DROPOUT,
+        f"trainer.precision={trainer.precision}": trainer.precision != "32-true",
+        "trainer.devices": trainer.devices != 1 or trainer.num_nodes != 1,
+        "trainer.strategy": trainer.strategy is not Strategy.auto,
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        "trainer.limit_train_batches": trainer.limit_train_batches is not None,
+        "trainer.overfit_batches": trainer.overfit_batches != 0,
+        "trainer.max_time": trainer.max_time is not None,
+        "trainer.detect_anomaly": trainer.detect_anomaly,
+        "trainer.profiler": trainer.profiler is not None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)

@@ -1,0 +1,127 @@
+"""Processes of a sweep: forked from a server that has imported torch and Lightning once.
+
+So a trial starts at once and inherits no threads and no GPU state, and whatever befalls it, the launcher goes on.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess, parent_process
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+PRELOADED = ["genre_classifier.training.fit", "hydra"]
+# How long an interrupted process may take to close its files.
+SECONDS_TO_STOP = 20.0
+
+
+def run_in_process(target: Callable[[Any], None], argument: Any, name: str) -> int | None:
+    """Call a function in a new process and return its exit code; an interruption here ends it there."""
+    process: BaseProcess = _context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
+    process.start()
+    try:
+        process.join()
+    except BaseException:
+        _stop(process)
+        raise
+    exit_code = process.exitcode
+    process.close()
+    return exit_code
+
+
+def warm_up() -> None:
+    """Let the imports begin before the first process is needed."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def death(exit_code: int | None) -> str:
+    """Say how a process ended that had no time to say it itself."""
+    if exit_code is None or exit_code >= 0:
+        return f"its process ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def _context() -> BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _stop(process: BaseProcess) -> None:
+    """Let the process end by itself, as Ctrl-C in a terminal makes it do; else interrupt it, else kill it."""
+    process.join(2.0)
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, signal.SIGINT)
+        process.join(SECONDS_TO_STOP)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def end_with_the_launcher() -> None:
+    """A sweep that is killed must not leave a trial behind that writes into its folder."""
+    launcher = parent_process()
+    if launcher is None:
+        return
+
+    def wait() -> None:
+        launcher.join()
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    threading.Thread(target=wait, daemon=True, name="launcher-watch").start()
+
+
+def write_everything_to(path: Path) -> None:
+    """Send what this process prints to a log; the terminal shows the sweep."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(file, number)
+    os.close(file)
+
+
+def set_up_logging(settings: dict[str, Any], path: Path) -> None:
+    """Set logging up as Hydra would, but for the terminal.
+
+    Parameters
+    ----------
+    settings : dict
+        Hydra's for a job.
+    path : Path
+        Of the log file.
+    """
+    root = settings.get("root", {})
+    root["handlers"] = [name for name in root.get("handlers", []) if name != "console"]
+    for handler in settings.get("handlers", {}).values():
+        if "filename" in handler:
+            handler["filename"] = str(path)
+    logging.config.dictConfig(settings)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+
+
+def take_a_device(job: DictConfig, sweep: Path) -> None:
+    """Take a GPU that no other process of the sweep has, where the configuration wants one."""
+    if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
+        return
+    from genre_classifier.sweeps.devices import take_gpu
+
+    take_gpu(sweep)

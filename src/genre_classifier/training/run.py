@@ -1,0 +1,444 @@
+"""One run from its configuration to its folder, but for the training in between.
+
+A single run and a member of a stack begin and end alike; only what happens to the weights in between differs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from genre_classifier import __version__
+from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
+from genre_classifier.data.datamodule import GenreDataModule
+from genre_classifier.data.scaling import save_scaler
+from genre_classifier.errors import CheckpointError
+from genre_classifier.evaluation.metrics import Evaluation, evaluate
+from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
+from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.settings import experiment, flat_settings
+from genre_classifier.training.lit_module import GenreLitModule
+from genre_classifier.training.loggers import SplitTensorBoardLogger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run amounts to.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    metrics : dict of str to dict of str to float
+        By split, then by name; of the best epoch's weights.
+    f1_per_genre : dict of str to dict of str to float
+        By split, then by genre.
+    support : dict of str to dict of str to int
+        Rows, by split, then by genre.
+    protocol : dict
+        How the rows were split.
+    synthetic : bool
+        Whether the data is synthetic, so that its numbers say nothing about music.
+    optimized_metric : str
+    objective : float
+        The best epoch's value of that metric, which a sweep optimises.
+    best_epoch : int or None
+        From 0; None where no epoch was finished.
+    best_checkpoint : Path or None
+        None where checkpoints were switched off.
+    seconds : float
+    """
+
+    folder: RunFolder
+    metrics: dict[str, dict[str, float]]
+    f1_per_genre: dict[str, dict[str, float]]
+    support: dict[str, dict[str, int]]
+    protocol: dict[str, Any]
+    synthetic: bool
+    optimized_metric: str
+    objective: float
+    best_epoch: int | None
+    best_checkpoint: Path | None
+    seconds: float
+
+
+class Run:
+    """What a run has from its beginning to its end.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        Composed.
+    settings : TrainConfig, optional
+        The same, where it has been checked already.
+
+    Attributes
+    ----------
+    settings : TrainConfig
+    folder : RunFolder
+    datamodule : GenreDataModule
+    module : GenreLitModule
+    logger : Logger or None
+        The last three after `prepare`.
+    """
+
+    def __init__(self, cfg: DictConfig, settings: TrainConfig | None = None) -> None:
+        self.cfg = cfg
+        self.settings = typed(cfg) if settings is None else settings
+        self.folder = RunFolder(Path(self.settings.run_dir))
+        self.is_first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        self.record = Record(self.folder, self.settings, flat_settings(cfg), enabled=self.is_first_process)
+        self.logger: Logger | None = None
+
+    def prepare(self, datamodule: GenreDataModule | None = None) -> None:
+        """Read, split and scale the rows, draw the weights, and make the logger.
+
+        Parameters
+        ----------
+        datamodule : GenreDataModule, optional
+            One that has the rows already.
+        """
+        settings = self.settings
+        self.datamodule = datamodule or GenreDataModule(settings.data, seed=settings.seed)
+        self.datamodule.setup()
+        self.record.describe(self.datamodule)
+        self.module = build_module(settings, self.datamodule)
+        _check_resume(settings, self.module)
+        if self.is_first_process:
+            with writing(self.folder.scaler):
+                save_scaler(self.datamodule.scaler, self.folder.scaler)
+        self.logger = _build_logger(settings)
+
+    def conclude(
+        self,
+        rows: Sequence[Mapping[str, float]],
+        best_epoch: int | None,
+        seconds: float | None = None,
+        *,
+        in_place: bool = False,
+    ) -> Result:
+        """Evaluate the weights of the best epoch and write what the run amounts to.
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            The history, one row an epoch.
+        best_epoch : int or None
+        seconds : float, optional
+            What the run has taken, where that is not the time since it began.
+        in_place : bool
+            Whether the module holds the best epoch's weights already, so that they need not be read.
+        """
+        module = self.module
+        if (
+            not in_place
+            and self.settings.callbacks.checkpoint is not None
+            and self.folder.best_checkpoint.exists()
+        ):
+            module = GenreLitModule.load(self.folder.best_checkpoint)
+        evaluations = _evaluate(module, self.datamodule)
+        result = _result(self, evaluations, rows, best_epoch, seconds)
+        _write_outcome(result, self.datamodule, evaluations)
+        _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
+        self.record.finish(result, epochs=len(rows))
+        return result
+
+
+def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
+    """Build the network and what trains it; the weights are drawn from the run's seed alone."""
+    table, split = datamodule.table, datamodule.data_split
+    network = plain(settings.model) | {
+        "input_dim": len(table.feature_names),
+        "num_classes": len(table.genre_names),
+    }
+    import_module(network["_target_"].rpartition(".")[0])
+    weights = None
+    if settings.loss.class_weights is ClassWeights.balanced:
+        counts = np.bincount(table.genres[split.train], minlength=len(table.genre_names))
+        weights = (len(split.train) / (len(counts) * counts)).tolist()
+    torch.manual_seed(settings.seed)
+    return GenreLitModule(
+        network=network,
+        genre_names=list(table.genre_names),
+        feature_names=list(table.feature_names),
+        scaler=ScalerStatistics.of(datamodule.scaler).to_metadata(),
+        optimizer=plain(settings.optimizer),
+        scheduler=None if settings.scheduler is None else _plain_scheduler(settings),
+        label_smoothing=settings.loss.label_smoothing,
+        class_weights=weights,
+        mixup=settings.loss.mixup,
+        seed=settings.seed,
+        data=table.description(),
+        protocol=split.protocol.as_dict(),
+    )
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a part of the configuration as plain values."""
+    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
+
+
+def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
+    told = plain(settings.scheduler)
+    if "monitor" in told:
+        told["mode"] = "max" if better_is_higher(told["monitor"]) else "min"
+    return told
+
+
+def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
+    if settings.ckpt_path is None:
+        return
+    saved = read_checkpoint(Path(settings.ckpt_path))["hyper_parameters"]
+    for name in ("network", "feature_names", "genre_names", "scaler"):
+        if saved.get(name) != module.hparams[name]:
+            what = name.replace("_", " ")
+            raise CheckpointError(
+                f"ckpt_path={settings.ckpt_path}: its {what} differs from this run's, so it cannot be resumed; "
+                "use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
+            )
+
+
+def _build_logger(settings: TrainConfig) -> Logger | None:
+    if settings.logger is None:
+        return None
+    arguments = plain(settings.logger)
+    module_name, _, name = arguments.pop("_target_").rpartition(".")
+    logger: Logger = getattr(import_module(module_name), name)(**arguments)
+    return logger
+
+
+def _evaluate(module: GenreLitModule, datamodule: GenreDataModule) -> dict[str, Evaluation]:
+    network = module.network.cpu()
+    sides = {name: datamodule.side(name) for name in ("train", "val", "test")}
+    return {
+        name: evaluate(
+            network, features.to(next(network.parameters()).dtype), genres, len(module.genre_names)
+        )
+        for name, (features, genres) in sides.items()
+        if len(genres)
+    }
+
+
+def _result(
+    run: Run,
+    evaluations: dict[str, Evaluation],
+    rows: Sequence[Mapping[str, float]],
+    best_epoch: int | None,
+    seconds: float | None,
+) -> Result:
+    settings, folder, datamodule = run.settings, run.folder, run.datamodule
+    names = datamodule.table.genre_names
+    row: Mapping[str, float] = next((row for row in rows if row["epoch"] == best_epoch), {})
+    return Result(
+        folder=folder,
+        metrics={split: evaluation.as_dict() for split, evaluation in evaluations.items()},
+        f1_per_genre={
+            split: dict(zip(names, evaluation.scores.f1_per_genre.tolist(), strict=True))
+            for split, evaluation in evaluations.items()
+        },
+        support={
+            split: dict(zip(names, evaluation.confusion.sum(dim=1).tolist(), strict=True))
+            for split, evaluation in evaluations.items()
+        },
+        protocol=datamodule.data_split.protocol.as_dict(),
+        synthetic=datamodule.table.source.synthetic,
+        optimized_metric=settings.optimized_metric,
+        objective=float(row.get(settings.optimized_metric, float("nan"))),
+        best_epoch=best_epoch,
+        best_checkpoint=folder.best_checkpoint if folder.best_checkpoint.exists() else None,
+        seconds=run.record.elapsed() if seconds is None else seconds,
+    )
+
+
+def _write_outcome(result: Result, datamodule: GenreDataModule, evaluations: dict[str, Evaluation]) -> None:
+    result.folder.write_metrics(
+        {
+            **result.metrics,
+            "split_protocol": result.protocol,
+            "synthetic_data": result.synthetic,
+            "f1_per_genre": result.f1_per_genre,
+            "confusion": {split: e.confusion.tolist() for split, e in evaluations.items()},
+            "genre_names": list(datamodule.table.genre_names),
+        }
+    )
+    if "test" in evaluations:
+        result.folder.write_predictions(*_predictions(datamodule, evaluations["test"]))
+
+
+def _predictions(
+    datamodule: GenreDataModule, evaluation: Evaluation
+) -> tuple[list[str], Iterator[list[Any]]]:
+    table, rows = datamodule.table, datamodule.data_split.test
+    names = table.genre_names
+    header = ["id", "group", "true", "predicted", *(f"p_{name}" for name in names)]
+    probabilities = evaluation.probabilities
+    predicted = probabilities.argmax(dim=1).tolist()
+    lines = (
+        [
+            table.ids[row],
+            "" if table.groups is None else table.groups[row],
+            names[table.genres[row]],
+            names[predicted[position]],
+            *(f"{p:.9g}" for p in probabilities[position].tolist()),
+        ]
+        for position, row in enumerate(rows)
+    )
+    return header, lines
+
+
+def _log_outcome(
+    logger: Logger | None,
+    cfg: DictConfig,
+    result: Result,
+    evaluations: dict[str, Evaluation],
+    names: list[str],
+) -> None:
+    if logger is None:
+        return
+    final = {
+        f"{split}/{name}": value
+        for split in ("val", "test")
+        for name, value in result.metrics.get(split, {}).items()
+    }
+    flat = flat_settings(cfg)
+    if not isinstance(logger, SplitTensorBoardLogger):
+        logger.log_hyperparams(flat)
+        logger.log_metrics({name: value for name, value in final.items() if name.startswith("test/")})
+        logger.save()
+        logger.finalize("success")
+        return
+    settings = {key: value for key, value in experiment(flat).items() if value is not None}
+    logger.log_outcome(settings, final)
+    logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
+    logger.experiment.add_text("data", f"{result.protocol['description']}")
+    if logger.figures:
+        _draw(logger, result, evaluations, names)
+    logger.close()
+
+
+def _draw(
+    logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str, Evaluation], names: list[str]
+) -> None:
+    from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
+
+    note = " (synthetic data)" if result.synthetic else ""
+    for split in (split for split in ("val", "test") if split in evaluations):
+        scores = evaluations[split].scores
+        title = f"{split} rows{note}"
+        confusion = confusion_figure(evaluations[split].confusion.numpy(), names, title)
+        logger.log_picture(f"confusion_matrix/{split}", confusion)
+        support = list(result.support[split].values())
+        bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
+        logger.log_picture(f"f1_per_genre/{split}", bars)
+
+
+class Record:
+    """run.json over the life of a run."""
+
+    def __init__(
+        self, folder: RunFolder, settings: TrainConfig, flat: dict[str, Any], *, enabled: bool
+    ) -> None:
+        self.folder = folder
+        self.enabled = enabled
+        self.started = time.monotonic()
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "reason": None,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seed": settings.seed,
+            "optimized_metric": settings.optimized_metric,
+            "working_folder": str(Path.cwd()),
+            "resumed_from": settings.ckpt_path,
+            "settings": flat,
+            "versions": versions(),
+        }
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def describe(self, datamodule: GenreDataModule) -> None:
+        sides = {name: len(rows) for name, rows in datamodule.data_split.sides().items()}
+        self.content["data"] = datamodule.table.description() | {"rows_by_split": sides}
+        self.content["split_protocol"] = datamodule.data_split.protocol.as_dict()
+        self._write()
+
+    def finish(self, result: Result, epochs: int) -> None:
+        self.content |= {
+            "status": "finished",
+            "seconds": round(result.seconds, 3),
+            "epochs": epochs,
+            "best_epoch": result.best_epoch,
+            "objective": result.objective,
+        }
+        self._write()
+
+    def interrupted(self, epoch: int) -> KeyboardInterrupt:
+        last = self.folder.last_checkpoint
+        if not last.exists():
+            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
+        return KeyboardInterrupt(
+            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
+            f"ckpt_path={relative(last)}"
+        )
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def begin(self) -> None:
+        if self.enabled:
+            with writing(self.folder.path):
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def fail(self, error: BaseException) -> None:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.content |= {
+            "status": "failed",
+            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
+            "seconds": round(self.elapsed(), 3),
+        }
+        try:
+            self._write()
+        except Exception:
+            log.exception("run.json could not be written either")
+
+    def _write(self) -> None:
+        if self.enabled:
+            self.folder.write_run(self.content)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    from lightning import __version__ as lightning_version
+    from sklearn import __version__ as sklearn_version
+
+    return {
+        "genre_classifier": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning_version,
+        "scikit-learn": sklearn_version,
+        "numpy": np.__version__,
+    }

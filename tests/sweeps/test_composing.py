@@ -1,0 +1,70 @@
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from genre_classifier.sweeps.composing import SweepConfigLoader
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def hydra() -> Hydra:
+    GlobalHydra.instance().clear()
+    initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train")
+    found = GlobalHydra.instance().hydra
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def master(hydra: Hydra) -> DictConfig:
+    return hydra.config_loader.load_configuration(
+        "train", ["trainer.max_epochs=3", "hydra.sweep.dir=somewhere"], RunMode.MULTIRUN
+    )
+
+
+JOBS = [
+    ["model.dropout=0.1", "seed=1", "hydra.sweep.subdir='0'"],
+    ["model.dropout=0.2", "seed=1", "hydra.sweep.subdir='1'"],
+    ["model.dropout=0.2", "seed=2", "hydra.sweep.subdir='x y'"],
+    ["model.hidden_dims=[8,4]", "optimizer.lr=1e-3"],
+    ["model.hidden_dims=[8]", "optimizer.lr=1e-2"],
+    ["optimizer=adamw", "optimizer.lr=1e-2"],
+    ["optimizer=sgd", "optimizer.lr=1e-2"],
+    ["optimizer=sgd", "optimizer.lr=1e-1"],
+    ["callbacks.early_stopping=null"],
+    ["callbacks.early_stopping={patience: 3}"],
+    ["callbacks.early_stopping={min_delta: 0.1}"],
+    ["scheduler=cosine", "trainer.max_epochs=7"],
+    ["scheduler=cosine", "trainer.max_epochs=9"],
+    ["trainer.gradient_clip_val=null"],
+    ["trainer.gradient_clip_val=1.0"],
+]
+
+
+def test_a_jobs_configuration_is_the_one_that_hydra_composes(hydra: Hydra, master: DictConfig) -> None:
+    quick = SweepConfigLoader(hydra.config_loader)
+    for job in JOBS:
+        expected = hydra.config_loader.load_sweep_config(master, job)
+        found = quick.load_sweep_config(master, job)
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected), job
+        assert OmegaConf.get_type(found, "model") is OmegaConf.get_type(expected, "model")
+
+
+def test_a_job_can_be_changed_without_changing_the_next(hydra: Hydra, master: DictConfig) -> None:
+    quick = SweepConfigLoader(hydra.config_loader)
+    for number, job in enumerate(JOBS[:3]):
+        found = quick.load_sweep_config(master, job)
+        found.model.dropout = 0.9
+        again = quick.load_sweep_config(master, job)
+        assert again.model.dropout == (0.1, 0.2, 0.2)[number]
+
+
+def test_a_wrong_value_is_refused_as_hydra_refuses_it(hydra: Hydra, master: DictConfig) -> None:
+    quick = SweepConfigLoader(hydra.config_loader)
+    quick.load_sweep_config(master, ["model.dropout=0.1"])
+    with pytest.raises(HydraException, match=r"Error merging override model.dropout=abc"):
+        quick.load_sweep_config(master, ["model.dropout=abc"])
