@@ -81,7 +81,7 @@ def inside(what: str, folder: str) -> dict[str, float]:
         matrix = features.loc[rows].to_numpy("float32")
         return {"seconds": time.perf_counter() - started, "peak": peak_mb(), "rows": len(matrix)}
     from genre_classifier.config import FmaConfig, FmaSubset
-    from genre_classifier.data.sources import read
+    from genre_classifier.data.sources.fma import read
 
     base = peak_mb()
     started = time.perf_counter()

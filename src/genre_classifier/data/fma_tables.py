@@ -99,7 +99,9 @@ def read_tracks(path: Path) -> pa.Table:
             )
     flat[0] = INDEX
     wanted = {column: ".".join(name) for column, name in TRACK_COLUMNS.items()}
-    blocks = _blocks(path, flat, 3, {INDEX: pa.int64(), **{name: pa.string() for name in wanted.values()}})
+    blocks = _blocks(
+        path, flat, 3, {INDEX: pa.int64(), **{name: pa.string() for name in wanted.values()}}, quoted=True
+    )
     table = pa.Table.from_batches(list(blocks))
     return pa.table({INDEX: table[INDEX], **{column: table[name] for column, name in wanted.items()}})
 
@@ -123,13 +125,14 @@ def _write(path: Path, tracks: pa.Table, features: Path, stamp: str) -> None:
     with pa_parquet.ParquetWriter(
         path, schema, compression="lz4", use_dictionary=list(TRACK_COLUMNS)
     ) as writer:
-        for batch in _blocks(features, names, 4, kinds):
+        for batch in _blocks(features, names, 4, kinds, quoted=False):
             rows = np.array([place.get(track, -1) for track in batch[INDEX].to_pylist()], dtype=np.int64)
             unknown += int((rows < 0).sum())
             known = pa.table(batch).filter(pa.array(rows >= 0))
             said = tracks.take(pa.array(rows[rows >= 0]))
             arrays = [known[INDEX], *((said if name in TRACK_COLUMNS else known)[name] for name in columns)]
             writer.write_table(pa.table(arrays, schema=schema))
+    pa.default_memory_pool().release_unused()
     if unknown:
         log.warning("%s: %d tracks are not in tracks.csv and are left out", features, unknown)
 
@@ -164,13 +167,14 @@ def _header(path: Path, n_rows: int) -> list[tuple[str, ...]]:
 
 
 def _blocks(
-    path: Path, names: list[str], n_skipped: int, kinds: dict[str, pa.DataType]
+    path: Path, names: list[str], n_skipped: int, kinds: dict[str, pa.DataType], quoted: bool
 ) -> Iterator[pa.RecordBatch]:
+    parse = pa_csv.ParseOptions(newlines_in_values=quoted, quote_char='"' if quoted else False)
     try:
         with pa_csv.open_csv(
             path,
             read_options=pa_csv.ReadOptions(column_names=names, skip_rows=n_skipped, block_size=BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 column_types=kinds,
                 include_columns=list(kinds),

@@ -113,7 +113,8 @@ class FeatureCache:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"{path} cannot be used to keep features ({error}); remove it, or name another file with --cache"
+                f"{path} cannot be used to keep features ({error}); remove it, or name another file (--cache, "
+                "data.cache)"
             ) from error
 
     def __enter__(self) -> FeatureCache:
