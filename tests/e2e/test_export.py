@@ -46,7 +46,10 @@ def test_a_run_becomes_a_bundle_and_the_checklist_is_printed(plain_run: RunFolde
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["modle_name=x"], "error: modle_name: there is no such key. the configuration has run, ckpt, "),
+        (
+            ["modle_name=x"],
+            "error: modle_name: there is no such key. the configuration has run, sweep, ckpt, ",
+        ),
         (["run=nowhere"], "error: nowhere: there is no run.json; name the folder of a run"),
         ([], "error: outputs_dir=outputs: no finished run with a checkpoint"),
         (["-m", "onnx=true,false"], "error: export.py exports one model: leave out --multirun"),

@@ -55,16 +55,16 @@ def saved(result: Result) -> dict[str, Any]:
     return content
 
 
-def history(result: Result) -> list[dict[str, str]]:
+def history(result: Result) -> list[dict[str, float]]:
     with result.folder.history_csv.open() as stream:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
+        return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)]
 
 
 def assert_same(first: Any, second: Any) -> None:
-    """Compare nested values, tensors to the last bit."""
+    """Compare nested values to 1e-6: a matrix product may round otherwise where its memory begins elsewhere."""
     assert type(first) is type(second)
     if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
     elif isinstance(first, dict):
         assert first.keys() == second.keys()
         for name in first:
@@ -73,6 +73,8 @@ def assert_same(first: Any, second: Any) -> None:
         assert len(first) == len(second)
         for one, two in zip(first, second, strict=True):
             assert_same(one, two)
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, abs=1e-6)
     else:
         assert first == second
 
@@ -83,8 +85,8 @@ def test_chunks_give_the_same_run_as_one_mini_batch_a_step(trained: Train, recip
     plain = trained(*recipe, PLAIN)
     for number in (3, 100):
         chunked = trained(*recipe, f"trainer.batches_per_training_step={number}")
-        assert history(plain) == history(chunked)
-        assert plain.metrics == chunked.metrics
+        assert_same(history(plain), history(chunked))
+        assert_same(plain.metrics, chunked.metrics)
         one, two = saved(plain), saved(chunked)
         for name in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
             assert_same(one[name], two[name])
