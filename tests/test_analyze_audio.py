@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing.util
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -69,14 +70,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> ModelService:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the service writes is deleted, whatever happens."""
-    # Not below tmp_path: the name of a socket in it, which multiprocessing makes, may have 107 bytes at most.
-    with tempfile.TemporaryDirectory() as folder:
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield
-        monkeypatch.undo()
-        assert list(Path(folder).glob("genre-classifier-audio-*")) == []
+    # multiprocessing keeps a socket for all processes in the first temporary folder it sees.
+    multiprocessing.util.get_temp_dir()
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.glob("genre-classifier-audio-*")) == []
 
 
 def form(name: str, content: bytes, field: str = "file") -> bytes:
