@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from machine import describe, table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -61,6 +60,13 @@ def taking_turns(functions: list[Callable[[], object]], repeats: int) -> list[fl
             function()
             times[place].append((time.process_time() - started) * 1e3)
     return [statistics.median(found) for found in times]
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    from machine import table  # imports torch, which a process that measures files is not to do
+
+    return table(header, lines)
 
 
 def sets(y: np.ndarray, repeats: int) -> str:
@@ -155,6 +161,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--files", type=int, default=200)
     arguments = parser.parse_args()
+    from machine import describe
     from threadpoolctl import threadpool_limits
 
     print(describe(), flush=True)
