@@ -166,12 +166,12 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
 
 def test_optuna_and_folds_run_as_stacks(tmp_path: Path, short: list[str]) -> None:
     folder = tmp_path / "sweep"
-    words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=3"]
+    words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
     words += ["model.hidden_dims=[16,8]", "data.batch_size=16"]
     result = sweep(folder, *words, "hydra/launcher=stacked")
     assert result.returncode == 0, result.stderr
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/study.db")
-    assert len(study.trials) == 6
+    assert len(study.trials) == 4
     folds = sweep(
         tmp_path / "folds",
         *short,
@@ -272,7 +272,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
     )
     assert result.returncode == 0, result.stderr
     table = leaderboard(folder)
-    assert list(table["replicates"]) == [6, 6]
+    assert list(table["replicates"]) == [4, 4]
     trials = pd.read_csv(folder / "trials.csv")
     means = trials.groupby("model.dropout")["test/accuracy"].mean()
     for _, row in table.iterrows():
@@ -294,7 +294,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
         cwd=ROOT,
         env=environment(),
     )
-    assert "each of 3 folds tests in turn" in again.stdout
+    assert "each of 2 folds tests in turn" in again.stdout
     exported = subprocess.run(
         [sys.executable, "export.py", f"sweep={folder}", f"save_dir={tmp_path}/models", "onnx=false"],
         capture_output=True,
@@ -305,7 +305,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
     assert exported.returncode == 0, exported.stderr
     metadata = json.loads((tmp_path / "models" / "genre_classifier_production_metadata.json").read_text())
     folds = metadata["metrics"]["cross_validation"]
-    assert (folds["folds"], folds["seeds"]) == (3, 2)
+    assert (folds["folds"], folds["seeds"]) == (2, 2)
     assert folds["test"]["accuracy"]["mean"] == pytest.approx(table["test/accuracy"].iloc[0])
     assert "the best by val/f1" in exported.stdout
 
@@ -338,9 +338,9 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path: Path, short: lis
 
 
 def test_two_processes_train_one_trial(tmp_path: Path, short: list[str]) -> None:
-    result = sweep(tmp_path / "sweep", *short, "seed=1,2", "trainer=ddp", "trainer.devices=2")
+    result = sweep(tmp_path / "sweep", *short, "seed=7", "trainer=ddp", "trainer.devices=2")
     assert result.returncode == 0, result.stderr
-    assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["finished"] * 2
+    assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["finished"]
 
 
 @pytest.mark.parametrize(

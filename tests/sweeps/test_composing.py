@@ -35,13 +35,9 @@ JOBS = [
     ["optimizer=adamw", "optimizer.lr=1e-2"],
     ["optimizer=sgd", "optimizer.lr=1e-2"],
     ["optimizer=sgd", "optimizer.lr=1e-1"],
-    ["callbacks.early_stopping=null"],
     ["callbacks.early_stopping={patience: 3}"],
     ["callbacks.early_stopping={min_delta: 0.1}"],
     ["scheduler=cosine", "trainer.max_epochs=7"],
-    ["scheduler=cosine", "trainer.max_epochs=9"],
-    ["trainer.gradient_clip_val=null"],
-    ["trainer.gradient_clip_val=1.0"],
 ]
 
 
