@@ -36,7 +36,12 @@ def test_every_feature_is_what_librosa_says(name: str, known: Known) -> None:
     assert features.dtype == np.float32
     assert features.shape == (len(feature_set.features),)
     assert np.isfinite(features).all()
-    np.testing.assert_allclose(features, reference(y), rtol=2e-5 if name in MUSICAL else 2e-4, atol=1e-9)
+    expected = reference(y)
+    # Means of a signed signal, harmonic or percussive, cancel: what is left is of the order of its rounding.
+    cancelling = np.array([n.startswith(("harmony", "perceptr")) for n in feature_set.features])
+    allowed = np.where(cancelling, 1e-5 * np.abs(y).max(), 1e-9)
+    allowed += (2e-5 if name in MUSICAL else 2e-4) * np.abs(expected)
+    assert (np.abs(features - expected) <= allowed).all()
 
 
 def test_a_constant_series_has_the_moments_that_fma_writes() -> None:
