@@ -22,7 +22,6 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -846,6 +845,11 @@ def to_plain(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def _library_versions() -> dict[str, str | None]:
+    from importlib.metadata import (  # only a writer needs it, and it is slow to import
+        PackageNotFoundError,
+        version,
+    )
+
     found: dict[str, str | None] = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:
