@@ -17,6 +17,7 @@ from genre_classifier.features.audio import Excerpt
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.measure import measure_file
 
+GRACE_SECONDS = 1.0  # for a process to end that has answered
 # What a process would otherwise import anew for each file.
 PRELOADED = ("scipy.fft", "soundfile", "soxr", "genre_classifier.features.core20", __name__)
 PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
@@ -52,15 +53,19 @@ def measure_apart(path: Path, name: str, excerpt: Excerpt, limits: Limits) -> Me
     )
     process.start()
     sending.close()
+    answered = False
     try:
         if not receiving.poll(limits.seconds):
             raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
+        answered = True
         found: Measured | AudioError = receiving.recv()
     except EOFError:
         raise AudioError(f"{path} crashed the process that decoded it", kind="unreadable") from None
     finally:
         receiving.close()
-        process.kill()
+        process.join(GRACE_SECONDS if answered else 0.0)
+        if process.exitcode is None:
+            process.kill()
         process.join()
         process.close()
     if isinstance(found, AudioError):
