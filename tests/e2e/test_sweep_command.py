@@ -241,10 +241,10 @@ def test_an_optuna_search_that_was_killed_ends_with_the_same_leaderboard(
         *short,
         "trainer.max_epochs=40",
         "hparams_search=optuna",
-        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_trials=3",
         "optimized_metric=val/loss",
     ]
-    in_one_go_and_killed(tmp_path, "2/checkpoints/last.ckpt", words)
+    in_one_go_and_killed(tmp_path, "1/checkpoints/last.ckpt", words)
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/cut/study.db")
     assert study.direction.name == "MINIMIZE"
     objectives = [
@@ -262,7 +262,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
         folder,
         *short,
         "hparams_search=cross_validation",
-        "data.split.folds=3",
+        "data.split.folds=2",
         "seed=1,2",
         "model.dropout=0.1,0.5",
     )
