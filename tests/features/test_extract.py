@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import threadpool_limits
 
 from genre_classifier.cli import main
 from genre_classifier.errors import AudioError, DataError
@@ -59,7 +60,7 @@ def test_rows_are_those_of_the_extractor(tmp_path: Path, cache: Path) -> None:
     for file, features in zip(found.files, found.features, strict=True):
         with open_audio(file.path) as recording:
             [clip] = recording.clips(Excerpt())
-        np.testing.assert_array_equal(features, extract_core20(clip.samples))
+        np.testing.assert_allclose(features, extract_core20(clip.samples), rtol=1e-5, atol=1e-6)
     assert [row[1:] for row in found.rows()] == [
         ("Jazz/0.wav", None),
         ("Jazz/1.wav", None),
@@ -356,7 +357,11 @@ def test_the_wide_sets_are_extracted_by_their_names(name: str, tmp_path: Path, c
     assert found.feature_names == FEATURE_SETS[name].features
     with open_audio(found.files[0].path) as recording:
         [clip] = recording.clips(Excerpt())
-    np.testing.assert_array_equal(found.features[0], extractor(name)(clip.samples))
+    with threadpool_limits(
+        1, "blas"
+    ):  # as the extraction does; chroma_cens has steps, which magnify a last bit
+        expected = extractor(name)(clip.samples)
+    np.testing.assert_array_equal(found.features[0], expected)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +68,14 @@ def extractor(name: str) -> Callable[[Float32], Float32]:
     return found
 
 
+@cache
+def _threads() -> Any:
+    """Return what limits the threads of the libraries that are loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
     """Decode a file and measure a set's features of its clips; silent ones are left out.
 
@@ -84,7 +94,8 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
     """
     extract = extractor(name)
     starts, rows = [], []
-    with open_audio(path) as recording:
+    # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
+    with _threads().limit(limits=1, user_api="blas"), open_audio(path) as recording:
         for clip in recording.clips(excerpt):
             if clip.is_silent:
                 continue

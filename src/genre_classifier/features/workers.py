@@ -96,10 +96,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def _start_worker() -> None:
-    """Let a process use one core, leave interruptions to its parent, and end with it."""
-    import threadpoolctl
-
-    threadpoolctl.threadpool_limits(1)
+    """Leave interruptions to a process' parent, and let it end with that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
