@@ -56,6 +56,10 @@ def _sweep_finished() -> Iterator[None]:
     failed = 0
     try:
         yield
+    except ValueError as error:
+        # Optuna asks for the best trial also where none is finished; the summary says how many failed, and why.
+        if RunStart.sweep is None or "No trials are completed" not in str(error):
+            raise
     finally:
         if RunStart.sweep is not None:
             from genre_classifier.sweeps.finish import finish_sweep

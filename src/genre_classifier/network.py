@@ -33,13 +33,22 @@ class Dropout(nn.Dropout):
 
 def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return 0 with probability `p` and else 1 / (1 - p), independently, from torch's CPU stream."""
-    n_values = math.prod(shape)
-    draws = torch.empty(-(-n_values // 4), dtype=torch.int64).random_(-(2**63), None)
-    bits = draws.view(torch.int16)[:n_values].view(shape)
-    threshold = round(p * 2**16)
-    scale = 1.0 / (1.0 - threshold / 2**16)
-    kept = bits.ge_(threshold - 2**15)  # 0 or 1, in the place of the bits
+    threshold, scale = dropout_threshold(p)
+    kept = random_bits(shape).ge_(threshold)  # 0 or 1, in the place of the bits
     return kept.mul(scale) if dtype is torch.get_default_dtype() else kept.to(dtype).mul_(scale)
+
+
+def dropout_threshold(p: float) -> tuple[int, float]:
+    """Return the bits from which on an activation stays, and what it is scaled by then."""
+    dropped = round(p * 2**16)
+    return dropped - 2**15, 1.0 / (1.0 - dropped / 2**16)
+
+
+def random_bits(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Return 16 random bits a value, as int16, from the device's stream."""
+    n_values = math.prod(shape)
+    draws = torch.empty(-(-n_values // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    return draws.view(torch.int16)[:n_values].view(shape)
 
 
 class GenreClassifier(nn.Module):

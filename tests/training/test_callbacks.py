@@ -32,7 +32,7 @@ def test_a_metric_that_is_not_logged_is_named_with_those_that_are() -> None:
 def test_the_first_of_equal_epochs_stays_the_best(monitor: str, scores: list[float], best: int) -> None:
     callback = RunCheckpoint(RunFolder(cast(Any, None)), monitor)
     for epoch, score in enumerate(scores):
-        if callback._improves(score):
+        if callback.improves(score):
             callback.best_score, callback.best_epoch = score, epoch
     assert callback.best_epoch == best
 

@@ -22,8 +22,8 @@ from genre_classifier.features.workers import (
     in_processes,
     in_ray,
     in_this_process,
-    usable_cores,
 )
+from genre_classifier.processors import usable_cores
 
 log = logging.getLogger(__name__)
 

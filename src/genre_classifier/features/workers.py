@@ -28,13 +28,6 @@ RAY_BATCH = 16  # files in a task
 RAY_SECONDS = 5.0  # to wait for a cluster's first sign of life
 
 
-def usable_cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
     """Yield each file's position and outcome, in order."""
     for position, path in enumerate(paths):

@@ -59,7 +59,6 @@ def _even(total: int, size: int) -> int:
 
 def _shape(settings: TrainConfig) -> str:
     data = {name: value for name, value in vars(settings.data).items() if name != "split"}
-    data["nan"] = data["nan"].value
     told = [
         data,
         list(settings.model.hidden_dims),
@@ -67,7 +66,7 @@ def _shape(settings: TrainConfig) -> str:
         settings.trainer.accelerator.value,
         settings.trainer.deterministic,
     ]
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(told, sort_keys=True, default=str)  # enums and nested settings as their text
 
 
 def why_alone(settings: TrainConfig) -> str | None:

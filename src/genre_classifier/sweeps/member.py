@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,11 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from genre_classifier.atomic import replacing
 from genre_classifier.data.batches import RowOrder
-from genre_classifier.errors import DivergedError
 from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, read_checkpoint, writing
 from genre_classifier.training.callbacks import EMA, History, RunCheckpoint
 from genre_classifier.training.chunks import StepSettings
 from genre_classifier.training.fit import early_stopping
+from genre_classifier.training.lit_module import refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -159,7 +158,9 @@ class Member:
         DivergedError
             A loss is not finite.
         """
-        self._refuse_divergence(values)
+        for split in ("val", "train"):
+            if (loss := values.get(f"{split}/loss")) is not None:
+                refuse_divergence(loss, split, self.epoch, self.run.settings.optimizer.lr)
         told = {**values, "learning_rate": float(self.hyperparameters["lr"])}
         self._unlogged.append(({**told, **by_genre, "epoch": self.epoch}, self.steps - 1))
         # Lightning hands metrics on in single precision.
@@ -168,20 +169,12 @@ class Member:
             self.scheduler.step(told[self.run.module.hparams["scheduler"]["monitor"]])
         if self.stopping is not None:
             self._judge(told[self.stopping.monitor])
-        self.history.rows.append(self._row(told, seconds))
+        said = self.history.add(self.epoch, self.steps, told, seconds)
+        self._say(f"epoch {self.epoch} of {self.max_epochs}: {said}")
         self._keep(told)
         self.epoch += 1
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
         self.done = self.epoch >= self.max_epochs or (self._should_stop and enough)
-
-    def _refuse_divergence(self, values: Mapping[str, float]) -> None:
-        for split in ("val", "train"):
-            loss = values.get(f"{split}/loss", 0.0)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"epoch {self.epoch}: the {split} loss is {loss}; lower optimizer.lr="
-                    f"{self.run.settings.optimizer.lr}, or clip gradients with trainer.gradient_clip_val=1.0"
-                )
 
     def _judge(self, value: float) -> None:
         assert self.stopping is not None
@@ -190,23 +183,12 @@ class Member:
             self.stopping.stopped_epoch = self.epoch
         self._should_stop = self._should_stop or stop
 
-    def _row(self, told: Mapping[str, float], seconds: float) -> dict[str, float]:
-        order = sorted(told, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
-        row: dict[str, float] = {"epoch": self.epoch, "step": self.steps}
-        row |= {name: told[name] for name in order}
-        row["seconds"] = round(seconds, 4)
-        shown = ", ".join(
-            f"{name} {told[name]:.4f}" for name in ("train/loss", "val/loss", "val/f1") if name in told
-        )
-        self._say(f"epoch {self.epoch} of {self.max_epochs}: {shown}")
-        return row
-
     def _keep(self, told: Mapping[str, float]) -> None:
         keeper = self.keeper
         if keeper is None:
             return
         score = None if keeper.monitor is None else told[keeper.monitor]
-        if keeper._improves(score):
+        if keeper.improves(score):
             keeper.best_score, keeper.best_epoch = score, self.epoch
             self._best = self.checkpoint()
             self._best_weights = self._best["state_dict"]

@@ -23,14 +23,31 @@ from omegaconf import DictConfig
 PRELOADED = ["genre_classifier.training.fit", "hydra"]
 # How long an interrupted process may take to close its files.
 SECONDS_TO_STOP = 20.0
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def run_in_process(target: Callable[[Any], None], argument: Any, name: str) -> int | None:
-    """Call a function in a new process and return its exit code; an interruption here ends it there."""
+def run_in_process(
+    target: Callable[[Any], None], argument: Any, name: str, stop: threading.Event | None = None
+) -> int | None:
+    """Call a function in a new process and return its exit code; an interruption here ends it there.
+
+    Parameters
+    ----------
+    target : callable
+    argument
+        What it is called with.
+    name : str
+        Of the process.
+    stop : threading.Event, optional
+        Interrupts it, for a thread, which no signal reaches.
+    """
     process: BaseProcess = _context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
     process.start()
     try:
-        process.join()
+        while process.is_alive():
+            process.join(None if stop is None else SECONDS_BETWEEN_LOOKS)
+            if stop is not None and stop.is_set():
+                _stop(process)
     except BaseException:
         _stop(process)
         raise

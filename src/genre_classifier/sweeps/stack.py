@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.network import Dropout, GenreClassifier
+from genre_classifier.network import Dropout, GenreClassifier, dropout_threshold, random_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +81,12 @@ class Stack:
                 parameter.data = parameters[member, start:end].view(parameter.shape)
                 start = end
         self.layers = list(self._layers())
-        threshold = [round(network.dropout * 2**16) for network in self.networks]
-        self._drops = any(threshold)
-        self._threshold = torch.tensor(
-            [t - 2**15 for t in threshold], dtype=torch.int16, device=self.device
-        ).view(-1, 1, 1)
-        scale = [1.0 / (1.0 - t / 2**16) for t in threshold]
-        self._scale = torch.tensor(scale, device=self.device).view(-1, 1, 1)
+        self._drops = any(network.dropout > 0 for network in self.networks)
+        thresholds, scales = zip(
+            *(dropout_threshold(network.dropout) for network in self.networks), strict=True
+        )
+        self._threshold = torch.tensor(thresholds, dtype=torch.int16, device=self.device).view(-1, 1, 1)
+        self._scale = torch.tensor(scales, device=self.device).view(-1, 1, 1)
 
     def _layers(self) -> list[Layer]:
         found: list[Layer] = []
@@ -170,14 +169,8 @@ class Stack:
                 gradient.mul_(self._scale)
 
     def _noise(self, shape: torch.Size) -> Tensor:
-        """Return 0 with each member's dropout probability and else the scale that makes up for it.
-
-        As network.dropout_noise: 16 random bits decide over an activation.
-        """
-        n_values = shape.numel()
-        draws = torch.empty(-(-n_values // 4), dtype=torch.int64, device=self.device).random_(-(2**63), None)
-        bits = draws.view(torch.int16)[:n_values].view(shape)
-        return bits.ge(self._threshold) * self._scale
+        """Return 0 with each member's dropout probability and else the scale that makes up for it."""
+        return random_bits(shape, self.device).ge(self._threshold) * self._scale
 
     def clip(self, by_norm: Tensor | None, by_value: Tensor | None) -> None:
         """Clip each member's gradients.

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.optim._functional import adam, sgd  # one call for tensors that share settings
 
 from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
 from genre_classifier.data.batches import mixed_seed
@@ -22,6 +21,7 @@ from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores
 from genre_classifier.sweeps.member import Member
 from genre_classifier.sweeps.stack import Stack
+from genre_classifier.training.fused_step import FUSED
 from genre_classifier.training.objective import Targets, loss_gradient, row_losses, target_table
 from genre_classifier.training.run import Run
 
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_WRITES = 20.0
 # Steps whose targets and logits are held at a time.
 CHUNK_STEPS = 100
 SETTINGS = {
-    "adam": ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"),
+    "adam": ("lr", "betas", "eps", "weight_decay"),
     "sgd": ("lr", "momentum", "dampening", "nesterov", "weight_decay"),
 }
 STATE = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
@@ -336,7 +336,8 @@ class StackedModule(pl.LightningModule):
         alike: dict[str, list[int]] = {}
         for number in active:
             told = self.members[number].hyperparameters
-            key = repr([told.get(name) for name in SETTINGS[self.family]])
+            kind = type(self.members[number].optimizer).__name__
+            key = repr([kind, *(told.get(name) for name in SETTINGS[self.family])])
             alike.setdefault(key, []).append(number)
         for numbers in alike.values():
             yield self.members[numbers[0]].hyperparameters, numbers
@@ -345,41 +346,10 @@ class StackedModule(pl.LightningModule):
         def rows(of: list[Tensor]) -> list[Tensor]:
             return [of[number] for number in numbers]
 
-        parameters, gradients = rows(self.parameter_rows), rows(self.gradient_rows)
-        if self.family == "sgd":
-            momentum = settings["momentum"]
-            sgd(
-                parameters,
-                gradients,
-                rows(self.state_rows["momentum_buffer"]) if momentum else [None] * len(numbers),  # type: ignore[arg-type]
-                fused=True,
-                foreach=False,
-                weight_decay=settings["weight_decay"],
-                momentum=momentum,
-                lr=settings["lr"],
-                dampening=settings["dampening"],
-                nesterov=settings["nesterov"],
-                maximize=False,
-            )
-            return
-        adam(
-            parameters,
-            gradients,
-            rows(self.state_rows["exp_avg"]),
-            rows(self.state_rows["exp_avg_sq"]),
-            [],
-            [self.members[number].step_count for number in numbers],
-            fused=True,
-            foreach=False,
-            amsgrad=False,
-            beta1=settings["betas"][0],
-            beta2=settings["betas"][1],
-            lr=settings["lr"],
-            weight_decay=settings["weight_decay"],
-            eps=settings["eps"],
-            maximize=False,
-            decoupled_weight_decay=settings["decoupled_weight_decay"],
-        )
+        state = {name: rows(buffers) for name, buffers in self.state_rows.items()}
+        state["step"] = [self.members[number].step_count for number in numbers]
+        _, update = FUSED[type(self.members[numbers[0]].optimizer)]
+        update(settings, rows(self.parameter_rows), rows(self.gradient_rows), state)
 
     def _average_weights(self, active: set[int]) -> None:
         """Move the averaged weights; the first step of a run sets them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,9 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.config import TrainConfig, typed
 from genre_classifier.errors import GenreClassifierError
+from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import RunFolder, writing
 from genre_classifier.settings import flat_settings, job_config
-from genre_classifier.sweeps.grouping import Group, group, why_alone
+from genre_classifier.sweeps.grouping import group, why_alone
 from genre_classifier.sweeps.processes import (
     death,
     end_with_the_launcher,
@@ -112,7 +113,6 @@ class StackedLaunch:
         self.sweep = SweepFolder(Path(config.hydra.sweep.dir).absolute())
         self.alone = BasicLauncher()
         self.alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.n_stacks = 0
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what fits into stacks there, and the rest one by one."""
@@ -159,20 +159,30 @@ class StackedLaunch:
         n_jobs = self.n_jobs or self._default_jobs(jobs)
         groups = group([job.settings for job in jobs if job.settings is not None], self.max_members, n_jobs)
         hydra_logging = OmegaConf.to_container(self.config.hydra.job_logging, resolve=False)
+        stop = threading.Event()
         with ThreadPoolExecutor(n_jobs) as pool:
-            for done in [pool.submit(self._train_group, part, jobs, hydra_logging) for part in groups]:
-                done.result()
+            try:
+                for done in [
+                    pool.submit(
+                        self._train_group, [jobs[place] for place in part.places], hydra_logging, stop
+                    )
+                    for part in groups
+                ]:
+                    done.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     @staticmethod
     def _default_jobs(jobs: Sequence[_Job]) -> int:
         on_cpu = all(
             job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
         )
-        return (os.cpu_count() or 1) if on_cpu else 1
+        return usable_cores() if on_cpu else 1
 
-    def _train_group(self, part: Group, jobs: Sequence[_Job], hydra_logging: Any) -> None:
-        members = [jobs[place] for place in part.places]
-        self.n_stacks += 1
+    def _train_group(self, members: Sequence[_Job], hydra_logging: Any, stop: threading.Event) -> None:
+        name = f"stack-{members[0].folder.path.name}"  # by its first trial
         with ExitStack() as locks:
             settings = []
             for job in members:
@@ -187,12 +197,12 @@ class StackedLaunch:
                 settings=tuple(settings),
                 logging_settings=hydra_logging,
                 sweep=self.sweep.path,
-                log=self.sweep.path / f"stack-{self.n_stacks}.log",
+                log=self.sweep.path / f"{name}.log",
             )
-            exit_code = run_in_process(_in_process, start, f"stack-{self.n_stacks}")
+            exit_code = run_in_process(_in_process, start, name, stop)
         for job in members:
             if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
-                write_status(job.folder, "failed", f"the process of its stack was {death(exit_code)}")
+                write_status(job.folder, "failed", f"with its stack: {death(exit_code)}")
 
 
 def _in_process(start: StackStart) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier import __version__
 from genre_classifier.config import better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import experiment, flattened, job_config, quoted
 from genre_classifier.sweeps.composing import SweepConfigLoader
@@ -155,7 +155,7 @@ def _workers(launcher: DictConfig) -> int:
     if "basic_launcher" in target:
         return 1
     n_jobs = launcher.get("n_jobs")
-    return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else (os.cpu_count() or 1)
+    return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else usable_cores()
 
 
 def _was_given(config: DictConfig, key: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,21 @@ class History(Checkpoint):
         metrics = {
             name: float(value) for name, value in trainer.callback_metrics.items() if "by_genre" not in name
         }
-        order = sorted(metrics, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
-        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {name: metrics[name] for name in order}
-        row["seconds"] = round(time.perf_counter() - self._epoch_started, 4)
-        self.rows.append(row)
+        seconds = time.perf_counter() - self._epoch_started
+        said = self.add(trainer.current_epoch, trainer.global_step, metrics, seconds)
         if trainer.is_global_zero:
             self.folder.write_history(self.rows)
-        shown = ", ".join(
-            f"{name} {metrics[name]:.4f}" for name in ("train/loss", "val/loss", "val/f1") if name in metrics
-        )
-        log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, shown)
+        log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, said)
+
+    def add(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> str:
+        """Add an epoch's row, and return what the log says of it."""
+        order = sorted(metrics, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
+        row: dict[str, float] = {"epoch": epoch, "step": step}
+        row |= {name: metrics[name] for name in order}
+        row["seconds"] = round(seconds, 4)
+        self.rows.append(row)
+        shown = [name for name in ("train/loss", "val/loss", "val/f1") if name in metrics]
+        return ", ".join(f"{name} {metrics[name]:.4f}" for name in shown)
 
     def state_dict(self) -> dict[str, Any]:
         # One tensor, since a checkpoint of many small objects takes long to write.
@@ -152,7 +157,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = None if self.monitor is None else monitored(trainer, self.monitor)
-        improved = self._improves(score)
+        improved = self.improves(score)
         if improved:
             self.best_score, self.best_epoch = score, trainer.current_epoch
         if not trainer.is_global_zero:
@@ -178,7 +183,8 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
-    def _improves(self, score: float | None) -> bool:
+    def improves(self, score: float | None) -> bool:
+        """Return whether a score is better than the best one so far."""
         if self.monitor is None or score is None or self.best_score is None:
             return True
         return score > self.best_score if better_is_higher(self.monitor) else score < self.best_score

@@ -19,9 +19,9 @@ def step_function(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     every other optimizer, or one with several groups, hooks or rarer settings, it is ``optimizer.step`` itself.
     """
     kind = type(optimizer)
-    if kind not in _STEPS or len(optimizer.param_groups) != 1 or not _is_plain(optimizer):
+    if kind not in FUSED or len(optimizer.param_groups) != 1 or not _is_plain(optimizer):
         return optimizer.step
-    return _FusedStep(optimizer, *_STEPS[kind])
+    return _FusedStep(optimizer, *FUSED[kind])
 
 
 def _is_plain(optimizer: torch.optim.Optimizer) -> bool:
@@ -31,12 +31,16 @@ def _is_plain(optimizer: torch.optim.Optimizer) -> bool:
     return bool(group.get("fused")) and not hooks and not any(group.get(name) for name in rarer)
 
 
+Update = Callable[[dict[str, Any], list[Tensor], list[Tensor], dict[str, list[Tensor]]], None]
+"""Moves parameters by their gradients, given the optimizer's settings and its state by name."""
+
+
 class _FusedStep:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         state_names: tuple[str, ...],
-        update: Callable[[dict[str, Any], list[Tensor], list[Tensor], dict[str, list[Tensor]]], None],
+        update: Update,
     ) -> None:
         self.optimizer = optimizer
         self.parameters: list[Tensor] = optimizer.param_groups[0]["params"]
@@ -118,7 +122,7 @@ def _sgd(
     )
 
 
-_STEPS = {
+FUSED: dict[type[torch.optim.Optimizer], tuple[tuple[str, ...], Update]] = {
     torch.optim.Adam: (("exp_avg", "exp_avg_sq", "step"), _adam),
     torch.optim.AdamW: (("exp_avg", "exp_avg_sq", "step"), _adamw),
     torch.optim.SGD: (("momentum_buffer",), _sgd),

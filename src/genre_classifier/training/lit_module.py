@@ -294,11 +294,7 @@ class GenreLitModule(pl.LightningModule):
         self._outputs[split].clear()
         loss = float(self._loss_of(split).compute())
         self._loss_of(split).reset()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"epoch {self.current_epoch}: the {split} loss is {loss}; lower optimizer.lr="
-                f"{self.hparams['optimizer'].get('lr')}, or clip gradients with trainer.gradient_clip_val=1.0"
-            )
+        refuse_divergence(loss, split, self.current_epoch, self.hparams["optimizer"].get("lr"))
         scores = self._metrics_of(split)(logits, genres)
         values = {
             f"{split}/loss": loss,
@@ -319,6 +315,15 @@ class GenreLitModule(pl.LightningModule):
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
+
+
+def refuse_divergence(loss: float, split: str, epoch: int, lr: float | None) -> None:
+    """Raise DivergedError where an epoch's loss is not a finite number."""
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"epoch {epoch}: the {split} loss is {loss}; lower optimizer.lr={lr}, or clip gradients with "
+            "trainer.gradient_clip_val=1.0"
+        )
 
 
 def build_network(settings: Mapping[str, Any]) -> nn.Module:

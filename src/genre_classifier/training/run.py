@@ -381,6 +381,7 @@ class Record:
     def finish(self, result: Result, epochs: int) -> None:
         self.content |= {
             "status": "finished",
+            "reason": None,
             "seconds": round(result.seconds, 3),
             "epochs": epochs,
             "best_epoch": result.best_epoch,
