@@ -6,13 +6,17 @@ import csv
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from genre_classifier.config import register_schemas
@@ -75,10 +79,29 @@ def music_overrides(music_csv: Path) -> list[str]:
 
 
 def composed(*overrides: str, config: str = "train") -> DictConfig:
-    """Compose a configuration as the command line would, without Hydra's own node."""
+    """Compose a configuration as the command line would, without Hydra's own node.
+
+    What the chosen groups amount to is composed once; values are then set by Hydra's own function, as it would do.
+    """
+    values, groups = [], []
+    for override in map(_parsed, overrides):
+        (groups if (ROOT / "conf" / override.key_or_group).is_dir() else values).append(override)
+    cfg = _of_groups(config, tuple(str(override.input_line) for override in groups)).copy()
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    return cfg
+
+
+@cache
+def _of_groups(config: str, overrides: tuple[str, ...]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose(config, overrides=list(overrides))
+
+
+@cache
+def _parsed(text: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return override
 
 
 @pytest.fixture

@@ -59,6 +59,10 @@ class BundleError(GenreClassifierError):
     """A production bundle is missing, damaged, untrustworthy or contradicts itself."""
 
 
+class CalibrationError(GenreClassifierError, ValueError):
+    """The rows do not determine a temperature."""
+
+
 class ExportError(GenreClassifierError):
     """There is nothing to export, or what there is does not pass; nothing was published."""
 

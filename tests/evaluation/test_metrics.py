@@ -73,7 +73,7 @@ def test_evaluate_gives_the_mean_cross_entropy_and_leaves_the_mode(monkeypatch: 
     torch.manual_seed(0)
     model = GenreClassifier(input_dim=4, num_classes=3, dropout=0.5).train()
     x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))
-    result = evaluate(model, x, y, 3)
+    result = evaluate(model, x, y)
     logits = model.eval()(x).detach().numpy().astype(np.float64)
     exact = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert result.loss == pytest.approx(sk.log_loss(y.numpy(), exact, labels=[0, 1, 2]), abs=1e-6)
@@ -81,5 +81,5 @@ def test_evaluate_gives_the_mean_cross_entropy_and_leaves_the_mode(monkeypatch: 
     np.testing.assert_array_equal(
         result.confusion.numpy(), sk.confusion_matrix(y.numpy(), exact.argmax(axis=1), labels=[0, 1, 2])
     )
-    assert evaluate(model.train(), x, y, 3).loss == result.loss
+    assert evaluate(model.train(), x, y).loss == result.loss
     assert model.training

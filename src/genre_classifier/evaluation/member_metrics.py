@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genre_classifier.evaluation.metrics import CALIBRATION_BINS
+from genre_classifier.evaluation.calibration import CALIBRATION_BINS
 
 
 @dataclass(frozen=True, eq=False)

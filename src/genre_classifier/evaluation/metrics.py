@@ -17,7 +17,8 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-CALIBRATION_BINS = 15
+from genre_classifier.evaluation.calibration import CALIBRATION_BINS
+
 # With deterministic algorithms torchmetrics counts by a mask of rows x genres²: too much for all rows at once.
 BLOCK_ROWS = 4096
 
@@ -98,13 +99,18 @@ class Evaluation:
     scores : Scores
     confusion : Tensor [shape=(true genre, predicted genre), dtype=int64]
         Counts of rows.
-    probabilities : Tensor [shape=(row, genre)]
+    logits : Tensor [shape=(row, genre)]
     """
 
     loss: float
     scores: Scores
     confusion: Tensor
-    probabilities: Tensor
+    logits: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The genres' probabilities, shape (row, genre)."""
+        return torch.softmax(self.logits, dim=-1)
 
     def as_dict(self) -> dict[str, float]:
         """Return the loss and the scores by name."""
@@ -112,7 +118,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, features: Tensor, genres: Tensor, n_genres: int) -> Evaluation:
+def evaluate(network: nn.Module, features: Tensor, genres: Tensor) -> Evaluation:
     """Run a network over one split.
 
     Parameters
@@ -128,12 +134,17 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor, n_genres: int
         logits = torch.cat([network(block) for block in features.split(8192)])
     finally:
         network.train(was_training)
-    probabilities = torch.softmax(logits, dim=-1)
+    return evaluation_of(logits, genres)
+
+
+def evaluation_of(logits: Tensor, genres: Tensor) -> Evaluation:
+    """Score logits (row, genre), or log probabilities, against true genres (row,)."""
+    n_genres = logits.shape[1]
     return Evaluation(
         loss=float(functional.cross_entropy(logits, genres)),
         scores=_metrics(n_genres)(logits.cpu(), genres.cpu()),
-        confusion=_confusion(probabilities.argmax(dim=-1), genres, n_genres),
-        probabilities=probabilities,
+        confusion=_confusion(logits.argmax(dim=-1), genres, n_genres),
+        logits=logits,
     )
 
 

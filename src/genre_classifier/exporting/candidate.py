@@ -183,9 +183,7 @@ def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
         features, genres = rows.side(split)
         if len(genres):
             standardised = scaled(candidate.scaler, features, np.arange(len(features)))
-            evaluation = evaluate(
-                candidate.network, torch.from_numpy(standardised), genres, len(candidate.genre_names)
-            )
+            evaluation = evaluate(candidate.network, torch.from_numpy(standardised), genres)
             found[split] = evaluation.as_dict()
     return found
 

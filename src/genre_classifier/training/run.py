@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -23,13 +19,14 @@ import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier import __version__
 from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
 from genre_classifier.errors import CheckpointError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
-from genre_classifier.run_folder import RunFolder, read_checkpoint, relative, writing
+from genre_classifier.evaluation.outcome import write_outcome
+from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
+from genre_classifier.run_record import Record
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
 from genre_classifier.training.lit_module import GenreLitModule
@@ -53,6 +50,10 @@ class Result:
         Rows, by split, then by genre.
     protocol : dict
         How the rows were split.
+    intervals : dict of str to dict
+        By split, the metrics' 95 % intervals and how they were made.
+    duplicates : dict
+        Rows with a copy on another side.
     synthetic : bool
         Whether the data is synthetic, so that its numbers say nothing about music.
     optimized_metric : str
@@ -70,6 +71,8 @@ class Result:
     f1_per_genre: dict[str, dict[str, float]]
     support: dict[str, dict[str, int]]
     protocol: dict[str, Any]
+    intervals: dict[str, dict[str, Any]]
+    duplicates: dict[str, Any]
     synthetic: bool
     optimized_metric: str
     objective: float
@@ -103,7 +106,7 @@ class Run:
         self.settings = typed(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
-        self.record = Record(self.folder, self.settings, flat_settings(cfg), enabled=self.is_first_process)
+        self.record = Record(self.folder, flat_settings(cfg), enabled=self.is_first_process)
         self.logger: Logger | None = None
 
     def prepare(self, datamodule: GenreDataModule | None = None) -> None:
@@ -117,7 +120,7 @@ class Run:
         settings = self.settings
         self.datamodule = datamodule or GenreDataModule(settings.data, seed=settings.seed)
         self.datamodule.setup()
-        self.record.describe(self.datamodule)
+        self.record.describe(self.datamodule.table, self.datamodule.data_split)
         self.module = build_module(settings, self.datamodule)
         _check_resume(settings, self.module)
         if self.is_first_process:
@@ -153,10 +156,10 @@ class Run:
         ):
             module = GenreLitModule.load(self.folder.best_checkpoint)
         evaluations = _evaluate(module, self.datamodule)
-        result = _result(self, evaluations, rows, best_epoch, seconds)
-        _write_outcome(result, self.datamodule, evaluations)
+        outcome = write_outcome(self.folder, self.datamodule.table, self.datamodule.data_split, evaluations)
+        result = _result(self, evaluations, outcome, rows, best_epoch, seconds)
         _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
-        self.record.finish(result, epochs=len(rows))
+        self.record.finish(result.objective, result.seconds, len(rows), best_epoch)
         return result
 
 
@@ -227,9 +230,7 @@ def _evaluate(module: GenreLitModule, datamodule: GenreDataModule) -> dict[str, 
     network = module.network.cpu()
     sides = {name: datamodule.side(name) for name in ("train", "val", "test")}
     return {
-        name: evaluate(
-            network, features.to(next(network.parameters()).dtype), genres, len(module.genre_names)
-        )
+        name: evaluate(network, features.to(next(network.parameters()).dtype), genres)
         for name, (features, genres) in sides.items()
         if len(genres)
     }
@@ -238,6 +239,7 @@ def _evaluate(module: GenreLitModule, datamodule: GenreDataModule) -> dict[str, 
 def _result(
     run: Run,
     evaluations: dict[str, Evaluation],
+    outcome: Mapping[str, Any],
     rows: Sequence[Mapping[str, float]],
     best_epoch: int | None,
     seconds: float | None,
@@ -248,15 +250,14 @@ def _result(
     return Result(
         folder=folder,
         metrics={split: evaluation.as_dict() for split, evaluation in evaluations.items()},
-        f1_per_genre={
-            split: dict(zip(names, evaluation.scores.f1_per_genre.tolist(), strict=True))
-            for split, evaluation in evaluations.items()
-        },
+        f1_per_genre=outcome["f1_per_genre"],
         support={
             split: dict(zip(names, evaluation.confusion.sum(dim=1).tolist(), strict=True))
             for split, evaluation in evaluations.items()
         },
-        protocol=datamodule.data_split.protocol.as_dict(),
+        protocol=outcome["split_protocol"],
+        intervals=outcome.get("intervals", {}),
+        duplicates=outcome["duplicates"],
         synthetic=datamodule.table.source.synthetic,
         optimized_metric=settings.optimized_metric,
         objective=float(row.get(settings.optimized_metric, float("nan"))),
@@ -264,42 +265,6 @@ def _result(
         best_checkpoint=folder.best_checkpoint if folder.best_checkpoint.exists() else None,
         seconds=run.record.elapsed() if seconds is None else seconds,
     )
-
-
-def _write_outcome(result: Result, datamodule: GenreDataModule, evaluations: dict[str, Evaluation]) -> None:
-    result.folder.write_metrics(
-        {
-            **result.metrics,
-            "split_protocol": result.protocol,
-            "synthetic_data": result.synthetic,
-            "f1_per_genre": result.f1_per_genre,
-            "confusion": {split: e.confusion.tolist() for split, e in evaluations.items()},
-            "genre_names": list(datamodule.table.genre_names),
-        }
-    )
-    if "test" in evaluations:
-        result.folder.write_predictions(*_predictions(datamodule, evaluations["test"]))
-
-
-def _predictions(
-    datamodule: GenreDataModule, evaluation: Evaluation
-) -> tuple[list[str], Iterator[list[Any]]]:
-    table, rows = datamodule.table, datamodule.data_split.test
-    names = table.genre_names
-    header = ["id", "group", "true", "predicted", *(f"p_{name}" for name in names)]
-    probabilities = evaluation.probabilities
-    predicted = probabilities.argmax(dim=1).tolist()
-    lines = (
-        [
-            table.ids[row],
-            "" if table.groups is None else table.groups[row],
-            names[table.genres[row]],
-            names[predicted[position]],
-            *(f"{p:.9g}" for p in probabilities[position].tolist()),
-        ]
-        for position, row in enumerate(rows)
-    )
-    return header, lines
 
 
 def _log_outcome(
@@ -346,100 +311,3 @@ def _draw(
         support = list(result.support[split].values())
         bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
         logger.log_picture(f"f1_per_genre/{split}", bars)
-
-
-class Record:
-    """run.json over the life of a run."""
-
-    def __init__(
-        self, folder: RunFolder, settings: TrainConfig, flat: dict[str, Any], *, enabled: bool
-    ) -> None:
-        self.folder = folder
-        self.enabled = enabled
-        self.started = time.monotonic()
-        self.content: dict[str, Any] = {
-            "status": "running",
-            "reason": None,
-            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "seed": settings.seed,
-            "optimized_metric": settings.optimized_metric,
-            "working_folder": str(Path.cwd()),
-            "resumed_from": settings.ckpt_path,
-            "settings": flat,
-            "versions": versions(),
-        }
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.started
-
-    def describe(self, datamodule: GenreDataModule) -> None:
-        sides = {name: len(rows) for name, rows in datamodule.data_split.sides().items()}
-        self.content["data"] = datamodule.table.description() | {"rows_by_split": sides}
-        self.content["split_protocol"] = datamodule.data_split.protocol.as_dict()
-        self._write()
-
-    def finish(self, result: Result, epochs: int) -> None:
-        self.content |= {
-            "status": "finished",
-            "reason": None,
-            "seconds": round(result.seconds, 3),
-            "epochs": epochs,
-            "best_epoch": result.best_epoch,
-            "objective": result.objective,
-        }
-        self._write()
-
-    def interrupted(self, epoch: int) -> KeyboardInterrupt:
-        last = self.folder.last_checkpoint
-        if not last.exists():
-            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
-        return KeyboardInterrupt(
-            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
-            f"ckpt_path={relative(last)}"
-        )
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        self.begin()
-        try:
-            yield
-        except BaseException as error:
-            self.fail(error)
-            raise
-
-    def begin(self) -> None:
-        if self.enabled:
-            with writing(self.folder.path):
-                self.folder.path.mkdir(parents=True, exist_ok=True)
-        self._write()
-
-    def fail(self, error: BaseException) -> None:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        self.content |= {
-            "status": "failed",
-            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
-            "seconds": round(self.elapsed(), 3),
-        }
-        try:
-            self._write()
-        except Exception:
-            log.exception("run.json could not be written either")
-
-    def _write(self) -> None:
-        if self.enabled:
-            self.folder.write_run(self.content)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    from lightning import __version__ as lightning_version
-    from sklearn import __version__ as sklearn_version
-
-    return {
-        "genre_classifier": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning_version,
-        "scikit-learn": sklearn_version,
-        "numpy": np.__version__,
-    }

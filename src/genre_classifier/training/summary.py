@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -19,11 +20,15 @@ COLUMNS = (
     ("ece", "ECE"),
 )
 
+SHOWN = COLUMNS[1:4]
+
 
 def show(result: Result) -> None:
     """Print the metrics by split, F1 by genre, where the run is, and what can be done next."""
     console = Console(highlight=False)
     console.print(_metrics(result))
+    for line in _remarks(result):
+        console.print(line, soft_wrap=True, markup=False)
     console.print(_genres(result))
     folder = relative(result.folder.path)
     if result.best_epoch is not None:
@@ -43,6 +48,17 @@ def _metrics(result: Result) -> Table:
     for split, values in result.metrics.items():
         table.add_row(split, *(f"{values[name]:.3f}" for name, _ in COLUMNS))
     return table
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    found = result.intervals.get("test")
+    if found is not None:
+        ends = ", ".join(f"{heading} {found[name][0]:.3f} to {found[name][1]:.3f}" for name, heading in SHOWN)
+        yield f"95 % of test  {ends} ({found['units']} {found['unit']}s resampled)"
+    copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
+    if copies:
+        told = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
+        yield f"copies       {told} have the same features as a row on another side (metrics.json: duplicates)"
 
 
 def _genres(result: Result) -> Table:

@@ -1,0 +1,133 @@
+"""run.json over the life of a run."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genre_classifier import __version__
+from genre_classifier.data.splits import Split
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.run_folder import RunFolder, relative, writing
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """What run.json says, written whenever it changes.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    settings : mapping of str to Any
+        What the run was told, by flat names; ``seed``, ``optimized_metric`` and ``ckpt_path`` among them.
+    enabled : bool
+        False in the processes of a distributed run that leave the writing to the first.
+    """
+
+    def __init__(self, folder: RunFolder, settings: Mapping[str, Any], *, enabled: bool = True) -> None:
+        self.folder = folder
+        self.enabled = enabled
+        self.started = time.monotonic()
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "reason": None,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seed": settings["seed"],
+            "optimized_metric": settings["optimized_metric"],
+            "working_folder": str(Path.cwd()),
+            "resumed_from": settings.get("ckpt_path"),
+            "settings": dict(settings),
+            "versions": versions(),
+        }
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.monotonic() - self.started
+
+    def describe(self, table: FeatureTable, split: Split) -> None:
+        """Note what the rows are and how they were split."""
+        sides = {name: len(rows) for name, rows in split.sides().items()}
+        self.content["data"] = table.description() | {"rows_by_split": sides}
+        self.content["split_protocol"] = split.protocol.as_dict()
+        self._write()
+
+    def finish(self, objective: float, seconds: float, epochs: int | None, best_epoch: int | None) -> None:
+        """Note that the run is finished."""
+        self.content |= {
+            "status": "finished",
+            "reason": None,
+            "seconds": round(seconds, 3),
+            "epochs": epochs,
+            "best_epoch": best_epoch,
+            "objective": objective,
+        }
+        self._write()
+
+    def interrupted(self, epoch: int) -> KeyboardInterrupt:
+        """Return what Ctrl-C becomes: it says how to go on."""
+        last = self.folder.last_checkpoint
+        if not last.exists():
+            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
+        return KeyboardInterrupt(
+            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
+            f"ckpt_path={relative(last)}"
+        )
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Note a failure of what runs within."""
+        self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def begin(self) -> None:
+        """Make the folder and write what is known."""
+        if self.enabled:
+            with writing(self.folder.path):
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the run failed, and why."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        self.content |= {
+            "status": "failed",
+            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
+            "seconds": round(self.elapsed(), 3),
+        }
+        try:
+            self._write()
+        except Exception:
+            log.exception("run.json could not be written either")
+
+    def _write(self) -> None:
+        if self.enabled:
+            self.folder.write_run(self.content)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    from lightning import __version__ as lightning_version
+    from sklearn import __version__ as sklearn_version
+
+    return {
+        "genre_classifier": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning_version,
+        "scikit-learn": sklearn_version,
+        "numpy": np.__version__,
+    }

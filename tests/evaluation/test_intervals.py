@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from genre_classifier.evaluation.calibration import expected_calibration_error, reliability
+from genre_classifier.evaluation.intervals import RESAMPLES, interval_of_difference, intervals
+from genre_classifier.evaluation.metrics import evaluation_of
+
+
+def made(n_rows: int, n_genres: int = 4, seed: int = 0, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    genres = rng.integers(0, n_genres, n_rows)
+    return rng.normal(size=(n_rows, n_genres)) + skill * np.eye(n_genres)[genres], genres
+
+
+def test_an_accuracys_interval_is_the_one_that_scipys_bootstrap_gives() -> None:
+    logits, genres = made(150)
+    hits = (logits.argmax(axis=1) == genres).astype(float)
+    expected = stats.bootstrap(
+        (hits,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = intervals(logits, genres)
+    assert found is not None
+    assert found.units == 150
+    assert found.values["accuracy"] == pytest.approx((expected.low, expected.high), abs=0.008)
+
+
+def test_a_skewed_metrics_interval_is_the_one_that_scipys_bootstrap_gives() -> None:
+    logits, genres = made(60, skill=3.0)
+    losses = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(genres), reduction="none"
+    ).numpy()
+    assert stats.skew(losses) > 1
+    expected = stats.bootstrap(
+        (losses,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = intervals(logits, genres)
+    assert found is not None
+    width = expected.high - expected.low
+    assert found.values["loss"] == pytest.approx((expected.low, expected.high), abs=0.06 * width)
+
+
+@pytest.mark.parametrize("n_genres", [2, 5])
+def test_every_metric_of_a_resample_is_that_of_the_resampled_rows(n_genres: int) -> None:
+    from genre_classifier.evaluation import intervals as module
+
+    logits, genres = made(90, n_genres)
+    groups = np.array([f"artist {i // 7}" for i in range(90)], dtype=object)
+    units, n_units = module._units(90, groups)
+    sums = module._unit_sums(logits, genres, units, n_units)
+    first = next(iter(module._resampled(sums, n_units)))
+    found = module._metrics(first, n_genres)
+
+    draws = np.random.default_rng(module.SEED).integers(0, n_units, (len(first), n_units))
+    for resample in range(5):
+        rows = np.concatenate([np.flatnonzero(units == unit) for unit in draws[resample]])
+        evaluation = evaluation_of(torch.from_numpy(logits[rows]), torch.from_numpy(genres[rows]))
+        expected = evaluation.as_dict()
+        for name, value in expected.items():
+            assert found[name][resample] == pytest.approx(value, abs=1e-6), name
+
+
+def test_rows_of_one_group_are_drawn_together() -> None:
+    # Ten copies of each of 30 rows hold no more than 30 rows do.
+    logits, genres = made(30, seed=3)
+    groups = np.repeat([f"track {i}" for i in range(30)], 10).astype(object)
+    repeated = intervals(np.repeat(logits, 10, axis=0), np.repeat(genres, 10), groups, "track")
+    plain = intervals(logits, genres)
+    assert repeated is not None
+    assert plain is not None
+    order = np.unique(groups.astype(str), return_index=True)[1] // 10
+    sorted_plain = intervals(logits[order], genres[order])
+    assert sorted_plain is not None
+    assert repeated.values["accuracy"] == pytest.approx(sorted_plain.values["accuracy"])
+    assert repeated.units == 30
+    assert repeated.unit_name == "track"
+
+
+def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    # Artists differ in how easy they are, so rows of one artist are alike; the truth is the mean over all artists.
+    rng = np.random.default_rng(5)
+    covered = alone = 0
+    trials = 300
+    for _ in range(trials):
+        easy = rng.beta(2, 2, 40)
+        hits = rng.random((40, 10)) < easy[:, None]
+        genres = np.zeros(400, dtype=np.int64)
+        logits = np.where(hits.ravel()[:, None], [1.0, 0.0], [0.0, 1.0])
+        groups = np.repeat([f"{i}" for i in range(40)], 10).astype(object)
+        grouped, plain = intervals(logits, genres, groups), intervals(logits, genres)
+        assert grouped is not None
+        assert plain is not None
+        covered += grouped.values["accuracy"][0] <= 0.5 <= grouped.values["accuracy"][1]
+        alone += plain.values["accuracy"][0] <= 0.5 <= plain.values["accuracy"][1]
+    # Binomial noise of 300 trials at 0.95 is 0.0126; a bootstrap over 40 units falls short by a point or two.
+    assert 0.90 <= covered / trials <= 0.985
+    # Rows drawn one by one, as is common, promise far too much.
+    assert alone / trials < 0.80
+
+
+def test_a_perfect_score_has_no_width_and_one_group_no_interval() -> None:
+    genres = np.array([0, 1, 2, 0, 1, 2])
+    found = intervals(np.eye(3)[genres] * 50, genres)
+    assert found is not None
+    assert found.values["accuracy"] == (1.0, 1.0)
+    assert intervals(np.eye(3)[genres], genres, np.array(["a"] * 6, dtype=object)) is None
+    with pytest.raises(ValueError, match="1 groups or rows: at least two"):
+        interval_of_difference(np.ones(4), np.array(["a"] * 4, dtype=object))
+
+
+def test_a_paired_differences_interval_is_scipys() -> None:
+    differences = np.random.default_rng(0).gamma(1.0, 1.0, 200)
+    expected = stats.bootstrap(
+        (differences,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    # Monte-Carlo noise of an end from 2,000 resamples is 1.5 % of the width.
+    noise = 0.05 * (expected.high - expected.low)
+    assert interval_of_difference(differences) == pytest.approx((expected.low, expected.high), abs=noise)
+
+
+def test_many_units_are_drawn_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genre_classifier.evaluation import intervals as module
+
+    logits, genres = made(200)
+    whole = intervals(logits, genres)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 200 * 64)
+    assert RESAMPLES % 64
+    assert intervals(logits, genres) == whole
+
+
+def test_reliability_agrees_with_torchmetrics() -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, genres = made(500)
+    probabilities = torch.softmax(torch.from_numpy(logits), dim=1)
+    expected = multiclass_calibration_error(
+        probabilities, torch.from_numpy(genres), num_classes=4, n_bins=15, norm="l1"
+    )
+    bins = reliability(probabilities.numpy(), genres)
+    assert expected_calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
+    assert sum(one.rows for one in bins) == 500
+    assert bins[0].confidence is None  # four genres: the largest probability is at least 0.25
