@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, extract_command, song_command
+from genre_classifier import __version__, compare_command, extract_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--by", metavar="SETTING", help="join all trials that share a setting's value")
     board.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file as well")
     board.set_defaults(run=_leaderboard)
+
+    comparison = commands.add_parser(
+        "compare", parents=[common], help="tell whether two runs or sweeps differ by more than chance"
+    )
+    compare_command.add_arguments(comparison)
+    comparison.set_defaults(run=compare_command.run)
 
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")

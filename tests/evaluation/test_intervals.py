@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from genre_classifier.evaluation.calibration import expected_calibration_error, reliability
-from genre_classifier.evaluation.intervals import RESAMPLES, interval_of_difference, intervals
+from genre_classifier.evaluation.intervals import RESAMPLES, Intervals, difference_intervals, intervals
 from genre_classifier.evaluation.metrics import evaluation_of
 
 
@@ -12,6 +12,12 @@ def made(n_rows: int, n_genres: int = 4, seed: int = 0, skill: float = 1.5) -> t
     rng = np.random.default_rng(seed)
     genres = rng.integers(0, n_genres, n_rows)
     return rng.normal(size=(n_rows, n_genres)) + skill * np.eye(n_genres)[genres], genres
+
+
+def covers(found: Intervals | None, truth: float) -> bool:
+    assert found is not None
+    low, high = found.values["accuracy"]
+    return low <= truth <= high
 
 
 def test_an_accuracys_interval_is_the_one_that_scipys_bootstrap_gives() -> None:
@@ -81,22 +87,19 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     # Artists differ in how easy they are, so rows of one artist are alike; the truth is the mean over all artists.
     rng = np.random.default_rng(5)
     covered = alone = 0
-    trials = 300
-    for _ in range(trials):
+    trials, few = 300, 60
+    for trial in range(trials):
         easy = rng.beta(2, 2, 40)
         hits = rng.random((40, 10)) < easy[:, None]
         genres = np.zeros(400, dtype=np.int64)
         logits = np.where(hits.ravel()[:, None], [1.0, 0.0], [0.0, 1.0])
         groups = np.repeat([f"{i}" for i in range(40)], 10).astype(object)
-        grouped, plain = intervals(logits, genres, groups), intervals(logits, genres)
-        assert grouped is not None
-        assert plain is not None
-        covered += grouped.values["accuracy"][0] <= 0.5 <= grouped.values["accuracy"][1]
-        alone += plain.values["accuracy"][0] <= 0.5 <= plain.values["accuracy"][1]
+        covered += covers(intervals(logits, genres, groups), 0.5)
+        alone += trial < few and covers(intervals(logits, genres), 0.5)
     # Binomial noise of 300 trials at 0.95 is 0.0126; a bootstrap over 40 units falls short by a point or two.
     assert 0.90 <= covered / trials <= 0.985
     # Rows drawn one by one, as is common, promise far too much.
-    assert alone / trials < 0.80
+    assert alone / few < 0.80
 
 
 def test_a_perfect_score_has_no_width_and_one_group_no_interval() -> None:
@@ -105,18 +108,30 @@ def test_a_perfect_score_has_no_width_and_one_group_no_interval() -> None:
     assert found is not None
     assert found.values["accuracy"] == (1.0, 1.0)
     assert intervals(np.eye(3)[genres], genres, np.array(["a"] * 6, dtype=object)) is None
-    with pytest.raises(ValueError, match="1 groups or rows: at least two"):
-        interval_of_difference(np.ones(4), np.array(["a"] * 4, dtype=object))
+    with pytest.raises(ValueError, match="1 group or row: at least two"):
+        difference_intervals(
+            [np.eye(3)[genres]], [np.eye(3)[genres]], genres, np.array(["a"] * 6, dtype=object)
+        )
 
 
 def test_a_paired_differences_interval_is_scipys() -> None:
-    differences = np.random.default_rng(0).gamma(1.0, 1.0, 200)
+    logits, genres = made(400, skill=1.0)
+    better = logits + 0.3 * np.eye(4)[genres]
+    losses = [
+        torch.nn.functional.cross_entropy(
+            torch.from_numpy(found), torch.from_numpy(genres), reduction="none"
+        ).numpy()
+        for found in (logits, better)
+    ]
     expected = stats.bootstrap(
-        (differences,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+        (losses[0] - losses[1],), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
+    difference, low, high = difference_intervals([logits], [better], genres)["loss"]
+    assert difference == pytest.approx((losses[0] - losses[1]).mean())
     # Monte-Carlo noise of an end from 2,000 resamples is 1.5 % of the width.
-    noise = 0.05 * (expected.high - expected.low)
-    assert interval_of_difference(differences) == pytest.approx((expected.low, expected.high), abs=noise)
+    assert (low, high) == pytest.approx(
+        (expected.low, expected.high), abs=0.05 * (expected.high - expected.low)
+    )
 
 
 def test_many_units_are_drawn_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +156,16 @@ def test_reliability_agrees_with_torchmetrics() -> None:
     assert expected_calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
     assert sum(one.rows for one in bins) == 500
     assert bins[0].confidence is None  # four genres: the largest probability is at least 0.25
+
+
+def test_a_models_difference_to_itself_is_nothing() -> None:
+    logits, genres = made(80)
+    assert set(difference_intervals([logits], [logits], genres).values()) == {(0.0, 0.0, 0.0)}
+
+
+def test_replicates_count_as_their_mean() -> None:
+    logits, genres = made(80)
+    other, _ = made(80, seed=1)
+    both = difference_intervals([logits, other], [other], genres)["accuracy"][0]
+    alone = difference_intervals([logits], [other], genres)["accuracy"][0]
+    assert both == pytest.approx(alone / 2)

@@ -6,7 +6,7 @@ resample is one weighted sum and never touches the rows again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,40 +90,66 @@ def intervals(
     drawn = _joined(_metrics(block, n_genres) for block in _resampled(sums, n_units))
     left_out = None
     if n_units <= MOST_JACKKNIFED:
-        left_out = _joined(_metrics(total - block, n_genres) for block in _by_block(sums))
+        left_out = _joined(_metrics(block, n_genres) for block in _leaving_out(sums))
     ends = {
         name: _bca(point[name], drawn[name], None if left_out is None else left_out[name]) for name in point
     }
     return Intervals(ends, n_units, "row" if groups is None else group_name)
 
 
-def interval_of_difference(differences: Float64, groups: Text | None = None) -> tuple[float, float]:
-    """Return the 95 % interval (BCa, as `intervals`) of the mean of paired differences over rows.
+def difference_intervals(
+    first: Sequence[Float64], second: Sequence[Float64], genres: Int64, groups: Text | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """Return each metric's difference between two models on the same rows, with its 95 % interval.
+
+    Both are scored on the same resamples (BCa, as `intervals`), so that what makes a row hard for both cancels.
 
     Parameters
     ----------
-    differences : np.ndarray [shape=(row,)]
-        One value a row, such as one model's hit (1 or 0) less the other's.
+    first, second : sequence of np.ndarray [shape=(row, genre)]
+        Logits or log probabilities, one array for each replicate of a model; its metric is the mean over them.
+    genres : np.ndarray [shape=(row,), dtype=int64]
     groups : np.ndarray [shape=(row,), dtype=object], optional
         Drawn as wholes.
+
+    Returns
+    -------
+    dict of str to tuple of float
+        By metric: first less second, and the interval's ends.
 
     Raises
     ------
     ValueError
         There are fewer than two rows or groups.
     """
-    units, n_units = _units(len(differences), groups)
+    units, n_units = _units(len(genres), groups)
     if n_units < 2:
-        raise ValueError(f"{n_units} groups or rows: at least two are needed to tell their spread")
-    columns = np.stack([differences, np.ones(len(differences))], axis=1)
-    sums = csr_matrix(_membership(units, n_units) @ columns)
-    drawn = np.concatenate([block[:, 0] / block[:, 1] for block in _resampled(sums, n_units)])
-    total = np.asarray(sums.sum(axis=0))
-    left_out = None
-    if n_units <= MOST_JACKKNIFED:
-        rest = total - sums.toarray()
-        left_out = rest[:, 0] / rest[:, 1]
-    return _bca(float(total[0, 0] / total[0, 1]), drawn, left_out)
+        raise ValueError(f"{n_units} group or row: at least two are needed to tell their spread")
+    n_genres = first[0].shape[1]
+    parts = [
+        (sign / len(replicates), _unit_sums(logits, genres, units, n_units))
+        for sign, replicates in ((1, first), (-1, second))
+        for logits in replicates
+    ]
+
+    def difference(of: Callable[[csr_matrix], Iterator[Float64]]) -> dict[str, Float64]:
+        scores = [
+            (weight, _joined(_metrics(block, n_genres) for block in of(sums))) for weight, sums in parts
+        ]
+        return {
+            name: np.sum([weight * found[name] for weight, found in scores], axis=0) for name in scores[0][1]
+        }
+
+    point = difference(lambda sums: iter([np.asarray(sums.sum(axis=0))]))
+    drawn = difference(lambda sums: _resampled(sums, n_units))
+    left_out = difference(_leaving_out) if n_units <= MOST_JACKKNIFED else None
+    return {
+        name: (
+            float(point[name][0]),
+            *_bca(float(point[name][0]), drawn[name], None if left_out is None else left_out[name]),
+        )
+        for name in point
+    }
 
 
 def _units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
@@ -132,11 +158,6 @@ def _units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
         return np.arange(n_rows), n_rows
     names, units = np.unique(groups.astype(str), return_inverse=True)
     return units.astype(np.int64), len(names)
-
-
-def _membership(units: Int64, n_units: int) -> csr_matrix:
-    rows = np.arange(len(units))
-    return csr_matrix((np.ones(len(units)), (units, rows)), shape=(n_units, len(units)))
 
 
 def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> csr_matrix:
@@ -197,10 +218,12 @@ def _resampled(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
         yield np.asarray((sums.T @ times.T.astype(np.float64)).T)
 
 
-def _by_block(sums: csr_matrix) -> Iterator[Float64]:
+def _leaving_out(sums: csr_matrix) -> Iterator[Float64]:
+    """Yield blocks of sums (unit, column) over all units but one."""
+    total = np.asarray(sums.sum(axis=0))
     size = max(1, BLOCK_VALUES // sums.shape[1])
     for start in range(0, sums.shape[0], size):
-        yield sums[start : start + size].toarray()
+        yield total - sums[start : start + size].toarray()
 
 
 def _joined(blocks: Iterator[dict[str, Float64]]) -> dict[str, Float64]:

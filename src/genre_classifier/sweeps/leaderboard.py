@@ -17,11 +17,11 @@ from typing import Any
 
 from genre_classifier.config import SELECTION_METRICS, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.settings import REPLICATE_KEYS, configuration, experiment, flattened, identity
 
 SPLITS = ("val", "test", "train")
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,15 +375,14 @@ def estimated(values: Mapping[Trial, float]) -> Estimate:
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
     deviation = stdev(numbers)
-    units = _independent(values)
+    units = independent(values)
     if len(units) < 2:
         return Estimate(len(numbers), mean, deviation)
-    half = _half_width(units, _overlap(list(values)))
-    centre = fmean(units)
-    return Estimate(len(numbers), mean, deviation, centre - half, centre + half)
+    test = corrected_t(units, overlap(list(values)))
+    return Estimate(len(numbers), mean, deviation, test.mean - test.half_width, test.mean + test.half_width)
 
 
-def _independent(values: Mapping[Trial, float]) -> list[float]:
+def independent(values: Mapping[Trial, float]) -> list[float]:
     """Return one value a fold where there are folds, else one a trial."""
     if all(trial.fold is None for trial in values):
         return list(values.values())
@@ -393,7 +392,7 @@ def _independent(values: Mapping[Trial, float]) -> list[float]:
     return [fmean(of_fold) for of_fold in by_fold.values()]
 
 
-def _overlap(trials: Sequence[Trial]) -> float:
+def overlap(trials: Sequence[Trial]) -> float:
     """Return the ratio of test to training rows of folds, 0 where nothing overlaps but the seed changes."""
     ratios = [
         trial.rows["test"] / trial.rows["train"]
@@ -401,13 +400,6 @@ def _overlap(trials: Sequence[Trial]) -> float:
         if trial.fold is not None and trial.rows.get("train")
     ]
     return fmean(ratios) if ratios else 0.0
-
-
-def _half_width(values: Sequence[float], overlap: float) -> float:
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(len(values) - 1, 0.5 + LEVEL / 2))
-    return quantile * stdev(values) * math.sqrt(1 / len(values) + overlap)
 
 
 def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
@@ -420,9 +412,10 @@ def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, b
     common = first.keys() & second.keys()
     if len(common) >= 2:
         differences = {first[key][0]: first[key][1] - second[key][1] for key in common}
-        units = _independent(differences)
+        units = independent(differences)
         if len(units) >= 2:
-            return abs(fmean(units)) <= _half_width(units, _overlap(list(differences)))
+            test = corrected_t(units, overlap(list(differences)))
+            return abs(test.mean) <= test.half_width
     samples = [[value for _, value in found.values()] for found in (first, second)]
     if min(map(len, samples)) < 2:
         return None

@@ -1,0 +1,51 @@
+"""``genre-classifier compare``: do two runs or sweeps differ by more than chance?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("first", type=Path, metavar="RUN_OR_SWEEP", help="a run's or sweep's folder")
+    parser.add_argument("second", type=Path, metavar="RUN_OR_SWEEP", help="another, tested on the same rows")
+    parser.add_argument(
+        "--metric", default="f1", help="validation metric that picks a sweep's best configuration; default f1"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare, and print the differences and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from genre_classifier.sweeps.comparison import compare, names_of, verdict
+    from genre_classifier.sweeps.leaderboard import selection_metric
+
+    found = compare(options.first, options.second, selection_metric(options.metric))
+    console = Console(highlight=False)
+    for name, lines in names_of(found).items():
+        console.print(f"{name:<9}{', '.join(lines)}", soft_wrap=True, markup=False)
+    folds = found.differences[0].p_value is not None
+    table = Table(title=f"test rows; {found.protocol}", title_justify="left")
+    headings = ["metric", "first", "second", "difference", "95 % interval", *(["p"] if folds else [])]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for row in found.differences:
+        cells = [f"{row.first:.3f}", f"{row.second:.3f}", f"{row.difference:+.3f}"]
+        cells.append(f"{row.low:+.3f} to {row.high:+.3f}")
+        if row.p_value is not None:
+            cells.append(f"{row.p_value:.3f}")
+        table.add_row(row.metric, *cells)
+    console.print(table)
+    console.print(f"method   {found.method}", soft_wrap=True, markup=False)
+    if found.mcnemar is not None:
+        test = found.mcnemar
+        console.print(
+            f"McNemar  {test.only_first} rows right only in the first, {test.only_second} only in the second, "
+            f"exact p = {test.p_value:.3f}",
+            soft_wrap=True,
+            markup=False,
+        )
+    console.print(f"verdict  {verdict(found)}", soft_wrap=True, markup=False)
