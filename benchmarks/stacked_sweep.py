@@ -6,13 +6,12 @@ First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the 
 train.py trains it, and stacks of 16 and 64. Then whole commands on the demo data, imports and leaderboard included:
 trials one by one in the usual Lightning way (usual_lightning.py), joblib on two cores, and the stacked launcher. The
 slower ways run fewer trials, and their seconds a trial are scaled up; the start is counted once. Last, the stacked
-launcher alone for more and more trials, with the largest resident size of its processes.
+launcher alone for more and more trials, with the memory of all its processes together.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -97,7 +96,10 @@ def training(folder: Path) -> None:
 
 
 def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
-    """Run a sweep; return wall seconds and the largest resident size of a process in MB."""
+    """Run a sweep; return wall seconds and the largest memory of all its processes together in MB.
+
+    The memory is the processes' proportional set size: what they share is counted once.
+    """
     command = [
         sys.executable,
         "train.py",
@@ -106,12 +108,37 @@ def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
         f"seed=range(0,{n_trials})",
         *words,
     ]
+    log = folder.with_suffix(".log")
+    largest = 0.0
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    with log.open("w") as stream:
+        running = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        while True:
+            try:
+                running.wait(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                largest = max(largest, proportional_size(running.pid))
     seconds = time.perf_counter() - start
-    if done.returncode != 0:
-        sys.exit(done.stderr)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    if running.returncode != 0:
+        sys.exit(log.read_text())
+    return seconds, largest
+
+
+def proportional_size(pid: int) -> float:
+    """Return the MB that a process and its descendants take, read from Linux' /proc."""
+    total, waiting = 0.0, [pid]
+    while waiting:
+        process = Path("/proc") / str(waiting.pop())
+        try:
+            lines = (process / "smaps_rollup").read_text().splitlines()
+            waiting += (
+                int(child) for task in process.glob("task/*/children") for child in task.read_text().split()
+            )
+        except OSError:  # it has ended
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
+    return total
 
 
 def usual_way(folder: Path, n_trials: int) -> float:

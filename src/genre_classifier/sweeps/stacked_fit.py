@@ -20,6 +20,7 @@ from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores
 from genre_classifier.sweeps.member import Member
+from genre_classifier.sweeps.memory import cost, limit_of, parts
 from genre_classifier.sweeps.stack import Stack
 from genre_classifier.training.fused_step import FUSED
 from genre_classifier.training.objective import Targets, loss_gradient, row_losses, target_table
@@ -49,13 +50,40 @@ def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] |
     settings : sequence of TrainConfig, optional
         The same, where they have been checked already.
     """
+    checked = settings or [typed(cfg) for cfg in configs]
+    rows: dict[str, GenreDataModule] = {}
+    divided = _parts(checked, rows)
+    if len(divided) > 1:
+        log.info("%d trials are trained %d at a time, as memory allows", len(configs), len(divided[0]))
+    for places in divided:
+        _train_part([configs[place] for place in places], [checked[place] for place in places], rows)
+        for key in list(rows)[1:]:  # the first one keeps the table
+            del rows[key]
+
+
+def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
+    """Divide the trials as memory allows; rows that cannot be read are left for the trials to tell of."""
+    data = settings[0].data
+    known = rows[repr(data)] = GenreDataModule(data)
+    try:
+        known.setup()
+    except Exception:
+        return [list(range(len(settings)))]
+    n_rows, n_features = known.table.features.shape
+    n_genres = len(known.table.genre_names)
+    return parts(
+        settings, lambda told: cost(told, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
+    )
+
+
+def _train_part(
+    configs: Sequence[DictConfig], settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]
+) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        checked = settings or [typed(cfg) for cfg in configs]
         runs = [
-            run for cfg, told in zip(configs, checked, strict=True) if (run := _begun(cfg, told)) is not None
+            run for cfg, told in zip(configs, settings, strict=True) if (run := _begun(cfg, told)) is not None
         ]
-        rows: dict[str, GenreDataModule] = {}
         members = [member for run in runs if (member := _prepared(run, rows)) is not None]
         if not members:
             return
