@@ -1,152 +1,170 @@
-r"""The same features under two protocols: GTZAN's published artist-disjoint split and a random stratified 10-fold one.
+r"""Networks and baselines on the same rows: GTZAN with artists disjoint and under random folds, and the demo data.
 
     python benchmarks/gtzan_protocols.py --table features_30_sec.csv \
         --train train_filtered.txt --test valid_filtered.txt
 
-The network is the baseline (`experiment=gtzan`, chosen before any of these numbers was seen) and the stronger recipe of
-`experiment=demo_strong`; scikit-learn's models stand beside them on the same rows. All of them see the same non-test
-rows: the network takes 15/85 of them to choose its epoch, the others train on all. Nothing is chosen on test rows.
-Mean and standard deviation are over the seeds; in the 10-fold protocol a seed's value is over all rows, each tested
-once.
+The networks are the default recipe and `experiment=gtzan`, which gtzan_recipe.py chose on the training file's rows; the
+baselines are those of `genre-classifier baselines`, which choose their settings inside the training rows. All of them
+train on all rows that are not tested, but for the default recipe, which keeps 15 of 85 to stop by. Nothing is chosen on
+test rows. Mean and standard deviation are over seeds (of the folds too, where there are folds); the verdict is
+`genre-classifier compare` of the recipe and the model, on accuracy. `--slow` models run under one dealing of the folds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import itertools
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
+from genre_classifier.evaluation.baseline_models import by_name
+from genre_classifier.evaluation.baselines import baseline_config, divided, run_baseline
 from hydra import compose, initialize_config_dir
 from machine import describe, table
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config import GtzanConfig, SplitConfig, SplitFiles, register_schemas
+from genre_classifier.config import register_schemas
 from genre_classifier.data.sources import read
-from genre_classifier.data.splits import make_split
-from genre_classifier.data.table import FeatureTable
-from genre_classifier.training.fit import train
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.sweeps.comparison import compare
+from genre_classifier.sweeps.stacked_fit import train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMON = ["experiment=gtzan", "logger=none", "trainer.enable_progress_bar=false"]
-STRONG = [
-    "optimizer=adamw",
-    "optimizer.lr=2e-3",
-    "optimizer.weight_decay=0.05",
-    "scheduler=cosine",
-    "loss.mixup=0.4",
-    "callbacks=ema",
-    "callbacks.early_stopping=null",
-]
-MODELS: dict[str, Callable[[int], object]] = {
-    "LogisticRegression": lambda seed: LogisticRegression(max_iter=5000, random_state=seed),
-    "SVC (RBF)": lambda seed: SVC(random_state=seed),
-    "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
-}
+RECIPE = "network, experiment=gtzan"
+NETWORKS = {"network, default": ["experiment=demo"], RECIPE: ["experiment=gtzan"]}
+ALL_ROWS = ["data.split.train=0.85", "data.split.val=0", "data.split.test=0.15"]
+SLOW = ("boosting",)
+MEMBERS = 64
 
 
-def network(overrides: list[str], ids: list[str]) -> list[str]:
-    """Train and return the predicted genre of each of the given test ids."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("train", overrides=[*COMMON, *overrides, f"run_dir={folder}"])
-        result = train(cfg)
-        assert result is not None
-        lines = result.folder.predictions_csv.read_text().splitlines()[1:]
-    predicted = {line.split(",")[0]: line.split(",")[3] for line in lines}
-    return [predicted[name] for name in ids]
+@dataclass(frozen=True)
+class Protocol:
+    """One way of testing.
+
+    Parameters
+    ----------
+    name : str
+    overrides : tuple of str
+    folds : int
+        0 where the test rows are given.
+    dealings : tuple of int
+        Seeds of the folds.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    folds: int
+    dealings: tuple[int, ...]
+
+    def divisions(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each division's dealing and overrides."""
+        for dealing, fold in itertools.product(self.dealings, range(self.folds or 1)):
+            folds = [f"data.split.folds={self.folds}", f"data.split.fold={fold}"] if self.folds else []
+            yield dealing, [*self.overrides, *folds, f"data.split.seed={dealing}"]
 
 
-def scores(truth: list[str], predicted: list[str]) -> tuple[float, float]:
-    return accuracy_score(truth, predicted), f1_score(truth, predicted, average="weighted")
+def composed(overrides: Sequence[str], folder: Path) -> DictConfig:
+    quiet = ["logger=none", "trainer.enable_progress_bar=false", f"run_dir={folder}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", [*overrides, *quiet])
 
 
-def sklearn_predictions(
-    name: str, seed: int, rows: FeatureTable, fit_on: np.ndarray, test: np.ndarray
-) -> list[str]:
-    model = make_pipeline(StandardScaler(), MODELS[name](seed))
-    x = rows.features.astype(np.float64)
-    names = np.array(rows.genre_names)
-    return list(model.fit(x[fit_on], names[rows.genres[fit_on]]).predict(x[test]))
+def train_networks(protocol: Protocol, name: str, seeds: Sequence[int], folder: Path) -> None:
+    configs = []
+    for number, (dealing, overrides) in enumerate(protocol.divisions()):
+        for seed in [dealing] if protocol.folds else seeds:
+            to = folder / str(dealing) / f"{number}-{seed}"
+            configs.append(composed([*NETWORKS[name], *overrides, f"seed={seed}"], to))
+    for start in range(0, len(configs), MEMBERS):
+        train_stack(configs[start : start + MEMBERS])
 
 
-def disjoint(arguments: argparse.Namespace, rows: FeatureTable, model: str, seed: int) -> tuple[float, float]:
-    files = SplitFiles(train=arguments.train, test=arguments.test)
-    split = make_split(rows, SplitConfig(files=files))
-    truth = [rows.genre_names[genre] for genre in rows.genres[split.test]]
-    if model in MODELS:
-        fit_on = np.concatenate([split.train, split.val])
-        return scores(truth, sklearn_predictions(model, seed, rows, fit_on, split.test))
-    overrides = [f"data.path={arguments.table}", f"seed={seed}", f"data.split.seed={seed}"]
-    overrides += [f"data.split.files.train={arguments.train}", f"data.split.files.test={arguments.test}"]
-    return scores(truth, network([*overrides, *recipe(model)], list(rows.ids[split.test])))
+def fit_baselines(protocol: Protocol, name: str, seeds: Sequence[int], folder: Path) -> None:
+    (baseline,) = by_name([name])
+    known = None
+    for number, (dealing, overrides) in enumerate(protocol.divisions()):
+        if name in SLOW and dealing != protocol.dealings[0]:
+            continue
+        for seed in [dealing] if protocol.folds else seeds if baseline.seeded else seeds[:1]:
+            cfg = composed([*NETWORKS[RECIPE], *overrides, *ALL_ROWS, f"seed={seed}"], folder)
+            data = OmegaConf.to_object(cfg.data)
+            known = known or read(data)
+            to = folder / str(dealing) / f"{number}-{seed}"
+            run_baseline(baseline, baseline_config(cfg, baseline, seed, to), divided(known, data), jobs=2)
 
 
-def folds(arguments: argparse.Namespace, rows: FeatureTable, model: str, seed: int) -> tuple[float, float]:
-    truth: list[str] = []
-    predicted: list[str] = []
-    for fold in range(arguments.folds):
-        split = make_split(rows, SplitConfig(folds=arguments.folds, fold=fold, seed=seed))
-        truth += [rows.genre_names[genre] for genre in rows.genres[split.test]]
-        if model in MODELS:
-            fit_on = np.concatenate([split.train, split.val])
-            predicted += sklearn_predictions(model, seed, rows, fit_on, split.test)
-        else:
-            overrides = [f"data.path={arguments.table}", f"seed={seed}", f"data.split.seed={seed}"]
-            overrides += [f"data.split.folds={arguments.folds}", f"data.split.fold={fold}", *recipe(model)]
-            predicted += network(overrides, list(rows.ids[split.test]))
-    return scores(truth, predicted)
+def scores(protocol: Protocol, folder: Path) -> list[str]:
+    """Return accuracy and weighted F1, mean and deviation: over dealings of folds, or over seeds."""
+    values: dict[str, list[dict[str, float]]] = {}
+    for path in sorted(folder.glob("*/*/metrics.json")):
+        key = path.parent.parent.name if protocol.folds else path.parent.name
+        values.setdefault(key, []).append(RunFolder(path.parent).read_metrics()["test"])
+    cells = []
+    for metric in ("accuracy", "f1"):
+        column = [statistics.fmean(run[metric] for run in runs) for runs in values.values()]
+        spread = f" ± {statistics.stdev(column):.3f}" if len(column) > 1 else ""
+        cells.append(f"{statistics.fmean(column):.3f}{spread}")
+    return cells
 
 
-def recipe(model: str) -> list[str]:
-    return STRONG if "stronger" in model else []
+def verdict(protocol: Protocol, recipe: Path, model: Path) -> str:
+    """Return what `genre-classifier compare` says of the recipe and a model, under the first dealing."""
+    if recipe == model:
+        return ""
+    dealing = str(protocol.dealings[0])
+    found = compare(recipe / dealing, model / dealing, "train/f1")
+    accuracy = found.differences[0]
+    interval = f"{accuracy.difference:+.3f} ({accuracy.low:+.3f} to {accuracy.high:+.3f})"
+    if not found.distinguishable:
+        return f"not distinguishable {interval}"
+    return f"recipe {'better' if accuracy.difference > 0 else 'worse'} {interval}"
+
+
+def protocols(options: argparse.Namespace) -> Iterator[Protocol]:
+    gtzan = ["data=gtzan", f"data.path={options.table}"]
+    files = [f"data.split.files.train={options.train}", f"data.split.files.test={options.test}"]
+    yield Protocol("GTZAN, artists disjoint", (*gtzan, *files), 0, (42,))
+    yield Protocol("GTZAN, random 10-fold", tuple(gtzan), 10, tuple(options.dealings))
+    yield Protocol("demo data, grouped 5-fold", ("data=demo",), 5, tuple(options.dealings))
 
 
 def main() -> None:
+    """Print a table for each protocol."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("table", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
-    everything = ["network, baseline", "network, stronger recipe", *MODELS]
-    parser.add_argument("--models", nargs="+", choices=everything, default=everything, metavar="MODEL")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--folds", type=int, default=10)
-    arguments = parser.parse_args()
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--dealings", type=int, nargs="+", default=[1, 2, 3])
+    everything = ["majority", "logistic", "knn", "svc", "forest", "boosting"]
+    parser.add_argument("--baselines", nargs="*", choices=everything, default=everything, metavar="MODEL")
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     register_schemas()
-    rows = read(GtzanConfig(path=arguments.table))
+    torch.set_num_threads(1)
     print(describe())
-    print(f"{len(rows)} tracks, {len(rows.feature_names)} features, {arguments.seeds} seeds\n", flush=True)
-    lines = []
-    for model in arguments.models:
-        started = time.time()
-        line = [model]
-        for protocol in (disjoint, folds):
-            values = [protocol(arguments, rows, model, seed) for seed in range(arguments.seeds)]
-            for position in range(2):
-                column = [value[position] for value in values]
-                line.append(f"{statistics.mean(column):.3f} ± {statistics.pstdev(column):.3f}")
-        lines.append([*line, f"{time.time() - started:.0f}"])
-        print(lines[-1], flush=True)
-    header = [
-        "model",
-        "accuracy, artists disjoint",
-        "weighted F1",
-        f"accuracy, random {arguments.folds}-fold",
-    ]
-    print("\n" + table([*header, "weighted F1", "seconds"], lines))
+    with tempfile.TemporaryDirectory() as temporary:
+        for protocol in protocols(options):
+            print(f"\n{protocol.name}", flush=True)
+            lines = []
+            root = Path(temporary) / protocol.name.replace(" ", "-")
+            for name in [*reversed(NETWORKS), *options.baselines]:
+                started = time.perf_counter()
+                train = train_networks if name in NETWORKS else fit_baselines
+                train(protocol, name, options.seeds, root / name)
+                line = [name, *scores(protocol, root / name), verdict(protocol, root / RECIPE, root / name)]
+                lines.append(line)
+                print(f"{line}, {time.perf_counter() - started:.0f} s", flush=True)
+            print("\n" + table(["model", "accuracy", "weighted F1", "recipe against it"], lines))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_rows_of_a_group_count_as_one(tmp_path: Path) -> None:
     assert found.method == "paired bootstrap over 300 rows in 6 groups"
 
 
-def folds(path: Path, accuracies: list[list[float]], dropout: float) -> None:
+def folds(path: Path, accuracies: list[list[float]], dropout: float, val: float = 0.15) -> None:
     for seed, by_fold in enumerate(accuracies):
         for fold, value in enumerate(by_fold):
             made_trial(
@@ -92,6 +92,7 @@ def folds(path: Path, accuracies: list[list[float]], dropout: float) -> None:
                 settings={
                     "data.split.folds": 3,
                     "data.split.fold": fold,
+                    "data.split.val": val,
                     "seed": seed,
                     "model.dropout": dropout,
                 },
@@ -102,7 +103,7 @@ def folds(path: Path, accuracies: list[list[float]], dropout: float) -> None:
 def test_cross_validations_are_compared_fold_by_fold(tmp_path: Path) -> None:
     one, other = np.array([[0.80, 0.70, 0.75], [0.82, 0.72, 0.73]]), np.array([[0.7, 0.69, 0.70]])
     folds(tmp_path / "a", one.tolist(), 0.1)
-    folds(tmp_path / "b", other.tolist(), 0.3)
+    folds(tmp_path / "b", other.tolist(), 0.3, val=0.0)  # the same folds test, more rows train
     found = compare(tmp_path / "a", tmp_path / "b", "val/f1")
     values = one.mean(axis=0) - other[0]
     scale = np.sqrt((1 / 3 + 30 / 60) * values.var(ddof=1))

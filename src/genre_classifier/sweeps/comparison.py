@@ -19,6 +19,7 @@ from genre_classifier.sweeps.leaderboard import Row, Trial, find_trials, leaderb
 
 COMPARED = ("accuracy", "f1", "f1_macro")
 SIGNIFICANT = 0.05
+SHARES = ("data.split.train", "data.split.val", "data.split.test")
 # A probability of 0 in predictions.csv is one that underflowed.
 SMALLEST = 1e-38
 
@@ -187,10 +188,11 @@ def _listed(folds: set[int]) -> str:
 
 
 def _split(trial: Trial) -> dict[str, object]:
+    """Return what decides which rows each fold tests; the shares only divide the other rows."""
     return {
         key: value
         for key, value in trial.settings.items()
-        if key.startswith("data.split.") and key not in REPLICATE_KEYS
+        if key.startswith("data.split.") and key not in (*REPLICATE_KEYS, *SHARES)
     }
 
 
