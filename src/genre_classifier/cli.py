@@ -1,4 +1,5 @@
-"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
+report on them.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, extract_command, song_command
+from genre_classifier import __version__, extract_command, report_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -114,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--by", metavar="SETTING", help="join all trials that share a setting's value")
     board.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file as well")
     board.set_defaults(run=_leaderboard)
+
+    report = commands.add_parser(
+        "report", parents=[common], help="write what a run or sweep amounts to as one HTML file"
+    )
+    report_command.add_arguments(report)
+    report.set_defaults(run=report_command.run)
 
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")
