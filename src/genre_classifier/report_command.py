@@ -42,13 +42,16 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _messages_shown() -> Iterator[None]:
-    """Show what the report is at, such as a training that it needs."""
-    logger = logging.getLogger("genre_classifier.reporting")
-    handler, level = logging.StreamHandler(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    """Show what the report is at, such as a training that it needs, but not what Lightning says of that."""
+    own, lightning = (logging.getLogger(name) for name in ("genre_classifier.reporting", "lightning"))
+    levels = own.level, lightning.level
+    handler = logging.StreamHandler()
+    own.addHandler(handler)
+    own.setLevel(logging.INFO)
+    lightning.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        own.removeHandler(handler)
+        own.setLevel(levels[0])
+        lightning.setLevel(levels[1])

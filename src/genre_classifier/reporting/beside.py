@@ -96,7 +96,9 @@ def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
     """Find the grouped partners of a configuration's finished trials; a sweep is not trained again for a report."""
     found = _partners(best, _nearby(best[0].folder.path))
     if found:
-        return _with_number(found, "The same settings with the same seeds and folds, found beside this sweep.")
+        return _with_number(
+            found, "The same settings with the same seeds and folds, found beside this sweep."
+        )
     return _without(
         "There is none beside this sweep with the same settings, seeds and folds.",
         grouped_command(overrides, multirun=True) if overrides else "",

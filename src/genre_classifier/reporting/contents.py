@@ -115,7 +115,9 @@ def _history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
                     if name and cell and name != "epoch" and row.get("epoch"):
                         found.setdefault(name, []).append((float(row["epoch"]), float(cell)))
     except (OSError, ValueError, csv.Error) as error:
-        raise RunFolderError(f"{path}: cannot be read ({error}); expected one row of numbers an epoch") from error
+        raise RunFolderError(
+            f"{path}: cannot be read ({error}); expected one row of numbers an epoch"
+        ) from error
     return found
 
 

@@ -65,7 +65,9 @@ def mapped(hidden: npt.NDArray[np.float64], method: Method) -> Map:
 
         perplexity = min(PERPLEXITY, (len(hidden) - 1) / 3)
         init = "pca" if hidden.shape[1] >= 2 else "random"
-        return Map(TSNE(random_state=SEED, perplexity=perplexity, init=init).fit_transform(hidden), method, ())
+        return Map(
+            TSNE(random_state=SEED, perplexity=perplexity, init=init).fit_transform(hidden), method, ()
+        )
     centred = hidden - hidden.mean(axis=0)
     if not centred.any():
         return Map(np.zeros((len(hidden), 2)), method, (0.0, 0.0))

@@ -54,9 +54,7 @@ def curves(history: Mapping[str, Column], best_epoch: int | None, key: str) -> l
     return found
 
 
-def _curve(
-    lines: Mapping[str, Column], best_epoch: int | None, key: str, title: str, meaning: str
-) -> Figure:
+def _curve(lines: Mapping[str, Column], best_epoch: int | None, key: str, title: str, meaning: str) -> Figure:
     names = {"train": "training", "val": "validation"}
     with drawing():
         figure = new_figure(WIDTH, 2.7)
@@ -64,13 +62,16 @@ def _curve(
         for (side, column), colour in zip(lines.items(), (BLUE, ORANGE), strict=False):
             if column:
                 epochs, values = zip(*column, strict=True)
-                single = {"marker": "o", "markersize": 4} if len(column) == 1 else {}
-                axes.plot(epochs, values, color=colour, label=names.get(side, side), **single)
+                # A line through one point is not to be seen.
+                marker = "o" if len(column) == 1 else ""
+                axes.plot(epochs, values, color=colour, label=names.get(side), marker=marker)
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=QUIET, linewidth=0.9, linestyle="--", label=f"best epoch, {best_epoch}")
+            axes.axvline(
+                best_epoch, color=QUIET, linewidth=0.9, linestyle="--", label=f"best epoch, {best_epoch}"
+            )
         axes.set_xlabel("epoch")
         axes.grid(axis="y")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend()
         return inline(figure, key, title, meaning)
 
@@ -88,18 +89,20 @@ def reliability_figure(bins: Sequence[ReliabilityBin], key: str) -> Figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         width = bins[0].high - bins[0].low
         middles = [(one.low + one.high) / 2 for one in bins]
-        above.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle="--", label="says what it means")
+        above.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle="--", label="calibrated")
         above.bar([(one.low + one.high) / 2 for one in filled], [one.accuracy or 0 for one in filled],
                   width * 0.9, color="#9cc7e6", label="accuracy")  # fmt: skip
         above.plot([one.confidence or 0 for one in filled], [one.accuracy or 0 for one in filled], "o",
-                   color=BLUE, markersize=4, label="mean confidence")  # fmt: skip
+                   color=BLUE, markersize=4, label="means of the bin")  # fmt: skip
         above.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-        above.legend(loc="upper left")
+        above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.2)
         counts = [one.rows for one in bins]
         below.bar(middles, counts, width * 0.9, color=PALE, edgecolor=QUIET, linewidth=0.5)
         for middle, count in zip(middles, counts, strict=True):
             if count:
-                below.annotate(str(count), (middle, count), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+                below.annotate(
+                    str(count), (middle, count), (0, 2), textcoords="offset points", ha="center", fontsize=7
+                )
         below.set(xlabel="confidence", ylabel="rows", ylim=(0, max(counts) * 1.3))
         below.locator_params(axis="y", nbins=3, integer=True)
         return inline(figure, key, title, meaning)
@@ -138,7 +141,9 @@ def map_figure(places: Places, genre_names: Sequence[str], key: str) -> Figure:
         labels = {"pca": "component", "tsne": "t-SNE axis"}[places.map.method]
         shares = [f" ({share:.0%} of the variance)" for share in places.map.shares] or ["", ""]
         axes.set(xlabel=f"{labels} 1{shares[0]}", ylabel=f"{labels} 2{shares[1]}", xticks=[], yticks=[])
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.3)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.3
+        )
         title = "Map of the last hidden layer"
         return inline(figure, key, title, _meaning_of_map(places))
 
@@ -161,10 +166,14 @@ def _draw_genre(axes: Axes, places: Places, number: int, name: str) -> object:
 def _meaning_of_map(places: Places) -> str:
     shown = len(places.genres)
     which = f"{shown} of the {places.total} test rows" if shown < places.total else "the test rows"
-    how = "principal components" if places.map.method == "pca" else "t-SNE, in which only neighbours mean anything"
+    how = (
+        "principal components"
+        if places.map.method == "pca"
+        else "t-SNE, in which only neighbours mean anything"
+    )
     return (
-        f"What the network has made of {which} before its last layer, in two dimensions ({how}): genres that lie apart are "
-        "told apart easily, hollow marks are wrong answers."
+        f"What the network has made of {which} before its last layer, in two dimensions ({how}): genres that lie "
+        "apart are told apart easily, hollow marks are wrong answers."
     )
 
 
@@ -179,5 +188,3 @@ def sweep_figures(board: Leaderboard, key: str) -> list[Figure]:
             meaning = "A dot a trial; the line joins the means of equal values."
             found.append(inline(figure, f"{key}{number}", f"{board.metric} against {setting}", meaning))
     return found
-
-

@@ -62,7 +62,7 @@ def _environment() -> Environment:
 
 
 def _digits(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
 def _percent(value: float | None) -> str:

@@ -93,8 +93,9 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
             groups=np.array([row[1] for row in rows], dtype=object),
             true=np.array([position[row[2]] for row in rows], dtype=np.int64),
             predicted=np.array([position[row[3]] for row in rows], dtype=np.int64),
-            probabilities=np.array([[float(cell) for cell in row[4:]] for row in rows], dtype=np.float64)
-            .reshape(len(rows), -1),
+            probabilities=np.array(
+                [[float(cell) for cell in row[4:]] for row in rows], dtype=np.float64
+            ).reshape(len(rows), -1),
         )
     except (ValueError, IndexError, KeyError) as error:
         raise RunFolderError(

@@ -48,7 +48,9 @@ def _view(folder: Path, *, with_rows: bool, method: Method) -> RunView | SweepVi
         return run_view(read_contents(run), with_rows=with_rows, method=method)
     if sweep.sweep_json.is_file() or sweep.trials():
         return sweep_view(sweep, with_rows=with_rows, method=method)
-    what = "there is neither a run.json nor a sweep.json in it" if folder.is_dir() else "there is no such folder"
+    what = (
+        "there is neither a run.json nor a sweep.json in it" if folder.is_dir() else "there is no such folder"
+    )
     raise RunFolderError(
         f"{folder}: {what}; name the folder of a run or sweep, such as outputs/runs/DATE/TIME"
     )

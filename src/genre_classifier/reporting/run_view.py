@@ -140,9 +140,7 @@ def run_view(
     finished = contents.status == "finished"
     intervals = intervals_of_run(contents) if finished else {}
     told = (
-        from_rows(contents, method)
-        if finished and with_rows
-        else FromRows(None, None, _left_out(finished))
+        from_rows(contents, method) if finished and with_rows else FromRows(None, None, _left_out(finished))
     )
     beside = None
     if alone and finished and is_random_despite_groups(contents.protocol):
@@ -255,7 +253,9 @@ def warnings_about(contents: RunContents) -> list[str]:
     copied = (duplicates.get("rows") or {}).get("test", 0)
     if copied:
         other = duplicates.get("other_genre", 0)
-        examples = [f"{one} = {copy}" for one, side, copy, _ in duplicates.get("examples", []) if side == "test"]
+        examples = [
+            f"{one} = {copy}" for one, side, copy, _ in duplicates.get("examples", []) if side == "test"
+        ]
         found.append(
             f"Duplicates. {copied} test {'row has' if copied == 1 else 'rows have'} the same features as a training or "
             f"validation row, so {'it is' if copied == 1 else 'they are'} no test"
@@ -293,9 +293,13 @@ def _importance_figures(importance: Importance | None, key: str) -> list[Figure]
         return []
     found = []
     if importance.by_family:
-        meaning = "What the test accuracy loses when all features of a family are shuffled among the rows together."
+        meaning = (
+            "What the test accuracy loses when all features of a family are shuffled among the rows together."
+        )
         found.append(
-            importance_figure(importance.by_family, f"{key}families", "Importance of feature families", meaning)
+            importance_figure(
+                importance.by_family, f"{key}families", "Importance of feature families", meaning
+            )
         )
     if importance.by_feature:
         shown = importance.by_feature[:FEATURES_SHOWN]
@@ -332,7 +336,10 @@ def about(contents: RunContents) -> About:
         ("fingerprint of the rows", str(data.get("fingerprint", ""))),
         ("seed", str(contents.run.get("seed", ""))),
         ("seed of the split", str(contents.protocol.get("seed", "") or "")),
-        ("versions", ", ".join(f"{name} {number}" for name, number in contents.run.get("versions", {}).items())),
+        (
+            "versions",
+            ", ".join(f"{name} {number}" for name, number in contents.run.get("versions", {}).items()),
+        ),
     ]
     return About(
         facts=tuple((name, value) for name, value in facts if value),
@@ -366,4 +373,3 @@ def _commands(contents: RunContents) -> Sequence[tuple[str, str]]:
         found.append(("export it", f"python export.py {shlex.quote(f'run={folder}')}"))
     found.append(("write this page again", f"genre-classifier report {shlex.quote(str(folder))}"))
     return found
-

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -21,7 +21,7 @@ PALETTE = (BLUE, ORANGE, GREEN, VERMILION, "#cc79a7", "#56b4e9", "#000000", "#8c
 FONT = "system-ui, 'Helvetica Neue', Arial, sans-serif"
 LONGEST_NAME = 32
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "genre-classifier",
     "text.parse_math": False,

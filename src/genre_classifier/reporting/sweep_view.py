@@ -28,6 +28,7 @@ from genre_classifier.reporting.sections import (
 )
 from genre_classifier.reporting.svg import Figure
 from genre_classifier.run_folder import relative
+from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import (
     Estimate,
     Leaderboard,
@@ -206,7 +207,9 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
     beside = None
     if row is not None and best is not None and is_random_despite_groups(best.protocol):
         beside = beside_sweep(row.finished, overrides)
-    view = None if best is None else run_view(best, with_rows=with_rows, method=method, key="best", alone=False)
+    view = (
+        None if best is None else run_view(best, with_rows=with_rows, method=method, key="best", alone=False)
+    )
     return SweepView(
         name=str(relative(sweep.path)),
         started=str(record.get("started", "")).replace("T", " ")[:16],
@@ -254,8 +257,8 @@ def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
     n = len(row.finished)
     if folds:
         return (
-            f"95 % intervals over {n} trials, Student's, widened as Nadeau and Bengio (2003) do, since the training rows "
-            "of the folds overlap."
+            f"95 % intervals over {n} trials, Student's, widened as Nadeau and Bengio (2003) do, since the training "
+            "rows of the folds overlap."
         )
     return (
         f"95 % intervals of the mean over {n} trials, Student's: how far training varies, not how far the test rows "
@@ -272,8 +275,8 @@ def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: 
     text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."
     if folds:
         text += (
-            " The validation rows of one fold are test rows of another, though, so that the best of many looks a little "
-            "better than it is."
+            " The validation rows of one fold are test rows of another, though, so that the best of many looks a "
+            "little better than it is."
         )
     return text
 
@@ -317,12 +320,14 @@ def _remarks(board: Leaderboard) -> list[str]:
 
 
 def _failures(trials: Sequence[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
-    keys = list(dict.fromkeys(key for board in boards for key in board.keys)) + ["seed", "data.split.fold"]
+    keys = dict.fromkeys([*(key for board in boards for key in board.keys), *REPLICATE_KEYS])
     return [
         Failure(
             name=trial.folder.path.name,
             settings=" ".join(
-                f"{key}={shown_value(trial.settings[key])}" for key in keys if trial.settings.get(key) is not None
+                f"{key}={shown_value(trial.settings[key])}"
+                for key in keys
+                if trial.settings.get(key) is not None
             ),
             status=trial.status,
             reason=trial.reason or "no reason is recorded; a killed trial says it is running",
@@ -357,8 +362,8 @@ def _temperatures(row: Row) -> str:
     before, after = (fmean(found["test"][when]["ece"] for found in fitted) for when in ("before", "after"))
     typical = math.exp(fmean(math.log(found["temperature"]) for found in fitted))
     return (
-        f"A temperature fitted on each fold's validation rows, {typical:.2f} on average, moves the mean ECE of the test "
-        f"folds from {before:.3f} to {after:.3f}."
+        f"A temperature fitted on each fold's validation rows, {typical:.2f} on average, moves the mean ECE of the "
+        f"test folds from {before:.3f} to {after:.3f}."
     )
 
 
@@ -371,4 +376,3 @@ def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, s
         ("export its best", f"python export.py sweep={folder}"),
         ("write this page again", f"genre-classifier report {folder}"),
     ]
-

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = 3
 # A range of values wider than this is drawn on a logarithmic axis.
 WIDE = 20.0
+# So many values each have a tick of their own.
+MOST_TICKS = 6
 
 
 def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
@@ -56,6 +58,9 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
         places = {json.dumps(value): float(value) for value, _ in points}
         if values[0] > 0 and values[-1] / values[0] > WIDE:
             axes.set_xscale("log")
+        if len(values) <= MOST_TICKS:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
     else:
         names = list(dict.fromkeys(json.dumps(value) for value, _ in points))
         places = {name: float(number) for number, name in enumerate(names)}
