@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genre_classifier.errors import DivergedError
+from genre_classifier.reporting.report import write_report
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.settings import flat_settings
 from genre_classifier.sweeps.sweep_folder import SweepFolder
@@ -81,6 +82,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory, music_overrides: list[str]
     ]
     sweep = _sweep(outputs / "sweeps" / "day" / "sweep", music_overrides, trials)
     return Folders(run, random, failed, folds, sweep)
+
+
+@pytest.fixture(scope="session")
+def pages(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of every kind of folder; of the random run without the grouped number, which it would train."""
+    target = tmp_path_factory.mktemp("pages")
+    kinds = [field.name for field in fields(Folders)]
+    return {
+        kind: write_report(
+            getattr(folders, kind), target / f"{kind}.html", with_rows=kind in {"run", "folds"}
+        )[0]
+        for kind in kinds
+    }
 
 
 @pytest.fixture

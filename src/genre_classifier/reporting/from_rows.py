@@ -18,6 +18,7 @@ from genre_classifier.reporting.importance import MOST_ROWS, SEED, Drop, permuta
 from genre_classifier.reporting.predictions import Int64
 from genre_classifier.run_folder import relative
 from genre_classifier.run_rows import Rows, read_rows
+from genre_classifier.training.fit import threads
 from genre_classifier.training.lit_module import GenreLitModule
 
 # Above so many, features are shuffled by family only.
@@ -108,7 +109,8 @@ def from_rows(contents: RunContents, method: Method) -> FromRows:
     raw, genres = rows.side("test")
     features = torch.from_numpy(scaled(module.scaler, raw, np.arange(len(raw))))
     features = features.to(next(network.parameters()).dtype)
-    with torch.no_grad():
+    # As the run itself: small products take no less time on several cores.
+    with threads(1), torch.no_grad():
         probabilities = torch.softmax(network(features).double(), dim=1)
         if (difference := _difference(contents, rows, probabilities)) is not None:
             return FromRows(None, None, difference)
