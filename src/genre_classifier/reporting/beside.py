@@ -27,8 +27,8 @@ METHOD = "data.split.method"
 GROUPED = f"{METHOD}=grouped"
 # The folder of the run that is trained for it, in that of the run it stands beside.
 FOLDER = "grouped"
-# outputs/runs/DATE/TIME/grouped and outputs/sweeps/DATE/TIME/JOB
-DEPTH = 4
+# From outputs/ to runs/DATE/TIME/grouped and to sweeps/DATE/TIME/JOB/grouped; elsewhere, to a folder beside and below.
+DEPTH, DEPTH_ELSEWHERE = 5, 2
 OUTPUTS = ("runs", "sweeps", "baselines")
 NOT_SEARCHED = {"checkpoints", "tensorboard", ".hydra", ".locks"}
 
@@ -164,8 +164,8 @@ def _told(trial: Trial) -> dict[str, Any]:
 def _nearby(path: Path) -> list[Trial]:
     """Return the runs below the same outputs folder; beside the run alone where it lies in no such folder."""
     path = path.absolute()
-    above = next((folder for folder in path.parents if folder.name in OUTPUTS), None)
-    start, depth = (path.parent, 2) if above is None else (above.parent, DEPTH + 1)
+    above = next((folder for folder in list(path.parents)[:3] if folder.name in OUTPUTS), None)
+    start, depth = (path.parent, DEPTH_ELSEWHERE) if above is None else (above.parent, DEPTH)
     folders = list(_run_folders(start, depth))
     try:
         return find_trials(folders) if folders else []

@@ -7,14 +7,12 @@ from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from genre_classifier import __version__
 from genre_classifier.atomic import write_text
 from genre_classifier.config import METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.reporting.run_view import METRIC_NAMES, RunView
-from genre_classifier.reporting.svg import Figure
 from genre_classifier.reporting.sweep_view import SweepView
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
@@ -57,7 +55,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"digits": _digits, "percent": _percent, "drawn": _drawn}
+    environment.filters |= {"digits": _digits, "percent": _percent}
     return environment
 
 
@@ -69,12 +67,8 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.0f}\N{NARROW NO-BREAK SPACE}%"
 
 
-def _drawn(figure: Figure) -> Markup:
-    return Markup(figure.svg)
-
-
 def _printable(value: object) -> object:
     """Return a text without the control characters that no HTML document may hold; anything else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)

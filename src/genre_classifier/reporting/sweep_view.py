@@ -269,16 +269,19 @@ def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
 def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: bool) -> str:
     if row is None:
         return ""
-    among = sum(len(board.rows) for board in boards)
+    among = next(len(board.rows) for board in boards if row in board.rows)
+    apart = (
+        " Trials on other rows or under another split have a table of their own." if len(boards) > 1 else ""
+    )
     if among == 1:
-        return "One configuration was tried, so nothing was chosen."
+        return f"One configuration was tried, so nothing was chosen.{apart}"
     text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."
     if folds:
         text += (
             " The validation rows of one fold are test rows of another, though, so that the best of many looks a "
             "little better than it is."
         )
-    return text
+    return text + apart
 
 
 def _board(board: Leaderboard, key: str) -> Board:
