@@ -81,6 +81,18 @@ def test_a_sweep_is_not_trained_again(folders: Folders) -> None:
     assert beside.command == "python train.py -m seed=1,2 data.split.method=grouped"
 
 
+def test_the_grouped_partners_of_a_sweep_are_found(folders: Folders, copied: Copied) -> None:
+    contents = read_contents(RunFolder(copied(folders.random)))
+    trained = beside_run(contents, train_it=True)
+    trial = read_trial(contents.folder)
+    assert trial is not None
+
+    beside = beside_sweep([trial], ())
+
+    assert beside.estimates == trained.estimates
+    assert "no artist on two sides" in beside.protocol
+
+
 @pytest.mark.parametrize("method", ["stratified", "auto"])
 def test_a_method_that_was_asked_for_is_replaced(method: str) -> None:
     assert grouped_command([f"data.split.method={method}", "a=b c"]) == (

@@ -15,7 +15,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from genre_classifier.errors import RunFolderError
 from genre_classifier.reporting.report import write_report
 from genre_classifier.run_folder import RunFolder
-from tests.reporting.conftest import Folders
+from tests.conftest import rows_of_music, write_csv
+from tests.reporting.conftest import Folders, train_into
 from tests.reporting.parsed import Page
 
 KINDS = ("run", "random", "failed", "folds", "sweep")
@@ -363,3 +364,17 @@ def test_damaged_predictions_are_refused_with_their_file(folders: Folders, copie
 
     with pytest.raises(RunFolderError, match=r"predictions\.csv: cannot be read \('Polka'\)"):
         write_report(folder)
+
+
+def test_of_a_wide_table_only_families_are_shuffled(tmp_path: Path, music_overrides: list[str]) -> None:
+    header, rows = rows_of_music(n_features=102)
+    header[3:] = [f"{'low' if number < 50 else 'high'}_{number}" for number in range(102)]
+    table = write_csv(tmp_path / "wide.csv", header, rows)
+    train_into(tmp_path / "wide", [*music_overrides, f"data.path={table}", "trainer.max_epochs=1"])
+
+    text = report(tmp_path / "wide", tmp_path).text
+
+    assert "With 102 features, more than 100, they are shuffled by family only." in text
+    assert "low (50)" in text
+    assert "high (52)" in text
+    assert "low_1" not in text
