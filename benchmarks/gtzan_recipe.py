@@ -5,9 +5,9 @@ r"""Which recipe trains the network best on GTZAN's training rows, by folds over
 Only the rows of the published split's training file take part; its test rows are never read. The table knows no
 artists, but the collection's tracks are numbered so that those of one artist mostly follow each other (Sturm, 2013),
 so blocks of twenty neighbouring numbers stand in for them: four folds, no block on two sides, three ways of dealing
-the blocks. How well the stand-in does is printed first: an SVC under random and under blocked folds. Every recipe is trained with
-several seeds on every fold as stacks; its difference to the first recipe is tested by the corrected t-test (Nadeau and
-Bengio, 2003) over folds.
+the blocks. How well the stand-in does is printed first: an SVC under random and under blocked folds. Every recipe is
+trained with several seeds on every fold as stacks; its difference to the first recipe is tested by the corrected
+t-test (Nadeau and Bengio, 2003) over folds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
+report on them.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, compare_command, extract_command, song_command
+from genre_classifier import __version__, compare_command, extract_command, report_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -120,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare_command.add_arguments(comparison)
     comparison.set_defaults(run=compare_command.run)
+
+    report = commands.add_parser(
+        "report", parents=[common], help="write what a run or sweep amounts to as one HTML file"
+    )
+    report_command.add_arguments(report)
+    report.set_defaults(run=report_command.run)
 
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")

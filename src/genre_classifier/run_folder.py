@@ -46,6 +46,10 @@ class RunFolder:
         return self.path / ".hydra" / "hydra.yaml"
 
     @property
+    def overrides_yaml(self) -> Path:
+        return self.path / ".hydra" / "overrides.yaml"
+
+    @property
     def metrics_json(self) -> Path:
         return self.path / "metrics.json"
 

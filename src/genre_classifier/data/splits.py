@@ -138,7 +138,7 @@ def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
         return f"no {table.group_name} on two sides", True
     if table.groups is not None:
         return (
-            f"random rows: a {table.group_name}'s rows fall on several sides, so the number is optimistic",
+            f"random rows: the rows of one {table.group_name} fall on several sides, so the number is optimistic",
             False,
         )
     return "random rows stratified by genre, no groups known", None

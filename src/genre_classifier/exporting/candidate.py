@@ -9,22 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from genre_classifier.bundle import TOLERANCE, typical_rows
-from genre_classifier.config import DataConfig
 from genre_classifier.data.scaling import scaled
-from genre_classifier.data.sources import read
-from genre_classifier.data.splits import Split, make_split
-from genre_classifier.data.table import FeatureTable
-from genre_classifier.errors import ExportError, GenreClassifierError
+from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.exporting.configuration import configuration_of
 from genre_classifier.run_folder import RunFolder, read_checkpoint, relative
+from genre_classifier.run_rows import Rows, read_rows
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.lit_module import GenreLitModule
 
@@ -83,30 +77,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows a run was trained and judged on, read again.
-
-    Parameters
-    ----------
-    table : FeatureTable
-    split : Split
-    """
-
-    table: FeatureTable
-    split: Split
-
-    def side(self, name: str) -> tuple[npt.NDArray[np.float32], Tensor]:
-        """Return raw features (row, feature) and genres (row,) of ``train``, ``val`` or ``test``."""
-        rows = self.split.sides()[name]
-        return self.table.features[rows], torch.from_numpy(self.table.genres[rows])
-
-    @property
-    def held_side(self) -> str:
-        """The side that training saw least of: test, else validation, else training rows."""
-        return next(name for name in ("test", "val", "train") if len(self.split.sides()[name]))
-
-
-@dataclass(frozen=True, eq=False)
 class Trial:
     """Rows and the checkpoint's own answers to them, which a bundle must give as well.
 
@@ -147,7 +117,7 @@ def load(choice: Choice) -> Candidate:
     )
 
 
-def read_rows(candidate: Candidate) -> tuple[Rows | None, str]:
+def rows_of(candidate: Candidate) -> tuple[Rows | None, str]:
     """Read the run's rows again.
 
     Returns
@@ -157,15 +127,7 @@ def read_rows(candidate: Candidate) -> tuple[Rows | None, str]:
     """
     if candidate.folder is None:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
-    try:
-        data = OmegaConf.to_object(configuration_of(candidate.folder).data)
-        assert isinstance(data, DataConfig)
-        table = read(data)
-        if table.fingerprint != candidate.data.get("fingerprint"):
-            return None, f"{table.where} has changed since the run (another fingerprint)"
-        return Rows(table, make_split(table, data.split)), ""
-    except (GenreClassifierError, OmegaConfBaseException, OSError) as error:
-        return None, str(error).splitlines()[0]
+    return read_rows(candidate.folder, candidate.data.get("fingerprint"))
 
 
 def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, float]]:

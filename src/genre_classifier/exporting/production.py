@@ -26,12 +26,11 @@ from genre_classifier.config import ExportConfig
 from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
-    Rows,
     Trial,
     load,
     measured,
     metrics_of,
-    read_rows,
+    rows_of,
     trial_of,
 )
 from genre_classifier.exporting.checklist import AskService
@@ -42,6 +41,7 @@ from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import FeatureSetReference, recognise
 from genre_classifier.run_folder import relative
+from genre_classifier.run_rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
         What stood under the bundle's name is left as it was.
     """
     judged = candidate = load(choice)
-    rows, why_not = read_rows(judged)
+    rows, why_not = rows_of(judged)
     trial = trial_of(judged, rows, why_not)
     metrics: dict[str, Any] = dict(metrics_of(judged, rows))
     calibration = None

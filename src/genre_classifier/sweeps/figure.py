@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.evaluation.figures import new_figure
+from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
 
 if TYPE_CHECKING:
@@ -16,15 +17,23 @@ if TYPE_CHECKING:
 COLUMNS = 3
 # A range of values wider than this is drawn on a logarithmic axis.
 WIDE = 20.0
+# So many values each have a tick of their own.
+MOST_TICKS = 6
+
+
+def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
+    """Return the finished trials, and the settings in which they differ, seed and fold last."""
+    trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
+    keys = list(board.keys)
+    for key in REPLICATE_KEYS:
+        if len({trial.settings.get(key) for trial in trials}) > 1:
+            keys.append(key)
+    return trials, keys
 
 
 def sweep_figure(board: Leaderboard) -> Figure | None:
     """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
-    trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
-    keys = list(board.keys)
-    for key in ("seed", "data.split.fold"):
-        if len({trial.settings.get(key) for trial in trials}) > 1:
-            keys.append(key)
+    trials, keys = swept(board)
     if not trials or not keys:
         return None
     columns = min(COLUMNS, len(keys))
@@ -34,13 +43,14 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
     figure.suptitle(f"{note}{len(trials)} trials; the line joins the means", fontsize=10)
     all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, key in zip(all_axes, keys, strict=False):
-        _draw(axes, trials, key, board.metric)
+        draw_setting(axes, trials, key, board.metric)
     for axes in all_axes[len(keys) :]:
         axes.set_visible(False)
     return figure
 
 
-def _draw(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
+def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
+    """Draw finished trials' metric against one setting, and a line through the means of equal values."""
     points: list[tuple[Any, float]] = [(trial.settings.get(key), trial.metrics[metric]) for trial in trials]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value, _ in points)
     if numeric:
@@ -48,6 +58,9 @@ def _draw(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
         places = {json.dumps(value): float(value) for value, _ in points}
         if values[0] > 0 and values[-1] / values[0] > WIDE:
             axes.set_xscale("log")
+        if len(values) <= MOST_TICKS:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
     else:
         names = list(dict.fromkeys(json.dumps(value) for value, _ in points))
         places = {name: float(number) for number, name in enumerate(names)}

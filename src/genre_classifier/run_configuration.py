@@ -1,4 +1,4 @@
-"""A run's configuration, to be used again from wherever the export is started."""
+"""A run's configuration, to be used again from wherever a command is started."""
 
 from __future__ import annotations
 

@@ -1,0 +1,209 @@
+"""The grouped number beside that of a random split: the same settings, but no group on two sides."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.config import SplitMethod
+from genre_classifier.errors import GenreClassifierError, RunFolderError
+from genre_classifier.reporting.contents import RunContents
+from genre_classifier.run_configuration import configuration_of
+from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.settings import experiment
+from genre_classifier.sweeps.leaderboard import Estimate, Trial, estimated, find_trials, read_trial
+
+log = logging.getLogger(__name__)
+
+METHOD = "data.split.method"
+GROUPED = f"{METHOD}=grouped"
+# The folder of the run that is trained for it, in that of the run it stands beside.
+FOLDER = "grouped"
+# From outputs/ to runs/DATE/TIME/grouped and to sweeps/DATE/TIME/JOB/grouped; elsewhere, to a folder beside and below.
+DEPTH, DEPTH_ELSEWHERE = 5, 2
+OUTPUTS = ("runs", "sweeps", "baselines")
+NOT_SEARCHED = {"checkpoints", "tensorboard", ".hydra", ".locks"}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The grouped number, or why there is none and how to get it.
+
+    Parameters
+    ----------
+    estimates : mapping of str to Estimate
+        ``test/accuracy`` and ``test/f1``; empty where there is no number.
+    intervals : mapping of str to Sequence
+        Of a single run, the bootstrap's ends by metric.
+    where : str
+        The folder of the grouped run, or of the first of several.
+    protocol : str
+    remark : str
+        Where the number comes from, or why there is none.
+    command : str
+        What makes it; empty where there is a number.
+    """
+
+    estimates: Mapping[str, Estimate]
+    intervals: Mapping[str, Sequence[float]]
+    where: str
+    protocol: str
+    remark: str
+    command: str
+
+
+def is_random_despite_groups(protocol: Mapping[str, Any]) -> bool:
+    """Return whether rows were divided at random although the source knows their groups."""
+    return protocol.get("groups_disjoint") is False
+
+
+def beside_run(contents: RunContents, *, train_it: bool) -> Beside:
+    """Find a finished run with the settings of this one but a grouped split, or train it.
+
+    Parameters
+    ----------
+    contents : RunContents
+        A finished run with a random split of rows that have groups.
+    train_it : bool
+        Whether one may be trained, into the run's folder, where none is found.
+    """
+    trial = read_trial(contents.folder)
+    found = None if trial is None else _partners([trial], _nearby(contents.folder.path))
+    if found:
+        return _with_number(found, "The same settings, found among the runs beside this one.")
+    command = grouped_command(contents.overrides) if contents.folder.overrides_yaml.is_file() else ""
+    if "trainer.max_epochs" not in contents.settings:
+        return _without("Give the command that made this run again, with a grouped split.", command)
+    if not train_it:
+        return _without("It was not trained, since --no-rows leaves out what needs the data.", command)
+    try:
+        trained = _train(contents)
+    except (GenreClassifierError, OmegaConfBaseException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return _without(f"It could not be trained: {reason}.", command)
+    return _with_number([trained], "The same settings, trained for this report.")
+
+
+def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
+    """Find the grouped partners of a configuration's finished trials; a sweep is not trained again for a report."""
+    found = _partners(best, _nearby(best[0].folder.path))
+    if found:
+        return _with_number(
+            found, "The same settings with the same seeds and folds, found beside this sweep."
+        )
+    return _without(
+        "There is none beside this sweep with the same settings, seeds and folds.",
+        grouped_command(overrides, multirun=True) if overrides else "",
+    )
+
+
+def grouped_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """Return the command that trains with these overrides, but a grouped split; empty where there are none to go by."""
+    # data/split=folds, for one, sets more than the method: that comes last and is kept apart.
+    told = [text for text in overrides if not text.startswith(f"{METHOD}=")]
+    return command_of([*told, GROUPED], multirun=multirun)
+
+
+def command_of(overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """Return the command line that has these overrides."""
+    return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, overrides)])
+
+
+def _with_number(trials: Sequence[Trial], remark: str) -> Beside:
+    first = trials[0]
+    metrics = first.folder.read_metrics()
+    intervals = (metrics.get("intervals") or {}).get("test", {}) if len(trials) == 1 else {}
+    return Beside(
+        estimates={
+            name: estimated({trial: trial.metrics[name] for trial in trials})
+            for name in ("test/accuracy", "test/f1")
+        },
+        intervals={name: intervals[name] for name in ("accuracy", "f1") if name in intervals},
+        where=str(relative(first.folder.path)),
+        protocol=first.protocol,
+        remark=remark,
+        command="",
+    )
+
+
+def _without(remark: str, command: str) -> Beside:
+    return Beside({}, {}, "", "", remark, command)
+
+
+def _partners(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
+    """Return the grouped partner of every trial; none where one of them has none."""
+    grouped = [other for other in others if _is_grouped(other)]
+    found = []
+    for trial in trials:
+        alike = (other for other in grouped if other.data == trial.data and _told(other) == _told(trial))
+        if (partner := next(alike, None)) is None:
+            return []
+        found.append(partner)
+    return found
+
+
+def _is_grouped(trial: Trial) -> bool:
+    if trial.status != "finished" or "test/accuracy" not in trial.metrics:
+        return False
+    protocol = trial.folder.read_run().get("split_protocol") or {}
+    return protocol.get("groups_disjoint") is True
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    return {key: value for key, value in experiment(trial.settings).items() if key != METHOD}
+
+
+def _nearby(path: Path) -> list[Trial]:
+    """Return the runs below the same outputs folder; beside the run alone where it lies in no such folder."""
+    path = path.absolute()
+    above = next((folder for folder in list(path.parents)[:3] if folder.name in OUTPUTS), None)
+    start, depth = (path.parent, DEPTH_ELSEWHERE) if above is None else (above.parent, DEPTH)
+    folders = list(_run_folders(start, depth))
+    try:
+        return find_trials(folders) if folders else []
+    except RunFolderError:
+        return []
+
+
+def _run_folders(start: Path, depth: int) -> Iterator[Path]:
+    for name, below, files in os.walk(start):
+        folder = Path(name)
+        if "run.json" in files:
+            yield folder
+        deep = len(folder.relative_to(start).parts) >= depth
+        below[:] = [] if deep else sorted(set(below) - NOT_SEARCHED)
+
+
+def _train(contents: RunContents) -> Trial:
+    from genre_classifier.training.fit import train
+
+    folder = RunFolder(contents.folder.path / FOLDER)
+    cfg = _grouped_config(configuration_of(contents.folder), folder.path)
+    trainer = cfg.trainer
+    if trainer.devices != 1 or trainer.num_nodes != 1:
+        raise RunFolderError("the run used several devices, and a report takes one process")
+    folder.write_config(cfg)
+    log.info("%-12s the same settings with a grouped split, in %s", "training", relative(folder.path))
+    train(cfg)
+    trained = read_trial(folder)
+    if trained is None or "test/accuracy" not in trained.metrics:
+        raise RunFolderError(f"{folder.path} has no test metrics")
+    return trained
+
+
+def _grouped_config(saved: DictConfig, folder: Path) -> DictConfig:
+    cfg = saved.copy()
+    cfg.run_dir = str(folder)
+    cfg.data.split.method = SplitMethod.grouped
+    cfg.logger, cfg.ckpt_path = None, None
+    cfg.trainer.enable_progress_bar = False
+    OmegaConf.resolve(cfg)
+    return cfg

@@ -1,0 +1,144 @@
+"""What a run's folder holds, read with patience: a run may be unfinished, or of an earlier version."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import ListConfig, OmegaConf
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.reporting.predictions import Predictions, read_predictions
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.settings import flattened
+
+LOG_LINES = 30
+
+
+@dataclass(frozen=True, eq=False)
+class RunContents:
+    """One run, as its folder tells of it.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    run : mapping
+        run.json.
+    metrics : mapping
+        metrics.json; empty unless the run is finished.
+    predictions : Predictions or None
+        Of the test rows.
+    history : mapping of str to list of tuple of float
+        By column, epoch and value, cells without a value left out.
+    settings : mapping of str to Any
+        What the run was told, by flat names.
+    overrides : tuple of str
+        What its command line said.
+    log_tail : str
+        The last lines of train.log.
+    """
+
+    folder: RunFolder
+    run: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    predictions: Predictions | None
+    history: Mapping[str, list[tuple[float, float]]]
+    settings: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    log_tail: str
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``running``, which a killed run says as well."""
+        return str(self.run.get("status", "unknown"))
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the run says about its rows; empty where it failed before it had them."""
+        return self.run.get("data") or {}
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """How the rows were split; empty where the run does not say."""
+        return self.metrics.get("split_protocol") or self.run.get("split_protocol") or {}
+
+    @property
+    def group_name(self) -> str:
+        """What must stay on one side, in the singular."""
+        return str(self.data.get("group_name") or "group")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data is synthetic."""
+        return bool(self.metrics.get("synthetic_data", self.data.get("synthetic", False)))
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run's network can be rebuilt."""
+        return self.folder.best_checkpoint.is_file()
+
+
+def read_contents(folder: RunFolder) -> RunContents:
+    """Read a run's folder.
+
+    Raises
+    ------
+    RunFolderError
+        run.json is missing, damaged or of another version, or a file of a finished run is damaged.
+    """
+    run = folder.read_run()
+    finished = run.get("status") == "finished"
+    return RunContents(
+        folder=folder,
+        run=run,
+        metrics=folder.read_metrics() if finished else {},
+        predictions=read_predictions(folder) if finished else None,
+        history=_history(folder),
+        settings=run.get("settings") or _saved_settings(folder),
+        overrides=_overrides(folder),
+        log_tail=_log_tail(folder),
+    )
+
+
+def _history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
+    """Return history.csv's columns; a line that a killed run left half written is left out."""
+    path = folder.history_csv
+    if not path.is_file():
+        return {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                for name, cell in row.items():
+                    if name and cell and name != "epoch" and row.get("epoch"):
+                        found.setdefault(name, []).append((float(row["epoch"]), float(cell)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error}); expected one row of numbers an epoch"
+        ) from error
+    return found
+
+
+def _saved_settings(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        return flattened(folder.read_settings())
+    except RunFolderError:
+        return {}
+
+
+def _overrides(folder: RunFolder) -> tuple[str, ...]:
+    try:
+        told = OmegaConf.load(folder.overrides_yaml)
+    except Exception:  # not started by Hydra, or damaged: the settings say the same
+        return ()
+    return tuple(map(str, told)) if isinstance(told, ListConfig) else ()
+
+
+def _log_tail(folder: RunFolder) -> str:
+    try:
+        lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LOG_LINES:])

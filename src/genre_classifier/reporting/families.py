@@ -1,0 +1,40 @@
+"""Which features belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from genre_classifier.features.sets import FMA518, FMA_SERIES, recognise
+
+# Of the known sets: what a feature measures, whatever the statistic and the number.
+FAMILIES = (
+    ("MFCC", r"mfcc"),
+    ("chroma", r"chroma"),
+    ("spectral shape", r"spectral_|rolloff"),
+    ("zero crossings", r"zero_crossing|zcr"),
+    ("loudness", r"rms"),
+    ("harmonic and percussive", r"harmony|perceptr"),
+    ("tempo", r"tempo"),
+    ("tonal centroids", r"tonnetz"),
+)
+
+
+def families(feature_names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the positions of the features of each family, in the order of the table.
+
+    The known sets have families of their own (FMA's are its series); in any other table the part of a name before its
+    first digit or separator is the family.
+    """
+    known = recognise(feature_names)
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(feature_names):
+        if known is FMA518:
+            family = next(series for series in FMA_SERIES if name.startswith(f"{series}_"))
+        elif known is not None:
+            family = next(family for family, start in FAMILIES if re.match(start, name))
+        else:
+            match = re.match(r"[^\W\d_]+", name)
+            family = match.group() if match else name
+        found.setdefault(family, []).append(position)
+    return found

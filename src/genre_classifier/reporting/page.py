@@ -1,0 +1,74 @@
+"""The page: a view put into its template, written in one step."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from genre_classifier import __version__
+from genre_classifier.atomic import write_text
+from genre_classifier.config import METRICS
+from genre_classifier.errors import RunFolderError
+from genre_classifier.reporting.run_view import METRIC_NAMES, RunView
+from genre_classifier.reporting.sweep_view import SweepView
+
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+
+
+def page(view: RunView | SweepView) -> str:
+    """Return the report as one HTML document that refers to nothing outside of itself."""
+    template = _environment().get_template("run.html" if isinstance(view, RunView) else "sweep.html")
+    return template.render(
+        view=view,
+        metric_names=[METRIC_NAMES[name] for name in METRICS],
+        version=__version__,
+        written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+    )
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write the document; a reader sees the old one or the new one.
+
+    Raises
+    ------
+    RunFolderError
+        It cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror or error}; choose another place with --out FILE"
+        ) from error
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("genre_classifier.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"digits": _digits, "percent": _percent}
+    return environment
+
+
+def _digits(value: float | None, digits: int = 3) -> str:
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.0f}\N{NARROW NO-BREAK SPACE}%"
+
+
+def _printable(value: object) -> object:
+    """Return a text without the control characters that no HTML document may hold; anything else as it is."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)

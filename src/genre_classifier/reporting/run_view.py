@@ -1,0 +1,375 @@
+"""A run's report, ready for the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from genre_classifier.config import METRICS
+from genre_classifier.reporting.beside import Beside, beside_run, command_of, is_random_despite_groups
+from genre_classifier.reporting.contents import RunContents
+from genre_classifier.reporting.embedding import Method
+from genre_classifier.reporting.figures import curves, importance_figure, map_figure
+from genre_classifier.reporting.from_rows import MOST_FEATURES, FromRows, Importance, from_rows
+from genre_classifier.reporting.importance import PERMUTATIONS
+from genre_classifier.reporting.sections import (
+    Calibration,
+    Confusion,
+    Mistake,
+    Number,
+    calibration_of_run,
+    confusion_of_run,
+    ends,
+    intervals_of_run,
+    mistakes_of,
+)
+from genre_classifier.reporting.svg import Figure
+from genre_classifier.run_folder import relative
+
+FEATURES_SHOWN = 30
+SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
+METRIC_NAMES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "f1": "F1 weighted",
+    "f1_macro": "F1 macro",
+    "top3": "top-3",
+    "ece": "ECE",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader needs to judge the data and to do it again.
+
+    Parameters
+    ----------
+    facts : tuple of tuple of str
+        Name and value: where the rows come from, their licence, what to cite, versions.
+    overrides : tuple of str
+        What the command line asked for.
+    settings : tuple of tuple of str
+        Every setting and its value.
+    commands : tuple of tuple of str
+        What it does, and the command.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    overrides: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    commands: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's report; whatever the run does not have is None or empty.
+
+    Parameters
+    ----------
+    name, status, reason, model : str
+    started, took : str
+    protocol : str
+        How the rows were split, in words.
+    numbers : tuple of Number
+        Of the test rows.
+    level : str
+        How the intervals were made.
+    warnings, notes : tuple of str
+        What a reader must not miss, and what is good to know.
+    beside : Beside or None
+    metrics : tuple
+        By side: its name, its rows, and a value a metric.
+    curves : tuple of Figure
+    confusion : Confusion or None
+    calibration : Calibration or None
+    mistakes : tuple of Mistake
+    importance : tuple of Figure
+    importance_note : str
+    map : Figure or None
+    why_not : str
+        Why there is neither importance nor map, or not all of them.
+    about : About
+    log_tail : str
+    """
+
+    name: str
+    status: str
+    reason: str
+    model: str
+    started: str
+    took: str
+    protocol: str
+    numbers: tuple[Number, ...]
+    level: str
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    beside: Beside | None
+    metrics: tuple[tuple[str, Any, tuple[float | None, ...]], ...]
+    curves: tuple[Figure, ...]
+    confusion: Confusion | None
+    calibration: Calibration | None
+    mistakes: tuple[Mistake, ...]
+    importance: tuple[Figure, ...]
+    importance_note: str
+    map: Figure | None
+    why_not: str
+    about: About
+    log_tail: str
+
+
+def run_view(
+    contents: RunContents, *, with_rows: bool, method: Method, key: str = "run", alone: bool = True
+) -> RunView:
+    """Return a run's report.
+
+    Parameters
+    ----------
+    contents : RunContents
+    with_rows : bool
+        Whether the rows may be read again, for what needs them.
+    method : str
+        Of the map.
+    key : str
+        Starts the ids of the figures.
+    alone : bool
+        False for a trial within a sweep's report, which has the grouped number itself.
+    """
+    finished = contents.status == "finished"
+    intervals = intervals_of_run(contents) if finished else {}
+    told = (
+        from_rows(contents, method) if finished and with_rows else FromRows(None, None, _left_out(finished))
+    )
+    beside = None
+    if alone and finished and is_random_despite_groups(contents.protocol):
+        beside = beside_run(contents, train_it=with_rows)
+    genre_names = contents.metrics.get("genre_names") or contents.data.get("genres") or []
+    best_epoch = contents.run.get("best_epoch")
+    return RunView(
+        name=str(relative(contents.folder.path)),
+        status=contents.status,
+        reason=str(contents.run.get("reason") or ""),
+        model=model_in_words(contents),
+        started=_date(contents.run.get("started")),
+        took=_duration(contents),
+        protocol=str(contents.protocol.get("description", "")),
+        numbers=_numbers(contents, intervals),
+        level=level_in_words(intervals),
+        warnings=tuple(warnings_about(contents)),
+        notes=tuple(_notes(contents)),
+        beside=beside,
+        metrics=tuple(_metrics(contents)),
+        curves=tuple(curves(contents.history, best_epoch, key)),
+        confusion=confusion_of_run(contents) if finished else None,
+        calibration=calibration_of_run(contents, intervals, key) if finished else None,
+        mistakes=mistakes_of(contents.predictions),
+        importance=tuple(_importance_figures(told.importance, key)),
+        importance_note=_importance_note(told.importance),
+        map=None if told.places is None else map_figure(told.places, genre_names, f"{key}map"),
+        why_not=told.why_not,
+        about=about(contents),
+        log_tail="" if finished else contents.log_tail,
+    )
+
+
+def _left_out(finished: bool) -> str:
+    return "--no-rows was given" if finished else "the run is not finished"
+
+
+def model_in_words(contents: RunContents) -> str:
+    """Say what was trained."""
+    settings = contents.settings
+    baseline = contents.run.get("baseline")
+    if isinstance(baseline, dict) and baseline.get("name"):
+        return f"{baseline['name']}, a baseline"
+    name = str(settings.get("model._target_", "a network")).rpartition(".")[2]
+    widths = settings.get("model.hidden_dims")
+    if widths:
+        name += f", hidden layers of {', '.join(map(str, widths))}"
+    if settings.get("model.dropout") is not None:
+        name += f", dropout {settings['model.dropout']:g}"
+    optimizer = str(settings.get("optimizer._target_") or "").rpartition(".")[2]
+    if optimizer:
+        name += f"; {optimizer}"
+        rate = settings.get("optimizer.lr")
+        name += f" with learning rate {rate:g}" if isinstance(rate, (int, float)) else ""
+    return name
+
+
+def _date(text: Any) -> str:
+    try:
+        return f"{datetime.fromisoformat(str(text)):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return ""
+
+
+def _duration(contents: RunContents) -> str:
+    seconds, epochs = contents.run.get("seconds"), contents.run.get("epochs")
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{seconds:.1f} s" if seconds < 60 else f"{minutes} min {rest} s"
+    text = f"{hours} h {minutes} min" if hours else text
+    if not epochs:
+        return text
+    best = contents.run.get("best_epoch")
+    best_in_words = "" if best is None else f", the best one {best}, counted from 0"
+    return f"{text}, {epochs} epochs{best_in_words}"
+
+
+def _numbers(contents: RunContents, intervals: Mapping[str, Any]) -> tuple[Number, ...]:
+    test = contents.metrics.get("test") or {}
+    names = (("accuracy", "Test accuracy"), ("f1", "Weighted F1, test"))
+    return tuple(Number(words, test[name], *ends(intervals, name)) for name, words in names if name in test)
+
+
+def level_in_words(intervals: Mapping[str, Any]) -> str:
+    """Say how the intervals of a run's metrics were made."""
+    if not intervals:
+        return "There is no interval: it takes two groups or rows to tell their spread."
+    unit = str(intervals.get("unit", "row"))
+    whole = "" if unit == "row" else f" Whole {unit}s are drawn, since the rows of one are alike."
+    return (
+        f"95 % intervals: {intervals.get('method', 'bootstrap')}, {intervals.get('resamples')} resamples of "
+        f"{intervals.get('units')} {unit}s.{whole}"
+    )
+
+
+def warnings_about(contents: RunContents) -> list[str]:
+    """Return what makes a run's numbers worth less than they look."""
+    found = []
+    if is_random_despite_groups(contents.protocol):
+        name = contents.group_name
+        found.append(
+            f"Random split. The rows of one {name} fall on several sides although the source knows its {name}s, so the "
+            f"number is optimistic: a model that recognises the {name} is right for the wrong reason."
+        )
+    if contents.synthetic:
+        found.append("Synthetic data. These numbers say nothing about music.")
+    duplicates = contents.metrics.get("duplicates") or {}
+    copied = (duplicates.get("rows") or {}).get("test", 0)
+    if copied:
+        other = duplicates.get("other_genre", 0)
+        examples = [
+            f"{one} = {copy}" for one, side, copy, _ in duplicates.get("examples", []) if side == "test"
+        ]
+        found.append(
+            f"Duplicates. {copied} test {'row has' if copied == 1 else 'rows have'} the same features as a training or "
+            f"validation row, so {'it is' if copied == 1 else 'they are'} no test"
+            + (f" ({', '.join(examples[:3])})." if examples else ".")
+            + (f" {other} of the copies across sides have another genre." if other else "")
+        )
+    return found
+
+
+def _notes(contents: RunContents) -> list[str]:
+    found = []
+    if contents.data and contents.protocol and contents.protocol.get("groups_disjoint") is None:
+        found.append(
+            "The data does not say which rows belong together (artist, album, track), so nobody can tell whether the "
+            "test rows are new to the model in that sense."
+        )
+    if contents.status == "finished" and "duplicates" not in contents.metrics:
+        found.append("The run is of a version that did not look for duplicates across sides.")
+    if contents.status == "finished" and "test" not in contents.metrics:
+        found.append("The run held no test rows out, so there is no number to believe here.")
+    return found
+
+
+def _metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, ...]]]:
+    rows = contents.data.get("rows_by_split") or {}
+    return [
+        (words, rows.get(side), tuple(contents.metrics[side].get(name) for name in METRICS))
+        for side, words in SIDE_NAMES.items()
+        if side in contents.metrics
+    ]
+
+
+def _importance_figures(importance: Importance | None, key: str) -> list[Figure]:
+    if importance is None:
+        return []
+    found = []
+    if importance.by_family:
+        meaning = (
+            "What the test accuracy loses when all features of a family are shuffled among the rows together."
+        )
+        found.append(
+            importance_figure(
+                importance.by_family, f"{key}families", "Importance of feature families", meaning
+            )
+        )
+    if importance.by_feature:
+        shown = importance.by_feature[:FEATURES_SHOWN]
+        meaning = "The same for one feature at a time; features that tell the same stand in for each other."
+        found.append(importance_figure(shown, f"{key}features", "Importance of features", meaning))
+    return found
+
+
+def _importance_note(importance: Importance | None) -> str:
+    if importance is None:
+        return ""
+    parts = [f"Each bar is the mean of {PERMUTATIONS} permutations of {importance.rows} test rows, its line their "
+             "standard deviation."]  # fmt: skip
+    if not importance.by_feature:
+        parts.append(
+            f"With {importance.features} features, more than {MOST_FEATURES}, they are shuffled by family only."
+        )
+    elif importance.features > FEATURES_SHOWN:
+        parts.append(f"The {FEATURES_SHOWN} features of {importance.features} that cost most are shown.")
+    return " ".join(parts)
+
+
+def about(contents: RunContents) -> About:
+    """Return where a run's rows come from, what it was told, and how to do it again."""
+    data = contents.data
+    made_with = data.get("feature_set")
+    facts = [
+        ("data", str(data.get("where", ""))),
+        ("rows", _rows_in_words(data)),
+        ("features", f"{data['features']}" + (f", {made_with['name']}" if made_with else "") if data else ""),
+        ("origin", str(data.get("origin", ""))),
+        ("licence", str(data.get("licence", ""))),
+        ("citation", str(data.get("citation", ""))),
+        ("fingerprint of the rows", str(data.get("fingerprint", ""))),
+        ("seed", str(contents.run.get("seed", ""))),
+        ("seed of the split", str(contents.protocol.get("seed", "") or "")),
+        (
+            "versions",
+            ", ".join(f"{name} {number}" for name, number in contents.run.get("versions", {}).items()),
+        ),
+    ]
+    return About(
+        facts=tuple((name, value) for name, value in facts if value),
+        overrides=contents.overrides,
+        settings=tuple((name, _shown(value)) for name, value in contents.settings.items()),
+        commands=tuple(_commands(contents)),
+    )
+
+
+def _rows_in_words(data: Mapping[str, Any]) -> str:
+    if not data:
+        return ""
+    sides = data.get("rows_by_split") or {}
+    divided = ", ".join(f"{count} {SIDE_NAMES.get(side, side)}" for side, count in sides.items())
+    groups = f"; {data['groups']} {data.get('group_name') or 'group'}s" if data.get("groups") else ""
+    return f"{data.get('rows')} ({divided}){groups}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _commands(contents: RunContents) -> Sequence[tuple[str, str]]:
+    folder = relative(contents.folder.path)
+    found = []
+    if contents.folder.overrides_yaml.is_file():
+        found.append(("train it again", command_of(contents.overrides)))
+    if contents.folder.tensorboard.is_dir():
+        found.append(("look at it", f"tensorboard --logdir {shlex.quote(str(folder))}"))
+    if contents.status == "finished" and contents.has_checkpoint:
+        found.append(("export it", f"python export.py {shlex.quote(f'run={folder}')}"))
+    found.append(("write this page again", f"genre-classifier report {shlex.quote(str(folder))}"))
+    return found

@@ -1,0 +1,381 @@
+"""A sweep's report, ready for the page."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.reporting.beside import Beside, beside_sweep, command_of, is_random_despite_groups
+from genre_classifier.reporting.contents import read_contents
+from genre_classifier.reporting.embedding import Method
+from genre_classifier.reporting.figures import sweep_figures
+from genre_classifier.reporting.predictions import joined
+from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
+from genre_classifier.reporting.sections import (
+    Calibration,
+    Confusion,
+    Mistake,
+    Number,
+    calibration_of,
+    confusion_of,
+    mistakes_of,
+)
+from genre_classifier.reporting.svg import Figure
+from genre_classifier.run_folder import relative
+from genre_classifier.settings import REPLICATE_KEYS
+from genre_classifier.sweeps.leaderboard import (
+    Estimate,
+    Leaderboard,
+    Row,
+    Trial,
+    best_trial,
+    leaderboards,
+    read_trial,
+)
+from genre_classifier.sweeps.out_of_fold import complete_folds
+from genre_classifier.sweeps.progress import shown_value
+from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.sweeps.tables import LIKE_BEST, mean_of
+
+ROWS_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Line:
+    """A configuration in the leaderboard.
+
+    Parameters
+    ----------
+    rank : str
+    settings : tuple of str
+        In the order of the board's keys.
+    estimates : tuple of Estimate or None
+        Of the metric that ranks, test accuracy and test F1.
+    replicates : int
+    seconds : float or None
+        A trial, on average.
+    verdict : str
+        Against the best row.
+    status : str
+    """
+
+    rank: str
+    settings: tuple[str, ...]
+    estimates: tuple[Estimate | None, ...]
+    replicates: int
+    seconds: float | None
+    verdict: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard.
+
+    Parameters
+    ----------
+    protocol : str
+    metrics : tuple of str
+        The one that ranks first.
+    keys : tuple of str
+    lines : tuple of Line
+    left_out : int
+        Lines that are not shown.
+    remarks : tuple of str
+    figures : tuple of Figure
+        The metric against each swept setting.
+    """
+
+    protocol: str
+    metrics: tuple[str, ...]
+    keys: tuple[str, ...]
+    lines: tuple[Line, ...]
+    left_out: int
+    remarks: tuple[str, ...]
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that did not finish.
+
+    Parameters
+    ----------
+    name, settings, status, reason : str
+    """
+
+    name: str
+    settings: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Every row's answer by the model that had not seen it.
+
+    Parameters
+    ----------
+    accuracy : float
+    seeds : int
+        How many answers each row has.
+    confusion : Confusion or None
+    calibration : Calibration or None
+    mistakes : tuple of Mistake
+    """
+
+    accuracy: float
+    seeds: int
+    confusion: Confusion | None
+    calibration: Calibration | None
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep's report; whatever the sweep does not have is None or empty.
+
+    Parameters
+    ----------
+    name, started, counts : str
+    is_cross_validation : bool
+    protocol : str
+    numbers : tuple of Number
+        Of the best configuration.
+    level, chosen : str
+        How the intervals were made, and how the configuration was chosen.
+    warnings : tuple of str
+    beside : Beside or None
+    boards : tuple of Board
+    failures : tuple of Failure
+    out_of_fold : OutOfFold or None
+    best : RunView or None
+        The best configuration's best trial.
+    commands : tuple of tuple of str
+    """
+
+    name: str
+    started: str
+    counts: str
+    is_cross_validation: bool
+    protocol: str
+    numbers: tuple[Number, ...]
+    level: str
+    chosen: str
+    warnings: tuple[str, ...]
+    beside: Beside | None
+    boards: tuple[Board, ...]
+    failures: tuple[Failure, ...]
+    out_of_fold: OutOfFold | None
+    best: RunView | None
+    commands: tuple[tuple[str, str], ...]
+
+
+def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepView:
+    """Return a sweep's report.
+
+    Parameters
+    ----------
+    sweep : SweepFolder
+    with_rows : bool
+        Whether the rows may be read again, for what needs them.
+    method : str
+        Of the map.
+
+    Raises
+    ------
+    RunFolderError
+        There is no trial that can be read.
+    """
+    record = sweep.read_sweep() if sweep.sweep_json.is_file() else {}
+    trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
+    if not trials:
+        raise RunFolderError(f"{sweep.path}: no trial of this sweep has begun, so there is nothing to report")
+    metric = str(record.get("optimized_metric") or trials[0].settings.get("optimized_metric") or "val/f1")
+    boards = leaderboards(trials, metric)
+    row = next((board.rows[0] for board in boards if board.rows[0].rank is not None), None)
+    trial = None if row is None else best_trial(row.finished, metric)
+    best = None if trial is None else read_contents(trial.folder)
+    folds = row if row is not None and complete_folds(row) else None
+    overrides = tuple(map(str, record.get("overrides") or ()))
+    beside = None
+    if row is not None and best is not None and is_random_despite_groups(best.protocol):
+        beside = beside_sweep(row.finished, overrides)
+    view = (
+        None if best is None else run_view(best, with_rows=with_rows, method=method, key="best", alone=False)
+    )
+    return SweepView(
+        name=str(relative(sweep.path)),
+        started=str(record.get("started", "")).replace("T", " ")[:16],
+        counts=_counts(trials, record.get("expected")),
+        is_cross_validation=folds is not None,
+        protocol=row.trials[0].protocol if row is not None else "",
+        numbers=_numbers(row, view, folds is not None),
+        level=_level(row, view, folds is not None),
+        chosen=_chosen(row, boards, metric, folds is not None),
+        warnings=() if best is None else tuple(warnings_about(best)),
+        beside=beside,
+        boards=tuple(_board(board, f"board{number}x") for number, board in enumerate(boards)),
+        failures=tuple(_failures(trials, boards)),
+        out_of_fold=None if folds is None else _out_of_fold(folds),
+        best=view,
+        commands=tuple(_commands(sweep, overrides)),
+    )
+
+
+def _counts(trials: Sequence[Trial], expected: Any) -> str:
+    counts = Counter(trial.status for trial in trials)
+    parts = [f"{counts['finished']} of {max(expected or 0, len(trials))} trials finished"]
+    parts += [f"{counts[status]} {words}" for status, words in (("failed", "failed"), ("running", "not at their end"))
+              if counts[status]]  # fmt: skip
+    return ", ".join(parts)
+
+
+def _numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number, ...]:
+    """Return the best configuration's mean over replicates; of a single one the run's own numbers."""
+    if row is None:
+        return ()
+    if len(row.finished) == 1 and best is not None:
+        return best.numbers
+    words = "over folds" if folds else "mean over trials"
+    names = (("test/accuracy", f"Test accuracy, {words}"), ("test/f1", f"Weighted F1, {words}"))
+    found = [(title, row.estimates[name]) for name, title in names if name in row.estimates]
+    return tuple(Number(title, estimate.mean, estimate.low, estimate.high) for title, estimate in found)
+
+
+def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
+    if row is None:
+        return "No trial is finished."
+    if len(row.finished) == 1:
+        return best.level if best is not None else ""
+    n = len(row.finished)
+    if folds:
+        return (
+            f"95 % intervals over {n} trials, Student's, widened as Nadeau and Bengio (2003) do, since the training "
+            "rows of the folds overlap."
+        )
+    return (
+        f"95 % intervals of the mean over {n} trials, Student's: how far training varies, not how far the test rows "
+        "are a sample."
+    )
+
+
+def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: bool) -> str:
+    if row is None:
+        return ""
+    among = next(len(board.rows) for board in boards if row in board.rows)
+    apart = (
+        " Trials on other rows or under another split have a table of their own." if len(boards) > 1 else ""
+    )
+    if among == 1:
+        return f"One configuration was tried, so nothing was chosen.{apart}"
+    text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."
+    if folds:
+        text += (
+            " The validation rows of one fold are test rows of another, though, so that the best of many looks a "
+            "little better than it is."
+        )
+    return text + apart
+
+
+def _board(board: Leaderboard, key: str) -> Board:
+    metrics = (board.metric, "test/accuracy", "test/f1")
+    lines = [_line(board, row, metrics) for row in board.rows[:ROWS_SHOWN]]
+    return Board(
+        protocol=board.protocol or "protocol unknown",
+        metrics=metrics,
+        keys=board.keys,
+        lines=tuple(lines),
+        left_out=len(board.rows) - len(lines),
+        remarks=tuple(_remarks(board)),
+        figures=tuple(sweep_figures(board, key)),
+    )
+
+
+def _line(board: Leaderboard, row: Row, metrics: Sequence[str]) -> Line:
+    return Line(
+        rank="" if row.rank is None else str(row.rank),
+        settings=tuple(shown_value(row.settings.get(key)) for key in board.keys),
+        estimates=tuple(row.estimates.get(name) for name in metrics),
+        replicates=len(row.finished),
+        seconds=mean_of([trial.seconds for trial in row.finished]),
+        verdict="best" if row.rank == 1 else LIKE_BEST[row.like_best],
+        status=row.status,
+    )
+
+
+def _remarks(board: Leaderboard) -> list[str]:
+    found = []
+    ranked = [row for row in board.rows if row.rank is not None]
+    if any(row.like_best for row in board.rows):
+        found.append(
+            "Not distinguishable: the 95 % interval of the difference to the best row, over replicates, holds 0."
+        )
+    if len(ranked) > 1 and all(len(row.finished) == 1 for row in ranked):
+        found.append("One replicate each: nothing tells chance from merit. Several seeds or folds would.")
+    return found
+
+
+def _failures(trials: Sequence[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
+    keys = dict.fromkeys([*(key for board in boards for key in board.keys), *REPLICATE_KEYS])
+    return [
+        Failure(
+            name=trial.folder.path.name,
+            settings=" ".join(
+                f"{key}={shown_value(trial.settings[key])}"
+                for key in keys
+                if trial.settings.get(key) is not None
+            ),
+            status=trial.status,
+            reason=trial.reason or "no reason is recorded; a killed trial says it is running",
+        )
+        for trial in trials
+        if trial.status != "finished"
+    ]
+
+
+def _out_of_fold(row: Row) -> OutOfFold | None:
+    parts = [read_contents(trial.folder).predictions for trial in row.finished]
+    present = [part for part in parts if part is not None and len(part)]
+    if not present:
+        return None
+    rows = joined(present)
+    seeds = len({trial.settings.get("seed") for trial in row.finished})
+    side = "rows, each by the model that had not seen it" + (f", with {seeds} seeds" if seeds > 1 else "")
+    return OutOfFold(
+        accuracy=float((rows.true == rows.predicted).mean()),
+        seeds=seeds,
+        confusion=confusion_of(rows.confusion(), rows.genre_names, side),
+        calibration=calibration_of(rows.reliability(), {}, _temperatures(row), "folds"),
+        mistakes=mistakes_of(rows),
+    )
+
+
+def _temperatures(row: Row) -> str:
+    recorded = [trial.folder.read_metrics().get("temperature") or {} for trial in row.finished]
+    fitted = [found for found in recorded if found.get("temperature") is not None]
+    if not fitted:
+        return "No fold has a temperature."
+    before, after = (fmean(found["test"][when]["ece"] for found in fitted) for when in ("before", "after"))
+    typical = math.exp(fmean(math.log(found["temperature"]) for found in fitted))
+    return (
+        f"A temperature fitted on each fold's validation rows, {typical:.2f} on average, moves the mean ECE of the "
+        f"test folds from {before:.3f} to {after:.3f}."
+    )
+
+
+def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
+    folder = shlex.quote(str(relative(sweep.path)))
+    again = [("run it again", command_of(overrides, multirun=True))] if overrides else []
+    return [
+        *again,
+        ("rank its trials", f"genre-classifier leaderboard {folder}"),
+        ("export its best", f"python export.py sweep={folder}"),
+        ("write this page again", f"genre-classifier report {folder}"),
+    ]
