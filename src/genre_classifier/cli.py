@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, extract_command, song_command
+from genre_classifier import __version__, baselines_command, extract_command, song_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("folder", type=Path, help="where to put them")
     download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
     download.set_defaults(run=_download)
+
+    baselines = commands.add_parser(
+        "baselines",
+        parents=[common],
+        help="run scikit-learn's models and others on the rows of a network's run",
+    )
+    baselines_command.add_arguments(baselines)
+    baselines.set_defaults(run=baselines_command.run)
 
     board = commands.add_parser(
         "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"

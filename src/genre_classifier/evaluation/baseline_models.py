@@ -362,8 +362,8 @@ def _select(
         return Selection({}, 0, grouped, 0, None, None)
     if not folds:
         unit = "group" if grouped else "row"
-        note = f"a genre has one {unit} among the training rows, too few for folds: the defaults were taken"
-        return Selection({}, 0, grouped, 0, None, note)
+        reason = f"a genre has one {unit} among the training rows, too few for folds: the defaults were taken"
+        return Selection({}, 0, grouped, 0, None, reason)
     search = GridSearchCV(
         _standardising(baseline.build(seed)),
         {f"model__{name}": values for name, values in grid.items()},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.evaluation.figures import new_figure
+from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
     """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
     trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
     keys = list(board.keys)
-    for key in ("seed", "data.split.fold"):
+    for key in REPLICATE_KEYS:
         if len({trial.settings.get(key) for trial in trials}) > 1:
             keys.append(key)
     if not trials or not keys:
@@ -34,14 +35,20 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
     figure.suptitle(f"{note}{len(trials)} trials; the line joins the means", fontsize=10)
     all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, key in zip(all_axes, keys, strict=False):
-        _draw(axes, trials, key, board.metric)
+        having = [
+            trial
+            for row in board.rows
+            for trial in row.finished
+            if board.metric in trial.metrics and (key in row.settings or key in REPLICATE_KEYS)
+        ]
+        _draw(axes, having, key, board.metric)
     for axes in all_axes[len(keys) :]:
         axes.set_visible(False)
     return figure
 
 
 def _draw(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
-    points: list[tuple[Any, float]] = [(trial.settings.get(key), trial.metrics[metric]) for trial in trials]
+    points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value, _ in points)
     if numeric:
         values = sorted({float(value) for value, _ in points})

@@ -45,16 +45,19 @@ def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
     replicate_keys = ["seed", "data.split.fold"]
     metrics = [name for name in ALL_METRICS if any(name in trial.metrics for trial in trials)]
     header = ["rank", "status", *keys, *replicate_keys, *metrics, "epochs", "seconds", "path", "reason"]
+    chose = any(trial.chosen for trial in trials)
+    header += ["chosen"] if chose else []
     lines = (
         [
             _cell(row.rank),
             trial.status,
-            *(_cell(trial.settings.get(key)) for key in (*keys, *replicate_keys)),
+            *(_cell(trial.told(key)) for key in (*keys, *replicate_keys)),
             *(_cell(trial.metrics.get(name)) for name in metrics),
             _cell(trial.epochs),
             _cell(trial.seconds),
             str(relative(trial.folder.path)),
             _cell(trial.reason),
+            *([_cell(dict(trial.chosen) or None)] if chose else ()),
         ]
         for board in boards
         for row in board.rows
@@ -142,8 +145,9 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     console.print(table)
     if together:
         for row in board.rows[:SETTINGS_SHOWN]:
-            told = zip(board.keys, _shown_settings(row, board.keys), strict=True)
-            line = " ".join(f"{key}={value}" for key, value in told)
+            line = " ".join(
+                f"{key}={shown_value(row.settings[key])}" for key in board.keys if key in row.settings
+            )
             console.print(f"{_shown_rank(row):>4}  {line}", soft_wrap=True, markup=False)
     for line in _notes(board):
         console.print(line, soft_wrap=True, markup=False)
@@ -181,7 +185,7 @@ def _shown_estimate(estimate: Estimate | None) -> str:
 
 
 def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
-    return [shown_value(row.settings.get(key)) for key in keys]
+    return [shown_value(row.settings[key]) if key in row.settings else "" for key in keys]
 
 
 def _best_name(row: Row, metric: str) -> str:
