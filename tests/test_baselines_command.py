@@ -2,15 +2,21 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from genre_classifier import baselines_command
 from genre_classifier.cli import main
+from genre_classifier.evaluation import baseline_models
+from genre_classifier.evaluation.baseline_models import baseline
+from genre_classifier.run_folder import RunFolder
 from tests.conftest import ROOT
 
 COMMON = ("--models", "majority", "logistic", "--jobs", "1")
@@ -36,6 +42,17 @@ def told(music_csv: Path) -> list[str]:
         "data.group=artist",
         "data.id=track",
     ]
+
+
+def started(trained: Callable[..., Any], *overrides: str, name: str) -> RunFolder:
+    """Train, and note the configuration where Hydra would."""
+    folder: RunFolder = trained(*overrides, name=name).folder
+    settings = folder.read_run()["settings"]
+    nested = OmegaConf.create({})
+    for key, value in settings.items():
+        OmegaConf.update(nested, key, value)
+    folder.write_config(nested)
+    return folder
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -64,7 +81,7 @@ def test_like_a_run_takes_its_rows_from_wherever_it_is_started(
     here: Path, trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, music_csv: Path
 ) -> None:
     shutil.copy(music_csv, here / "music.csv")
-    network = trained("data.path=music.csv", "data.split.seed=3", "seed=11").folder
+    network = started(trained, "data.path=music.csv", "data.split.seed=3", "seed=11", name="network")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert main(["baselines", "--like", str(network.path), *COMMON, "--out", "out"]) == 0
@@ -82,12 +99,18 @@ def test_like_a_run_takes_its_rows_from_wherever_it_is_started(
 
 
 def test_like_a_sweep_runs_each_fold_once_and_random_models_with_every_seed(
-    here: Path, trained: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    here: Path,
+    trained: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    small = replace(baseline("forest"), settings={"n_estimators": 5}, grid=baseline("majority").grid)
+    monkeypatch.setattr(baseline_models, "BASELINES", (baseline("majority"), small))
     for fold in (0, 1):
         for seed in (1, 2):
             name = f"sweep/{fold}{seed}"
-            trained(
+            started(
+                trained,
                 "data.split.folds=2",
                 f"data.split.fold={fold}",
                 f"seed={seed}",
@@ -162,8 +185,6 @@ def test_a_mistake_is_one_message_before_anything_is_written(
 ) -> None:
     assert main(["baselines", *told, *words]) == 1
     error = capsys.readouterr().err
-    import re
-
     assert re.search(message, error, flags=re.DOTALL), error
     assert "Traceback" not in error
     assert not (here / "outputs").exists()

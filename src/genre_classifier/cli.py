@@ -1,4 +1,5 @@
-"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs.
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs
+and set scikit-learn's models beside them.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """

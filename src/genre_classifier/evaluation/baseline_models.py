@@ -68,7 +68,7 @@ def _catboost_grid(rows: int, features: int) -> dict[str, list[Any]]:
 
 
 def _tabm_grid(rows: int, features: int) -> dict[str, list[Any]]:
-    return {"epochs": [20, 40, 80]}
+    return {"epochs": [30, 60, 120]}
 
 
 @dataclass(frozen=True, eq=False)
