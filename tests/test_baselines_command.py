@@ -68,7 +68,7 @@ def test_every_fold_gets_a_run_folder_and_a_row_joins_them(
     with (here / "out" / "leaderboard.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [(line["model"], line["replicates"]) for line in table] == [("logistic", "3"), ("majority", "3")]
-    assert not table[1]["against_best"]
+    assert table[1]["against_best"] == "worse"
     with (here / "out" / "out_of_fold.csv").open() as stream:
         tested = [line["id"] for line in csv.DictReader(stream) if line["rank"] == "1"]
     assert len(tested) == len(set(tested)) == 90

@@ -319,7 +319,18 @@ def test_one_seed_of_a_random_model_says_nothing_against_a_networks_seeds(tmp_pa
     for seed, value in enumerate((0.70, 0.74, 0.71)):
         made_trial(tmp_path / f"net{seed}", value, settings={"seed": seed})
     made_baseline(tmp_path / "forest", "forest", 0.80, seeded=True)
-    assert [row.like_best for row in one_board(tmp_path).rows] == [None, None]
+    board = one_board(tmp_path)
+    assert [row.like_best for row in board.rows] == [None, None]
+    text = io.StringIO()
+    show_leaderboard(board, Console(file=text, width=140))
+    assert "1 rows: too few seeds or folds to tell" in text.getvalue()
+    write_leaderboard(tmp_path / "board.csv", [board])
+    assert list(pd.read_csv(tmp_path / "board.csv")["against_best"]) == ["best", "unknown"]
+
+
+def test_a_baseline_alone_is_named(tmp_path: Path) -> None:
+    made_baseline(tmp_path / "svc", "svc", 0.8)
+    assert one_board(tmp_path).keys == ("model",)
 
 
 def test_models_with_other_seeds_are_compared_fold_by_fold(tmp_path: Path) -> None:

@@ -399,7 +399,8 @@ def _differing(trials: Sequence[Trial]) -> list[str]:
         for key in dict.fromkeys(key for settings in told for key in settings):
             values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in told)
     found = [key for key, of_key in values.items() if key not in REPLICATE_KEYS and len(of_key) > 1]
-    return [MODEL, *(key for key in found if key != TARGET)] if TARGET in found else found
+    named = TARGET in found or any(trial.baseline for trial in trials)
+    return [MODEL, *(key for key in found if key != TARGET)] if named else found
 
 
 def _sort_key(estimate: Estimate | None, metric: str) -> tuple[bool, float]:

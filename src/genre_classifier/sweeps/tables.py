@@ -23,7 +23,7 @@ ROWS_SHOWN = 20
 KEYS_SHOWN_APART = 3
 SETTINGS_SHOWN = 5
 WIDE = 100
-LIKE_BEST = {True: "not distinguishable", False: "", None: ""}
+LIKE_BEST = {True: "not distinguishable", False: "worse", None: "unknown"}
 
 
 def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
@@ -81,7 +81,7 @@ def _configuration_cells(
             else (estimate.mean, estimate.deviation, estimate.low, estimate.high)
         )
         yield from map(_cell, values)
-    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best]
+    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best] if row.rank is not None else ""
     finished = row.finished
     yield _cell(mean_of([trial.epochs for trial in finished]))
     yield _cell(mean_of([trial.seconds for trial in finished]))
@@ -160,7 +160,9 @@ def _notes(board: Leaderboard) -> Iterable[str]:
         yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
     finished = [row for row in board.rows if row.rank is not None]
     if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
-        yield "one replicate each: nothing tells chance from merit; add seed=1,2,3 or hparams_search=cross_validation"
+        yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
+    elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
+        yield f"{unknown} rows: too few seeds or folds to tell whether the difference to the best row is chance"
     if any(estimate.low is not None for row in finished for estimate in row.estimates.values()):
         yield "mean ± half the 95 % interval over n replicates (seeds, folds)"
 
