@@ -1,5 +1,5 @@
 """The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
-report on them.
+set scikit-learn's models beside them, compare, report.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -15,7 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier import __version__, compare_command, extract_command, report_command, song_command
+from genre_classifier import (
+    __version__,
+    baselines_command,
+    compare_command,
+    extract_command,
+    report_command,
+    song_command,
+)
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -104,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
     download.add_argument("folder", type=Path, help="where to put them")
     download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
     download.set_defaults(run=_download)
+
+    baselines = commands.add_parser(
+        "baselines",
+        parents=[common],
+        help="run scikit-learn's models and others on the rows of a network's run",
+    )
+    baselines_command.add_arguments(baselines)
+    baselines.set_defaults(run=baselines_command.run)
 
     board = commands.add_parser(
         "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,9 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier.config import restored
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import RunFolder
-
-# Settings that name a file or folder to read.
-PATHS: Final = ("data.path", "data.split.files.train", "data.split.files.val", "data.split.files.test")
+from genre_classifier.settings import PATHS
 
 
 def configuration_of(folder: RunFolder) -> DictConfig:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,11 @@ class Record:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a result depends on."""
-    from lightning import __version__ as lightning_version
-    from sklearn import __version__ as sklearn_version
-
     return {
         "genre_classifier": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "lightning": lightning_version,
-        "scikit-learn": sklearn_version,
+        "lightning": version("lightning"),
+        "scikit-learn": version("scikit-learn"),
         "numpy": np.__version__,
     }

@@ -27,6 +27,9 @@ MACHINE_PARTS = frozenset({"run_dir", "logger", "ckpt_path", "threads", "sweep"}
 # Trials that differ only in these are one configuration, tried again.
 REPLICATE_KEYS = ("seed", "data.split.fold")
 
+# Settings that name a file or folder to read.
+PATHS = ("data.path", "data.split.files.train", "data.split.files.val", "data.split.files.test")
+
 
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
     """Return a configuration as ``{"model.dropout": 0.3, ...}``, every interpolation resolved."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from genre_classifier.run_folder import RunFolder
 
+NETWORK = "genre_classifier.network.GenreClassifier"
 PROTOCOL = {"name": "grouped", "description": "70/15/15 % holdout, no artist on two sides, seed 42"}
 
 
@@ -22,11 +23,22 @@ def made_trial(
     data: str = "abc",
     rows: Mapping[str, int] | None = None,
     protocol: Mapping[str, Any] = PROTOCOL,
+    baseline: Mapping[str, Any] | None = None,
+    working_folder: str | None = None,
 ) -> RunFolder:
-    """Write a run folder as a trial leaves it; `val_f1` is None for one without metrics."""
+    """Write a run folder as a trial leaves it; `val_f1` is None for one without metrics.
+
+    With `baseline` the settings of networks are left out.
+    """
     folder = RunFolder(path)
     path.mkdir(parents=True)
-    told = {"seed": 42, "model.dropout": 0.3, "optimizer.lr": 1e-3, "data.source": "demo", **(settings or {})}
+    network = {"model._target_": NETWORK, "model.dropout": 0.3, "optimizer.lr": 1e-3}
+    told = {
+        "seed": 42,
+        **(network if baseline is None else {}),
+        "data.source": "demo",
+        **(settings or {}),
+    }
     folder.write_run(
         {
             "status": status,
@@ -41,6 +53,8 @@ def made_trial(
             "epochs": 10,
             "seconds": 2.0,
             "objective": val_f1,
+            "baseline": baseline,
+            "working_folder": working_folder,
         }
     )
     if val_f1 is not None:

@@ -1,7 +1,9 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from rich.console import Console
 from scipy import stats
 
 from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import (
     Leaderboard,
     best_trial,
@@ -237,3 +240,147 @@ def test_the_files_hold_what_the_table_shows(seeds: Path) -> None:
 
 def as_frame_value(path: Path) -> float:
     return float(json.loads((path / "metrics.json").read_text())["val"]["f1"])
+
+
+def made_baseline(
+    path: Path,
+    name: str,
+    val_f1: float,
+    *,
+    seeded: bool = False,
+    chosen: dict[str, Any] | None = None,
+    **rest: Any,
+) -> None:
+    settings = {"model._target_": f"some.library.{name.title()}", **rest.pop("settings", {})}
+    baseline = {"name": name, "seeded": seeded, "chosen": chosen or {}}
+    made_trial(path, val_f1, settings=settings, baseline=baseline, **rest)
+
+
+def test_networks_and_baselines_share_a_table_without_the_settings_that_only_one_kind_has(
+    tmp_path: Path,
+) -> None:
+    for number, dropout in enumerate((0.1, 0.5)):
+        made_trial(tmp_path / f"net{number}", 0.7 + dropout / 10, settings={"model.dropout": dropout})
+    made_baseline(tmp_path / "svc", "svc", 0.8, chosen={"C": 3.0})
+    made_baseline(tmp_path / "knn", "knn", 0.6, chosen={"n_neighbors": 5})
+    board = one_board(tmp_path)
+    assert board.keys == ("model", "model.dropout")
+    assert [row.settings for row in board.rows] == [
+        {"model": "svc"},
+        {"model": "GenreClassifier", "model.dropout": 0.5},
+        {"model": "GenreClassifier", "model.dropout": 0.1},
+        {"model": "knn"},
+    ]
+    text = io.StringIO()
+    show_leaderboard(board, Console(file=text, width=120))
+    assert "null" not in text.getvalue()
+    write_leaderboard(tmp_path / "board.csv", [board])
+    write_trials(tmp_path / "trials.csv", [board])
+    table = pd.read_csv(tmp_path / "board.csv")
+    assert list(table["model"]) == ["svc", "GenreClassifier", "GenreClassifier", "knn"]
+    assert [name for name in table if "." in name] == ["model.dropout"]
+    assert json.loads(pd.read_csv(tmp_path / "trials.csv")["chosen"][0]) == {"C": 3.0}
+    by_model = one_board(tmp_path, by="model")
+    assert [(row.settings, len(row.trials)) for row in by_model.rows][1] == ({"model": "GenreClassifier"}, 2)
+
+
+def test_what_both_kinds_have_is_a_column_where_it_differs(tmp_path: Path) -> None:
+    made_trial(tmp_path / "net", 0.7, settings={"data.batch_size": 64})
+    made_baseline(tmp_path / "svc", "svc", 0.8, settings={"data.batch_size": 32})
+    assert one_board(tmp_path).keys == ("model", "data.batch_size")
+
+
+def test_networks_that_lack_a_setting_of_others_still_differ_in_it(tmp_path: Path) -> None:
+    made_trial(tmp_path / "0", 0.7)
+    made_trial(tmp_path / "1", 0.8, settings={"scheduler._target_": "cosine"})
+    made_baseline(tmp_path / "svc", "svc", 0.9)
+    assert one_board(tmp_path).keys == ("model", "scheduler._target_")
+
+
+def test_a_model_without_randomness_is_the_pair_of_every_seed(tmp_path: Path) -> None:
+    """How the network scatters over its seeds is then all the noise there is: a t-test of one sample."""
+    values = [0.70, 0.74, 0.71]
+    for seed, value in enumerate(values):
+        made_trial(tmp_path / f"net{seed}", value, settings={"seed": seed})
+    for name, value in (("svc", 0.76), ("near", 0.74)):
+        made_baseline(tmp_path / name, name, value)
+    board = one_board(tmp_path)
+    assert [row.settings["model"] for row in board.rows] == ["svc", "near", "GenreClassifier"]
+    expected = bool(stats.ttest_1samp(values, 0.76).pvalue >= 0.05)
+    assert [row.like_best for row in board.rows] == [None, None, expected]
+    assert board.rows[1].like_best is None, (
+        "two models without randomness on one split: nothing measures noise"
+    )
+    shutil.rmtree(tmp_path / "svc")
+    assert one_board(tmp_path).rows[1].like_best is bool(stats.ttest_1samp(values, 0.74).pvalue >= 0.05)
+
+
+def test_one_seed_of_a_random_model_says_nothing_against_a_networks_seeds(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.70, 0.74, 0.71)):
+        made_trial(tmp_path / f"net{seed}", value, settings={"seed": seed})
+    made_baseline(tmp_path / "forest", "forest", 0.80, seeded=True)
+    board = one_board(tmp_path)
+    assert [row.like_best for row in board.rows] == [None, None]
+    text = io.StringIO()
+    show_leaderboard(board, Console(file=text, width=140))
+    assert "1 rows: too few seeds or folds to tell" in text.getvalue()
+    write_leaderboard(tmp_path / "board.csv", [board])
+    assert list(pd.read_csv(tmp_path / "board.csv")["against_best"]) == ["best", "unknown"]
+
+
+def test_a_baseline_alone_is_named(tmp_path: Path) -> None:
+    made_baseline(tmp_path / "svc", "svc", 0.8)
+    assert one_board(tmp_path).keys == ("model",)
+
+
+def test_models_with_other_seeds_are_compared_fold_by_fold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = {"train": 700, "val": 100, "test": 200}
+    nets = {(seed, fold): 0.70 + 0.02 * fold + rng.normal(0, 0.01) for seed in (1, 2) for fold in range(5)}
+    others = {fold: 0.75 + 0.02 * fold + rng.normal(0, 0.01) for fold in range(5)}
+    for (seed, fold), value in nets.items():
+        settings = {"seed": seed, "data.split.folds": 5, "data.split.fold": fold}
+        made_trial(tmp_path / f"net{seed}{fold}", float(value), settings=settings, rows=rows)
+    for name, seeded in (("svc", False), ("forest", True)):
+        for fold, value in others.items():
+            made_baseline(
+                tmp_path / f"{name}{fold}",
+                name,
+                float(value) - 0.04 * seeded,
+                seeded=seeded,
+                settings={"seed": 42, "data.split.folds": 5, "data.split.fold": fold},
+                rows=rows,
+            )
+    board = one_board(tmp_path)
+    assert [row.settings["model"] for row in board.rows] == ["svc", "forest", "GenreClassifier"]
+    means = np.array([np.mean([nets[seed, fold] for seed in (1, 2)]) for fold in range(5)])
+    differences = np.array(list(others.values())) - means
+    half = stats.t.ppf(0.975, 4) * differences.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
+    assert board.rows[2].like_best is bool(abs(differences.mean()) <= half)
+    for path in tmp_path.glob("svc*"):
+        shutil.rmtree(path)
+    half_of_forest = stats.t.ppf(0.975, 4) * (differences - 0.04).std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
+    assert one_board(tmp_path).rows[1].like_best is bool(abs((differences - 0.04).mean()) <= half_of_forest)
+
+
+def test_the_same_file_named_from_two_folders_is_one_file(tmp_path: Path) -> None:
+    for name, folder, path in (
+        ("0", "/here", "a/t.csv"),
+        ("1", "/here/a", "t.csv"),
+        ("2", "/x", "/here/a/t.csv"),
+    ):
+        settings = {"data.path": path, "data.split.files.test": path, "model.dropout": 0.1 * int(name)}
+        made_trial(tmp_path / name, 0.5, settings=settings, working_folder=folder)
+    board = one_board(tmp_path)
+    assert board.keys == ("model.dropout",)
+    assert {trial.settings["data.path"] for row in board.rows for trial in row.trials} == {"/here/a/t.csv"}
+
+
+def test_the_figure_leaves_out_what_a_model_has_not(tmp_path: Path) -> None:
+    for number, dropout in enumerate((0.1, 0.5)):
+        made_trial(tmp_path / f"net{number}", 0.7, settings={"model.dropout": dropout})
+    made_baseline(tmp_path / "svc", "svc", 0.8)
+    figure = sweep_figure(one_board(tmp_path))
+    assert figure is not None
+    of_model, of_dropout = figure.axes
+    assert [len(axes.lines[0].get_xdata()) for axes in (of_model, of_dropout)] == [3, 2]

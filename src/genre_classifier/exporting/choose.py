@@ -90,6 +90,11 @@ def _named_checkpoint(path: Path) -> Choice:
 
 def _named_run(folder: RunFolder) -> Choice:
     run = folder.read_run()
+    if run.get("baseline"):
+        raise ExportError(
+            f"run={folder.path}: is the baseline {run['baseline'].get('name')}, which has no network to export; name a "
+            "run of train.py"
+        )
     if run.get("status") != "finished":
         why = f" ({run['reason']})" if run.get("reason") else ""
         raise ExportError(
@@ -119,6 +124,8 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
         )
     rows = [row for row in boards[0].rows if _exportable(row)]
     if not rows:
+        if all(trial.baseline for row in boards[0].rows for trial in row.trials):
+            raise ExportError(f"sweep={sweep.path}: holds baselines only, which have no network to export")
         raise ExportError(
             f"sweep={sweep.path}: no trial is finished and has a checkpoint; run it to its end with "
             f"sweep.resume={sweep.path}"
@@ -182,6 +189,8 @@ def _look_at(folder: RunFolder) -> Finished | str:
     """Return a run that can be exported, or the reason why it cannot."""
     try:
         run = folder.read_run()
+        if run.get("baseline"):
+            return "baselines"
         if run.get("status") != "finished":
             return "failed" if run.get("status") == "failed" else "running or killed"
         if not folder.best_checkpoint.is_file():

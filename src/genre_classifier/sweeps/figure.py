@@ -43,15 +43,25 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
     figure.suptitle(f"{note}{len(trials)} trials; the line joins the means", fontsize=10)
     all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for axes, key in zip(all_axes, keys, strict=False):
-        draw_setting(axes, trials, key, board.metric)
+        draw_setting(axes, having(board, key), key, board.metric)
     for axes in all_axes[len(keys) :]:
         axes.set_visible(False)
     return figure
 
 
+def having(board: Leaderboard, key: str) -> list[Trial]:
+    """Return the finished trials that have a setting at all; a kind of model may lack it."""
+    return [
+        trial
+        for row in board.rows
+        for trial in row.finished
+        if board.metric in trial.metrics and (key in row.settings or key in REPLICATE_KEYS)
+    ]
+
+
 def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
     """Draw finished trials' metric against one setting, and a line through the means of equal values."""
-    points: list[tuple[Any, float]] = [(trial.settings.get(key), trial.metrics[metric]) for trial in trials]
+    points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value, _ in points)
     if numeric:
         values = sorted({float(value) for value, _ in points})

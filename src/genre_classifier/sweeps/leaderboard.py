@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -19,9 +20,12 @@ from genre_classifier.config import SELECTION_METRICS, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import REPLICATE_KEYS, configuration, experiment, flattened, identity
+from genre_classifier.settings import PATHS, REPLICATE_KEYS, configuration, experiment, flattened, identity
 
 SPLITS = ("val", "test", "train")
+# The column that says what was trained, where that differs; the setting behind it is a class path.
+MODEL = "model"
+TARGET = "model._target_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class Trial:
     reason : str or None
         Why it failed.
     settings : mapping of str to Any
-        What it was told, by flat names.
+        What it was told, by flat names; files by their absolute paths.
     metrics : mapping of str to float
         Of the best epoch, such as ``val/f1``; empty unless finished.
     rows : mapping of str to int
@@ -48,6 +52,12 @@ class Trial:
     epochs : int or None
     seconds : float or None
     synthetic : bool
+    baseline : str or None
+        Its name, such as ``svc``; None for a network.
+    seeded : bool
+        Whether another seed would give another outcome.
+    chosen : mapping of str to Any
+        What a baseline chose among its training rows.
     """
 
     folder: RunFolder
@@ -61,6 +71,26 @@ class Trial:
     epochs: int | None
     seconds: float | None
     synthetic: bool
+    baseline: str | None = None
+    seeded: bool = True
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str | None:
+        """A baseline's name, GenreClassifier, or the path of another network's class."""
+        target = self.settings.get(TARGET)
+        return self.baseline or (
+            None if target is None else str(target).removeprefix("genre_classifier.network.")
+        )
+
+    @property
+    def kind(self) -> str:
+        """What models with the same settings share: the path of their class."""
+        return str(self.settings.get(TARGET))
+
+    def told(self, key: str) -> Any:
+        """Return a setting by its name in a leaderboard; None where the trial has none such."""
+        return self.model if key == MODEL else self.settings.get(key)
 
     @property
     def replicate(self) -> tuple[Any, ...]:
@@ -106,7 +136,7 @@ class Row:
         From 1; equal means share one. None where no replicate is finished.
     trials : tuple of Trial
     settings : mapping of str to Any
-        Those in which the compared configurations differ.
+        Those in which the compared configurations differ and which this kind of model has.
     estimates : mapping of str to Estimate
         By metric, over the finished replicates.
     like_best : bool or None
@@ -214,11 +244,12 @@ def read_trial(folder: RunFolder) -> Trial | None:
         return None
     protocol = run.get("split_protocol") or {}
     data = run.get("data") or {}
+    baseline = run.get("baseline") or {}
     return Trial(
         folder=folder,
         status=status,
         reason=run.get("reason"),
-        settings=settings,
+        settings=_with_whole_paths(settings, run.get("working_folder")),
         metrics=_flat_metrics(metrics),
         rows=data.get("rows_by_split") or {},
         data=str(data.get("fingerprint", "")),
@@ -226,7 +257,22 @@ def read_trial(folder: RunFolder) -> Trial | None:
         epochs=run.get("epochs"),
         seconds=run.get("seconds"),
         synthetic=bool(metrics.get("synthetic_data", data.get("synthetic", False))),
+        baseline=baseline.get("name"),
+        seeded=bool(baseline.get("seeded", True)),
+        chosen=baseline.get("chosen") or {},
     )
+
+
+def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[str, Any]:
+    """Name files so that runs which were started in different folders name the same file alike."""
+    if start is None:
+        return dict(settings)
+    whole = {
+        key: os.path.normpath(Path(start) / Path(path).expanduser())
+        for key in PATHS
+        if isinstance(path := settings.get(key), str)
+    }
+    return {**settings, **whole}
 
 
 def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -260,7 +306,7 @@ def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) ->
     ConfigError
         No trial has the setting.
     """
-    if by is not None and not any(by in trial.settings for trial in trials):
+    if by is not None and not any(by == MODEL or by in trial.settings for trial in trials):
         known = sorted({key for trial in trials for key in _differing(trials)})
         raise ConfigError(f"--by {by}: no run has such a setting; these differ: {', '.join(known) or 'none'}")
     fingerprints = {_source(trial): trial.data for trial in trials if trial.data}
@@ -303,7 +349,7 @@ def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
 def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        value = trial.settings.get(by) if by is not None else None
+        value = trial.told(by) if by is not None else None
         key = configuration(trial.settings) if by is None else json.dumps(value)
         groups.setdefault(key, []).append(trial)
     keys = (by,) if by is not None else tuple(_differing([group[0] for group in groups.values()]))
@@ -311,6 +357,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
     order = sorted(
         zip(groups.values(), estimates, strict=True), key=lambda pair: _sort_key(pair[1].get(metric), metric)
     )
+    known = _known_settings(trials)
     best = order[0] if order and metric in order[0][1] else None
     rows: list[Row] = []
     for position, (group, found) in enumerate(order):
@@ -323,7 +370,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
         if best is not None and estimate is not None and group is not best[0]:
             like_best = _may_be_chance(best[0], group, metric, by)
         first = group[0]
-        settings = {key: first.settings.get(key) for key in keys}
+        settings = {key: first.told(key) for key in keys if key in known[first.kind]}
         rows.append(Row(rank, tuple(group), settings, found, like_best))
     return Leaderboard(
         metric=metric,
@@ -334,14 +381,26 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
     )
 
 
+def _known_settings(trials: Sequence[Trial]) -> dict[str, set[str]]:
+    """Return the settings that each kind of model has."""
+    known: dict[str, set[str]] = {}
+    for trial in trials:
+        known.setdefault(trial.kind, {MODEL}).update(trial.settings)
+    return known
+
+
 def _differing(trials: Sequence[Trial]) -> list[str]:
-    told = [experiment(trial.settings) for trial in trials]
-    keys = dict.fromkeys(key for settings in told for key in settings)
-    return [
-        key
-        for key in keys
-        if key not in REPLICATE_KEYS and len({json.dumps(settings.get(key)) for settings in told}) > 1
-    ]
+    """Return the settings in which trials differ; that one kind of model has no such setting is no difference."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for trial in trials:
+        kinds.setdefault(trial.kind, []).append(experiment(trial.settings))
+    values: dict[str, set[str]] = {}
+    for told in kinds.values():
+        for key in dict.fromkeys(key for settings in told for key in settings):
+            values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in told)
+    found = [key for key, of_key in values.items() if key not in REPLICATE_KEYS and len(of_key) > 1]
+    named = TARGET in found or any(trial.baseline for trial in trials)
+    return [MODEL, *(key for key in found if key != TARGET)] if named else found
 
 
 def _sort_key(estimate: Estimate | None, metric: str) -> tuple[bool, float]:
@@ -405,34 +464,67 @@ def overlap(trials: Sequence[Trial]) -> float:
 def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
     """Return whether 0 is in the 95 % interval of the difference; None where nothing measures the noise.
 
-    Replicates with the same seed and fold (with `by`, and all other settings) are compared in pairs; without such pairs
-    Welch's interval is taken.
+    Trials are compared in pairs (see `_differences`), or else fold by fold, each the mean over its seeds; where there
+    are neither pairs nor folds, Welch's interval is taken.
     """
-    first, second = _paired(best, metric, by), _paired(other, metric, by)
-    common = first.keys() & second.keys()
-    if len(common) >= 2:
-        differences = {first[key][0]: first[key][1] - second[key][1] for key in common}
-        units = independent(differences)
-        if len(units) >= 2:
-            test = corrected_t(units, overlap(list(differences)))
-            return abs(test.mean) <= test.half_width
-    samples = [[value for _, value in found.values()] for found in (first, second)]
+    first, second = (
+        [t for t in group if t.status == "finished" and metric in t.metrics] for group in (best, other)
+    )
+    differences = (
+        _differences(first, second, metric) if by is None else _differences_by(first, second, metric, by)
+    )
+    units = independent(differences)
+    if len(units) < 2 and by is None:
+        units = _differences_by_fold(first, second, metric)
+    if len(units) >= 2:
+        test = corrected_t(units, overlap(list(differences) or first))
+        return abs(test.mean) <= test.half_width
+    samples = [[trial.metrics[metric] for trial in found] for found in (first, second)]
     if min(map(len, samples)) < 2:
         return None
     return _welch(*samples)
 
 
-def _paired(trials: Sequence[Trial], metric: str, by: str | None) -> dict[Any, tuple[Trial, float]]:
+def _differences(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> dict[Trial, float]:
+    """Return the differences of trials with the same seed and fold, by the one of each pair that has a seed.
+
+    A model without randomness would give the same with any seed, so that one trial of it is the pair of every seed; how
+    the other scatters over its seeds is then all the noise there is.
+    """
     return {
-        trial.replicate
-        if by is None
-        else identity({key: value for key, value in trial.settings.items() if key != by}): (
-            trial,
-            trial.metrics[metric],
-        )
-        for trial in trials
-        if trial.status == "finished" and metric in trial.metrics
+        (one if one.seeded else two): one.metrics[metric] - two.metrics[metric]
+        for one in first
+        for two in second
+        if one.fold == two.fold and (one.replicate == two.replicate or not (one.seeded and two.seeded))
     }
+
+
+def _differences_by(
+    first: Sequence[Trial], second: Sequence[Trial], metric: str, by: str
+) -> dict[Trial, float]:
+    """Return the differences of trials that share every setting but `by`."""
+    others = {_without(trial, by): trial for trial in second}
+    return {
+        trial: trial.metrics[metric] - others[key].metrics[metric]
+        for trial in first
+        if (key := _without(trial, by)) in others
+    }
+
+
+def _without(trial: Trial, by: str) -> str:
+    return identity({key: value for key, value in trial.settings.items() if key != by})
+
+
+def _differences_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> list[float]:
+    """Return the differences of the means over the seeds of each fold that both have; none without folds."""
+    means: list[dict[int, float]] = []
+    for trials in (first, second):
+        by_fold: dict[int, list[float]] = {}
+        for trial in trials:
+            if trial.fold is not None:
+                by_fold.setdefault(trial.fold, []).append(trial.metrics[metric])
+        means.append({fold: fmean(values) for fold, values in by_fold.items()})
+    return [value - means[1][fold] for fold, value in means[0].items() if fold in means[1]]
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> bool:

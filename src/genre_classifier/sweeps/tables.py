@@ -23,7 +23,7 @@ ROWS_SHOWN = 20
 KEYS_SHOWN_APART = 3
 SETTINGS_SHOWN = 5
 WIDE = 100
-LIKE_BEST = {True: "not distinguishable", False: "", None: ""}
+LIKE_BEST = {True: "not distinguishable", False: "worse", None: "unknown"}
 
 
 def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
@@ -45,16 +45,19 @@ def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
     replicate_keys = ["seed", "data.split.fold"]
     metrics = [name for name in ALL_METRICS if any(name in trial.metrics for trial in trials)]
     header = ["rank", "status", *keys, *replicate_keys, *metrics, "epochs", "seconds", "path", "reason"]
+    chose = any(trial.chosen for trial in trials)
+    header += ["chosen"] if chose else []
     lines = (
         [
             _cell(row.rank),
             trial.status,
-            *(_cell(trial.settings.get(key)) for key in (*keys, *replicate_keys)),
+            *(_cell(trial.told(key)) for key in (*keys, *replicate_keys)),
             *(_cell(trial.metrics.get(name)) for name in metrics),
             _cell(trial.epochs),
             _cell(trial.seconds),
             str(relative(trial.folder.path)),
             _cell(trial.reason),
+            *([_cell(dict(trial.chosen) or None)] if chose else ()),
         ]
         for board in boards
         for row in board.rows
@@ -78,7 +81,7 @@ def _configuration_cells(
             else (estimate.mean, estimate.deviation, estimate.low, estimate.high)
         )
         yield from map(_cell, values)
-    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best]
+    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best] if row.rank is not None else ""
     finished = row.finished
     yield _cell(mean_of([trial.epochs for trial in finished]))
     yield _cell(mean_of([trial.seconds for trial in finished]))
@@ -142,8 +145,9 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     console.print(table)
     if together:
         for row in board.rows[:SETTINGS_SHOWN]:
-            told = zip(board.keys, _shown_settings(row, board.keys), strict=True)
-            line = " ".join(f"{key}={value}" for key, value in told)
+            line = " ".join(
+                f"{key}={shown_value(row.settings[key])}" for key in board.keys if key in row.settings
+            )
             console.print(f"{_shown_rank(row):>4}  {line}", soft_wrap=True, markup=False)
     for line in _notes(board):
         console.print(line, soft_wrap=True, markup=False)
@@ -156,7 +160,9 @@ def _notes(board: Leaderboard) -> Iterable[str]:
         yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
     finished = [row for row in board.rows if row.rank is not None]
     if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
-        yield "one replicate each: nothing tells chance from merit; add seed=1,2,3 or hparams_search=cross_validation"
+        yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
+    elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
+        yield f"{unknown} rows: too few seeds or folds to tell whether the difference to the best row is chance"
     if any(estimate.low is not None for row in finished for estimate in row.estimates.values()):
         yield "mean ± half the 95 % interval over n replicates (seeds, folds)"
 
@@ -181,7 +187,7 @@ def _shown_estimate(estimate: Estimate | None) -> str:
 
 
 def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
-    return [shown_value(row.settings.get(key)) for key in keys]
+    return [shown_value(row.settings[key]) if key in row.settings else "" for key in keys]
 
 
 def _best_name(row: Row, metric: str) -> str:
