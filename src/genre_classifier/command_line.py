@@ -32,6 +32,8 @@ PLUGIN_EXTRAS = {
     "submitit_local": "slurm",
     "submitit_slurm": "slurm",
 }
+# What Optuna says in memory, and what its database says.
+NO_BEST_TRIAL = ("No trials are completed", "Record does not exist")
 _TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
 
 
@@ -58,7 +60,7 @@ def _sweep_finished() -> Iterator[None]:
         yield
     except ValueError as error:
         # Optuna asks for the best trial also where none is finished; the summary says how many failed, and why.
-        if RunStart.sweep is None or "No trials are completed" not in str(error):
+        if RunStart.sweep is None or not any(told in str(error) for told in NO_BEST_TRIAL):
             raise
     finally:
         if RunStart.sweep is not None:

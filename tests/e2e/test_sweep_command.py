@@ -160,7 +160,7 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
         assert (stacked / ".hydra" / "config.yaml").is_file()
 
 
-def test_optuna_and_folds_run_as_stacks(tmp_path: Path, short: list[str]) -> None:
+def test_optuna_runs_as_stacks(tmp_path: Path, short: list[str]) -> None:
     folder = tmp_path / "sweep"
     words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
     words += ["model.hidden_dims=[16,8]", "data.batch_size=16"]
@@ -168,15 +168,15 @@ def test_optuna_and_folds_run_as_stacks(tmp_path: Path, short: list[str]) -> Non
     assert result.returncode == 0, result.stderr
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/study.db")
     assert len(study.trials) == 4
-    folds = sweep(
-        tmp_path / "folds",
-        *short,
-        "hparams_search=cross_validation",
-        "data.split.folds=3",
-        "hydra/launcher=stacked",
-    )
-    assert folds.returncode == 0, folds.stderr
-    assert "out of fold  accuracy" in folds.stdout
+
+
+def test_a_search_in_which_every_trial_fails_says_so(tmp_path: Path, short: list[str]) -> None:
+    words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=2", f"model._target_={POISON}.Refusing"]
+    result = sweep(tmp_path / "sweep", *words)
+    assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["failed"] * 2
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].startswith("0 of 2 trials finished, 2 failed")
+    assert "Traceback" not in result.stderr
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -265,6 +265,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
         "data.split.folds=2",
         "seed=1,2",
         "model.dropout=0.1,0.5",
+        "hydra/launcher=stacked",
     )
     assert result.returncode == 0, result.stderr
     table = leaderboard(folder)
@@ -306,9 +307,15 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
     assert "the best by val/f1" in exported.stdout
 
 
-def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path: Path, short: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "interrupted"), [("basic", ["0"]), ("stacked", ["0", "1"])], ids=["basic", "stacked"]
+)
+def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(
+    launcher: str, interrupted: list[str], tmp_path: Path, short: list[str]
+) -> None:
     folder = tmp_path / "sweep"
     words = [*short, "trainer.max_epochs=100000", "callbacks.early_stopping=null", "seed=1,2"]
+    words += [f"hydra/launcher={launcher}"]
     process = subprocess.Popen(
         command(folder, *words),
         stdout=subprocess.PIPE,
@@ -329,7 +336,7 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path: Path, short: lis
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert statuses(folder) == {"0": ("failed", "interrupted")}
+    assert statuses(folder) == dict.fromkeys(interrupted, ("failed", "interrupted"))
     assert f"sweep.resume={folder}" in output
 
 

@@ -323,7 +323,7 @@ def test_one_seed_of_a_random_model_says_nothing_against_a_networks_seeds(tmp_pa
     assert [row.like_best for row in board.rows] == [None, None]
     text = io.StringIO()
     show_leaderboard(board, Console(file=text, width=140))
-    assert "1 rows: too few seeds or folds to tell" in text.getvalue()
+    assert "1 row: too few seeds or folds to tell" in text.getvalue()
     write_leaderboard(tmp_path / "board.csv", [board])
     assert list(pd.read_csv(tmp_path / "board.csv")["against_best"]) == ["best", "unknown"]
 

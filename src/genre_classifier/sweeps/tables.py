@@ -162,7 +162,8 @@ def _notes(board: Leaderboard) -> Iterable[str]:
     if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
         yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
     elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
-        yield f"{unknown} rows: too few seeds or folds to tell whether the difference to the best row is chance"
+        rows = "1 row" if unknown == 1 else f"{unknown} rows"
+        yield f"{rows}: too few seeds or folds to tell whether the difference to the best row is chance"
     if any(estimate.low is not None for row in finished for estimate in row.estimates.values()):
         yield "mean ± half the 95 % interval over n replicates (seeds, folds)"
 
