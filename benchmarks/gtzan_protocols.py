@@ -7,7 +7,7 @@ The networks are the default recipe and `experiment=gtzan`, which gtzan_recipe.p
 baselines are those of `genre-classifier baselines`, which choose their settings inside the training rows. All of them
 train on all rows that are not tested, but for the default recipe, which keeps 15 of 85 to stop by. Nothing is chosen on
 test rows. Mean and standard deviation are over seeds (of the folds too, where there are folds); the verdict is
-`genre-classifier compare` of the recipe and the model, on accuracy. `--slow` models run under one dealing of the folds.
+`genre-classifier compare` of the recipe and the model, on accuracy. The slow models run under one dealing of the folds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import re
 import statistics
 import tempfile
 import time
@@ -24,23 +25,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from genre_classifier.evaluation.baseline_models import by_name
-from genre_classifier.evaluation.baselines import baseline_config, divided, run_baseline
 from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.config import register_schemas
 from genre_classifier.data.sources import read
+from genre_classifier.evaluation.baseline_models import by_name
+from genre_classifier.evaluation.baselines import baseline_config, divided, run_baseline
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.sweeps.comparison import compare
 from genre_classifier.sweeps.stacked_fit import train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "network, experiment=gtzan"
-NETWORKS = {"network, default": ["experiment=demo"], RECIPE: ["experiment=gtzan"]}
+NETWORKS = {"network, default": ["data=demo"], RECIPE: ["experiment=gtzan"]}
 ALL_ROWS = ["data.split.train=0.85", "data.split.val=0", "data.split.test=0.15"]
-SLOW = ("boosting",)
+SLOW = ("forest", "boosting")
 MEMBERS = 64
 
 
@@ -127,6 +128,11 @@ def verdict(protocol: Protocol, recipe: Path, model: Path) -> str:
     return f"recipe {'better' if accuracy.difference > 0 else 'worse'} {interval}"
 
 
+def slug(name: str) -> str:
+    """Return a name as a folder's that needs no quotes in an override."""
+    return re.sub(r"\W+", "-", name)
+
+
 def protocols(options: argparse.Namespace) -> Iterator[Protocol]:
     gtzan = ["data=gtzan", f"data.path={options.table}"]
     files = [f"data.split.files.train={options.train}", f"data.split.files.test={options.test}"]
@@ -146,6 +152,7 @@ def main() -> None:
     parser.add_argument("--dealings", type=int, nargs="+", default=[1, 2, 3])
     everything = ["majority", "logistic", "knn", "svc", "forest", "boosting"]
     parser.add_argument("--baselines", nargs="*", choices=everything, default=everything, metavar="MODEL")
+    parser.add_argument("--protocols", type=int, nargs="+", choices=range(3), default=range(3), metavar="N")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -153,15 +160,19 @@ def main() -> None:
     torch.set_num_threads(1)
     print(describe())
     with tempfile.TemporaryDirectory() as temporary:
-        for protocol in protocols(options):
+        for protocol in (list(protocols(options))[number] for number in options.protocols):
             print(f"\n{protocol.name}", flush=True)
             lines = []
-            root = Path(temporary) / protocol.name.replace(" ", "-")
+            root = Path(temporary) / slug(protocol.name)
             for name in [*reversed(NETWORKS), *options.baselines]:
                 started = time.perf_counter()
                 train = train_networks if name in NETWORKS else fit_baselines
-                train(protocol, name, options.seeds, root / name)
-                line = [name, *scores(protocol, root / name), verdict(protocol, root / RECIPE, root / name)]
+                train(protocol, name, options.seeds, root / slug(name))
+                line = [
+                    name,
+                    *scores(protocol, root / slug(name)),
+                    verdict(protocol, root / slug(RECIPE), root / slug(name)),
+                ]
                 lines.append(line)
                 print(f"{line}, {time.perf_counter() - started:.0f} s", flush=True)
             print("\n" + table(["model", "accuracy", "weighted F1", "recipe against it"], lines))
