@@ -384,3 +384,12 @@ def test_the_figure_leaves_out_what_a_model_has_not(tmp_path: Path) -> None:
     assert figure is not None
     of_model, of_dropout = figure.axes
     assert [len(axes.lines[0].get_xdata()) for axes in (of_model, of_dropout)] == [3, 2]
+
+
+def test_a_ranking_by_training_rows_is_said_to_mean_nothing(tmp_path: Path) -> None:
+    folder = made_trial(tmp_path / "0", 0.5)
+    metrics = folder.read_metrics()
+    folder.write_metrics(metrics | {"train": metrics["val"] | {"f1": 1.0}})
+    stream = io.StringIO()
+    show_leaderboard(one_board(tmp_path, "train/f1"), Console(file=stream, width=120))
+    assert "train/f1 rewards what was learnt by heart" in stream.getvalue()

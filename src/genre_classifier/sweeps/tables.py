@@ -159,6 +159,8 @@ def _notes(board: Leaderboard) -> Iterable[str]:
     if any(row.like_best for row in board.rows):
         yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
     finished = [row for row in board.rows if row.rank is not None]
+    if finished and board.metric.startswith("train/"):
+        yield f"{board.metric} rewards what was learnt by heart: it ranks nothing but that (genre-classifier compare)"
     if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
         yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
     elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
