@@ -3,10 +3,11 @@
     python benchmarks/stacked_sweep.py [--trials 64] [--baseline-trials 8] [--sizes 64 128 256 512]
 
 First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network: one run at a time as
-train.py trains it, and stacks of 16 and 64. Then whole commands on the demo data, imports and leaderboard included:
-trials one by one in the usual Lightning way (usual_lightning.py), joblib on two cores, and the stacked launcher. The
-slower ways run fewer trials, and their seconds a trial are scaled up; the start is counted once. Last, the stacked
-launcher alone for more and more trials, with the memory of all its processes together.
+train.py trains it, and stacks of 16 and 64; and the bare steps beside torch.func.vmap over GenreClassifier. Then whole
+commands on the demo data, imports and leaderboard included: trials one by one in the usual Lightning way
+(usual_lightning.py), joblib on two cores, and the stacked launcher. The slower ways run fewer trials, and their seconds
+a trial are scaled up; the start is counted once. Last, the stacked launcher alone for more and more trials, with the
+memory of all its processes together.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def write_rows(folder: Path) -> Path:
 
 def training(folder: Path) -> None:
     """Print seconds a network for training alone."""
+    import logging
     import warnings
 
     import torch
@@ -51,6 +53,7 @@ def training(folder: Path) -> None:
     from genre_classifier.training.fit import train
 
     register_schemas()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     path = write_rows(folder)
@@ -93,6 +96,69 @@ def training(folder: Path) -> None:
         print(
             f"{f'stack of {size}, one core':28}{each:8.3f} s a network, {alone / each:.1f} times", flush=True
         )
+
+
+def steps(n_members: int = 64, n_steps: int = 200) -> None:
+    """Print seconds of the steps alone, without dropout: one by one, by vmap over GenreClassifier, as a stack."""
+    import torch
+    from torch.func import functional_call, grad, stack_module_state, vmap
+    from torch.nn.functional import cross_entropy
+
+    from genre_classifier.network import GenreClassifier
+    from genre_classifier.sweeps.stack import Stack
+    from genre_classifier.training.objective import Targets, loss_gradient
+
+    torch.manual_seed(0)
+    features, genres = torch.randn(n_steps, n_members, 64, 20), torch.randint(0, 8, (n_steps, n_members, 64))
+
+    def networks() -> list[GenreClassifier]:
+        return [GenreClassifier(dropout=0.0) for _ in range(n_members)]
+
+    def alone() -> None:
+        for number, network in enumerate(networks()):
+            optimizer = torch.optim.Adam(network.parameters(), fused=True)
+            for x, y in zip(features[:, number], genres[:, number], strict=True):
+                optimizer.zero_grad()
+                cross_entropy(network(x), y).backward()
+                optimizer.step()
+
+    def by_vmap() -> None:
+        made = networks()
+        weights, buffers = stack_module_state(made)
+
+        def loss(weights: object, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return cross_entropy(functional_call(made[0], (weights, buffers), (x,)), y)
+
+        gradients_of = vmap(grad(loss))
+        optimizer = torch.optim.Adam(weights.values(), fused=True)
+        for x, y in zip(features, genres, strict=True):
+            for name, gradient in gradients_of(weights, x, y).items():
+                weights[name].grad = gradient
+            optimizer.step()
+
+    @torch.no_grad()
+    def as_stack() -> None:
+        stack = Stack(networks(), torch.device("cpu"))
+        weights = torch.nn.Parameter(stack.parameters)
+        weights.grad = stack.gradients
+        optimizer = torch.optim.Adam([weights], fused=True)
+        for x, y in zip(features, genres, strict=True):
+            share = torch.nn.functional.one_hot(y, 8) / len(y[0])
+            logits, inputs = stack.forward(x)
+            stack.backward(loss_gradient(logits, Targets(-share, -share.sum(dim=2, keepdim=True))), inputs)
+            optimizer.step()
+
+    warm = torch.nn.Parameter(torch.zeros(1))
+    warm.grad = torch.zeros(1)
+    torch.optim.Adam([warm], fused=True).step()  # the first one imports a lot
+    print(f"\n{n_steps} steps of {n_members} networks, 64 rows a batch, one core")
+    stacked = 0.0
+    for name, run in {"as a stack": as_stack, "vmap": by_vmap, "one by one": alone}.items():
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        stacked = stacked or seconds
+        print(f"{name:28}{seconds:8.2f} s, {seconds / stacked:.1f} times", flush=True)
 
 
 def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
@@ -197,6 +263,7 @@ def main() -> None:
     print(describe())
     with tempfile.TemporaryDirectory() as temporary:
         training(Path(temporary) / "")
+        steps()
         commands(Path(temporary), options.trials, options.baseline_trials)
         growth(Path(temporary), options.sizes)
 
