@@ -19,8 +19,8 @@ VALUE = 4  # bytes of a float32
 COPIES_OF_WEIGHTS = 10
 # Of a chunk's targets, logits, losses and their mixtures.
 COPIES_OF_LOGITS = 6
-OBJECTS = 2_000_000
-"""Bytes of a member's Python objects: its network, configuration and history."""
+OBJECTS = 7_000_000
+"""Bytes of a member's Python objects, as measured: network, configuration, history, TensorBoard's writers."""
 
 
 @dataclass(frozen=True)

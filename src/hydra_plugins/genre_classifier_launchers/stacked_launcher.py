@@ -17,12 +17,12 @@ from omegaconf import DictConfig
 class StackedLauncherConf:
     """How many stacks run at once (null: one on each core, one on a GPU), and how many trials a stack has at most.
 
-    Where memory holds fewer, a stack is divided further by itself; more than 64 gain nothing.
+    Where memory holds fewer, a stack is divided further by itself; more than 32 gain nothing.
     """
 
     _target_: str = "hydra_plugins.genre_classifier_launchers.stacked_launcher.StackedLauncher"
     n_jobs: Optional[int] = None  # noqa: UP045 - OmegaConf 2.3 reads no other
-    max_members: int = 64
+    max_members: int = 32
 
 
 ConfigStore.instance().store(
