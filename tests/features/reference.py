@@ -53,7 +53,7 @@ def librosa_gtzan57(y: np.ndarray) -> np.ndarray:
             librosa.feature.spectral_bandwidth(**rate),
             librosa.feature.spectral_rolloff(**rate),
             librosa.feature.zero_crossing_rate(y),
-            *librosa.effects.hpss(y),
+            *harmonic_and_percussive(y),
         ]
         tempo = librosa.feature.tempo(**rate)[0]
         mfcc = librosa.feature.mfcc(**rate, n_mfcc=20)
@@ -182,3 +182,34 @@ DEGENERATE: dict[str, Callable[[], np.ndarray]] = {
 def signal(name: str) -> np.ndarray:
     """Return a signal by name, as float32."""
     return {**MUSICAL, **DEGENERATE}[name]().astype(np.float32)
+
+
+def harmonic_and_percussive(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``librosa.effects.hpss(y)``; for a short signal its definition written out.
+
+    There SciPy's median filter reads beyond the frames, and librosa's istft beyond its buffer: the outcome changes from
+    one call to the next.
+    """
+    import librosa
+
+    spectrum = librosa.stft(y)
+    n_frames = spectrum.shape[1]
+    if n_frames >= 31:
+        return librosa.effects.hpss(y)
+    magnitude = np.abs(spectrum)
+
+    def medians(axis: int) -> np.ndarray:
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (15, 15)
+        padded = np.pad(magnitude, padding, mode="symmetric")
+        return np.median(np.lib.stride_tricks.sliding_window_view(padded, 31, axis=axis), axis=-1)
+
+    harmonic, percussive = medians(1).astype(np.float64), medians(0).astype(np.float64)
+    energy = harmonic**2 + percussive**2
+    share = np.where(energy > 0, harmonic**2 / np.where(energy > 0, energy, 1), 0.5)
+    room = max(len(y), 4096)
+    parts = (
+        librosa.istft(spectrum * mask, dtype=y.dtype, length=room)[: len(y)] for mask in (share, 1 - share)
+    )
+    one, other = parts
+    return one, other

@@ -12,6 +12,8 @@ from genre_classifier.features.spectra import FRAME, Spectra, expected_warnings
 Float32 = npt.NDArray[np.float32]
 
 N_MFCC = 20
+KERNEL = 31
+"""Frames, or bins, of the median filters that tell harmonic from percussive; librosa's default."""
 
 
 def extract_gtzan57(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float32:
@@ -72,11 +74,35 @@ def _mean_and_variance(values: np.ndarray) -> tuple[float, float]:
 
 def _separated(spectra: Spectra) -> tuple[Float32, Float32]:
     """Return the samples of the harmonic and of the percussive part."""
-    parts = spectra.librosa.decompose.hpss(spectra.complex)
+    parts = _parts(spectra)
     n = spectra.samples.size
+    # Into a buffer shorter than its frames librosa's istft adds what lies beside it in memory.
+    room = max(n, 2 * FRAME["n_fft"])
     harmonic, percussive = (
-        spectra.librosa.istft(part, dtype=np.float32, length=n, **FRAME) for part in parts
+        spectra.librosa.istft(part, dtype=np.float32, length=room, **FRAME)[:n] for part in parts
     )
+    return harmonic, percussive
+
+
+def _parts(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spectrogram's harmonic and percussive part, as ``librosa.decompose.hpss`` defines them."""
+    complete, librosa = spectra.complex, spectra.librosa
+    n_frames = complete.shape[1]
+    if n_frames >= KERNEL:
+        harmonic, percussive = librosa.decompose.hpss(complete)
+        return harmonic, percussive
+    # SciPy's median filter reads beyond an axis that is shorter than its kernel, so the reflected frames are laid out.
+    from scipy.ndimage import median_filter
+
+    magnitude = np.abs(complete)
+    reflected = np.pad(magnitude, ((0, 0), (KERNEL, KERNEL)), mode="symmetric")
+    over_time = median_filter(reflected, size=(1, KERNEL))[:, KERNEL : KERNEL + n_frames]
+    over_pitch = median_filter(magnitude, size=(KERNEL, 1), mode="reflect")
+    masks = (
+        librosa.util.softmask(one, other, power=2.0, split_zeros=True)
+        for one, other in ((over_time, over_pitch), (over_pitch, over_time))
+    )
+    harmonic, percussive = (complete * mask for mask in masks)
     return harmonic, percussive
 
 
