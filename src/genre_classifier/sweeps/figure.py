@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = 3
 # A range of values wider than this is drawn on a logarithmic axis.
 WIDE = 20.0
+# Beyond this ratio powers of ten alone are labelled.
+DECADES = 200.0
 # So many values each have a tick of their own.
 MOST_TICKS = 6
 
@@ -67,7 +69,7 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
         values = sorted({float(value) for value, _ in points})
         places = {json.dumps(value): float(value) for value, _ in points}
         if values[0] > 0 and values[-1] / values[0] > WIDE:
-            axes.set_xscale("log")
+            _logarithmic(axes, values[-1] / values[0])
         if len(values) <= MOST_TICKS:
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
@@ -84,6 +86,16 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
     axes.set_xlabel(key)
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
+
+
+def _logarithmic(axes: Axes, ratio: float) -> None:
+    """Let an axis count in powers of ten, with labels that do not touch each other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if ratio > DECADES else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[str, float]) -> None:
