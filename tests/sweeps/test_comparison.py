@@ -189,6 +189,15 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
         compare(tmp_path / "sweep", tmp_path / "a", "val/f1")
 
 
+def test_a_run_without_test_rows_is_refused(tmp_path: Path) -> None:
+    run_of(tmp_path / "a", hits(30, 0.5, 1))
+    made_trial(tmp_path / "b", 0.5)
+    with pytest.raises(
+        RunFolderError, match=r"b/predictions.csv: there is no such file, so there is nothing to"
+    ):
+        compare(tmp_path / "a", tmp_path / "b", "val/f1")
+
+
 def test_the_command_prints_differences_and_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

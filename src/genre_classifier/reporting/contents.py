@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.reporting.predictions import Predictions, read_predictions
+from genre_classifier.evaluation.predictions import Predictions, read_predictions
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.settings import flattened
 

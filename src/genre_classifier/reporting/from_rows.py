@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from genre_classifier.data.scaling import scaled
 from genre_classifier.errors import GenreClassifierError
+from genre_classifier.evaluation.predictions import Int64
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.embedding import MOST_POINTS, Map, Method, last_hidden, mapped
 from genre_classifier.reporting.families import families
 from genre_classifier.reporting.importance import MOST_ROWS, SEED, Drop, permutation_importance
-from genre_classifier.reporting.predictions import Int64
 from genre_classifier.run_folder import relative
 from genre_classifier.run_rows import Rows, read_rows
 from genre_classifier.training.fit import threads

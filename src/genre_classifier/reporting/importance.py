@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.reporting.predictions import accuracy_and_f1
+from genre_classifier.evaluation.predictions import accuracy_and_f1
 
 PERMUTATIONS = 10
 SEED = 0

@@ -10,14 +10,14 @@ import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
 from genre_classifier.evaluation.figures import SCALE
-from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.figures import reliability_figure
-from genre_classifier.reporting.predictions import (
+from genre_classifier.evaluation.predictions import (
     GenreScores,
     Int64,
     Predictions,
     scores_per_genre,
 )
+from genre_classifier.reporting.contents import RunContents
+from genre_classifier.reporting.figures import reliability_figure
 from genre_classifier.reporting.svg import Figure
 
 MISTAKES = 15

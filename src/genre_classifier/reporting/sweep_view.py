@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from genre_classifier.errors import RunFolderError
+from genre_classifier.evaluation.predictions import joined
 from genre_classifier.reporting.beside import Beside, beside_sweep, command_of, is_random_despite_groups
 from genre_classifier.reporting.contents import read_contents
 from genre_classifier.reporting.embedding import Method
 from genre_classifier.reporting.figures import sweep_figures
-from genre_classifier.reporting.predictions import joined
 from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
 from genre_classifier.reporting.sections import (
     Calibration,

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import numpy.typing as npt
-
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.intervals import difference_intervals
 from genre_classifier.evaluation.paired_tests import McNemar, corrected_t, mcnemar
+from genre_classifier.evaluation.predictions import Predictions, read_predictions
 from genre_classifier.run_folder import RunFolder, relative
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Row, Trial, find_trials, leaderboards, overlap
@@ -20,8 +18,6 @@ from genre_classifier.sweeps.leaderboard import Row, Trial, find_trials, leaderb
 COMPARED = ("accuracy", "f1", "f1_macro")
 SIGNIFICANT = 0.05
 SHARES = ("data.split.train", "data.split.val", "data.split.test")
-# A probability of 0 in predictions.csv is one that underflowed.
-SMALLEST = 1e-38
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,36 +200,22 @@ def _by_fold(contestant: Contestant, metric: str) -> dict[int, float]:
     return {fold: fmean(found) for fold, found in values.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class _Tested:
-    """The test rows of one run, in the order of their ids."""
-
-    ids: tuple[str, ...]
-    groups: npt.NDArray[np.object_] | None
-    names: tuple[str, ...]
-    genres: npt.NDArray[np.int64]
-    logits: npt.NDArray[np.float64]
-
-    @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        right: npt.NDArray[np.bool_] = self.logits.argmax(axis=1) == self.genres
-        return right
-
-
 def _on_rows(one: Contestant, other: Contestant) -> Comparison:
     tested = [[_tested(trial.folder) for trial in contestant.trials] for contestant in (one, other)]
     first = tested[0][0]
     for contestant, runs in zip((one, other), tested, strict=True):
         for trial, run in zip(contestant.trials, runs, strict=True):
             _require_same_rows(one.trials[0].folder, first, trial.folder, run)
-    logits = [[run.logits for run in runs] for runs in tested]
-    found = difference_intervals(logits[0], logits[1], first.genres, first.groups)
+    logits = [[run.logits() for run in runs] for runs in tested]
+    groups = first.groups if first.has_groups else None
+    found = difference_intervals(logits[0], logits[1], first.true, groups)
     differences = tuple(
         Difference(metric, _mean(one, metric), _mean(other, metric), *found[metric]) for metric in COMPARED
     )
     test = mcnemar(tested[0][0].right, tested[1][0].right) if max(map(len, tested)) == 1 else None
-    unit = "rows" if first.groups is None else f"{len(set(first.groups))} groups"
-    method = f"paired bootstrap over {len(first.ids)} rows" + ("" if unit == "rows" else f" in {unit}")
+    method = f"paired bootstrap over {len(first)} rows"
+    if groups is not None:
+        method += f" in {len(set(groups))} groups"
     return Comparison(one, other, _protocol(one, other), method, differences, test)
 
 
@@ -246,34 +228,27 @@ def _protocol(one: Contestant, other: Contestant) -> str:
     return "; the other: ".join(told)
 
 
-def _tested(folder: RunFolder) -> _Tested:
-    header, rows = folder.read_prediction_rows()
-    names = tuple(name.removeprefix("p_") for name in header if name.startswith("p_"))
-    position = {name: index for index, name in enumerate(names)}
-    first = len(header) - len(names)
-    try:
-        rows = sorted(rows, key=lambda row: row[0])
-        probabilities = np.array([[float(cell) for cell in row[first:]] for row in rows])
-        return _Tested(
-            ids=tuple(row[0] for row in rows),
-            groups=np.array([row[1] for row in rows], dtype=object) if any(row[1] for row in rows) else None,
-            names=names,
-            genres=np.array([position[row[2]] for row in rows], dtype=np.int64),
-            logits=np.log(np.maximum(probabilities.reshape(len(rows), len(names)), SMALLEST)),
+def _tested(folder: RunFolder) -> Predictions:
+    """Return a run's test rows in the order of their ids."""
+    found = read_predictions(folder)
+    if found is None:
+        raise RunFolderError(
+            f"{folder.predictions_csv}: there is no such file, so there is nothing to compare"
         )
-    except (ValueError, IndexError, KeyError) as error:
-        raise RunFolderError(f"{folder.predictions_csv}: cannot be read ({error})") from error
+    return found.by_id()
 
 
-def _require_same_rows(folder: RunFolder, mine: _Tested, other_folder: RunFolder, other: _Tested) -> None:
+def _require_same_rows(
+    folder: RunFolder, mine: Predictions, other_folder: RunFolder, other: Predictions
+) -> None:
     where = f"{relative(folder.path)} and {relative(other_folder.path)}"
-    if mine.ids != other.ids:
+    if mine.ids.tolist() != other.ids.tolist():
         common = len(set(mine.ids) & set(other.ids))
         raise ConfigError(
             f"{where} were tested on different rows ({len(mine.ids)} and {len(other.ids)}, {common} in common); "
             "compare runs of the same data and split, or cross-validate both"
         )
-    if mine.names != other.names or (mine.genres != other.genres).any():
+    if mine.genre_names != other.genre_names or (mine.true != other.true).any():
         raise ConfigError(
             f"{where} were tested on the same ids with different genres; compare runs of one table"
         )

@@ -57,10 +57,31 @@ class Predictions:
         """Return the bins of the reliability diagram."""
         return reliability(self.probabilities, self.true)
 
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's answer is its genre, shape (row,)."""
+        right: npt.NDArray[np.bool_] = self.predicted == self.true
+        return right
+
+    def logits(self) -> Float64:
+        """Return log probabilities (row, genre); a probability of 0 is one that underflowed."""
+        return np.log(np.maximum(self.probabilities, SMALLEST))
+
+    def by_id(self) -> Predictions:
+        """Return the rows in the order of their ids."""
+        order = np.argsort(self.ids.astype(str), kind="stable")
+        return Predictions(
+            self.genre_names,
+            ids=self.ids[order],
+            groups=self.groups[order],
+            true=self.true[order],
+            predicted=self.predicted[order],
+            probabilities=self.probabilities[order],
+        )
+
     def intervals(self, group_name: str) -> dict[str, object] | None:
         """Return what metrics.json says of the test rows' intervals, computed from these rows."""
-        logits = np.log(np.maximum(self.probabilities, SMALLEST))
-        found = intervals(logits, self.true, self.groups if self.has_groups else None, group_name)
+        found = intervals(self.logits(), self.true, self.groups if self.has_groups else None, group_name)
         return None if found is None else found.as_dict()
 
     def most_confident_mistakes(self, number: int) -> list[int]:
