@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from pathlib import Path
 
-from tests.features.reference import DEGENERATE, MUSICAL, librosa_core20, signal
-
-GOLDEN = Path(__file__).with_name("core20_golden.json")
+from tests.features.reference import DEGENERATE, GOLDEN, MUSICAL, librosa_core20, signal
 
 
 def main() -> None:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
 
-# A mean of cepstral coefficients may be anything around 0, and librosa computes each in float32 from 128 bands of up to
-# 100 dB: below this many dB there is nothing to compare.
-CEPSTRUM_FLOOR = 0.2
+GOLDEN = Path(__file__).with_name("core20_golden.json")
+CHROMA = np.array([name.startswith("chroma") for name in CORE20.features])
+# These two are sums of squares or counts: their relative error is that of float32 whatever their size.
+PROPORTIONAL = np.array([name in ("rms", "zero_crossing_rate") for name in CORE20.features])
+# Their spectrum is as flat as rounding lets it be, and librosa looks for peaks in it: the tuning that it estimates,
+# one of a hundred, is the processor's.
+FLAT = ("one click", "a click at the start", "one sample")
 
 
-def librosa_core20(y: np.ndarray) -> np.ndarray:
-    """Return the core20 features (feature,) of a float32 signal, one call a feature."""
+def librosa_core20(y: np.ndarray, tuning: float | None = None) -> np.ndarray:
+    """Return the core20 features (feature,) of a float32 signal, one call a feature.
+
+    Parameters
+    ----------
+    tuning : float, optional
+        In fractions of a semitone; estimated by librosa if not given.
+    """
     import librosa
 
     frame = {"n_fft": 2048, "hop_length": 512}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a signal below one frame; no pitch to estimate the tuning from
-        chroma = librosa.feature.chroma_stft(y=y, sr=SAMPLE_RATE, **frame)
+        chroma = librosa.feature.chroma_stft(y=y, sr=SAMPLE_RATE, tuning=tuning, **frame)
         profile = chroma.mean(axis=1).astype(np.float64)
         share = profile / profile.sum() if profile.sum() > 0 else np.full(12, 1 / 12)
         share = share[share > 0]
@@ -101,11 +114,33 @@ def librosa_fma518(y: np.ndarray) -> np.ndarray:
         )
 
 
-def core20_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference relative to the expected value, or to the floor where a coefficient is smaller."""
-    floors = np.array([CEPSTRUM_FLOOR if name.startswith("mfcc") else 1e-30 for name in CORE20.features])
+@cache
+def golden() -> dict[str, np.ndarray]:
+    """Return librosa's core20 features (feature,) of each signal, as the golden file has them."""
+    return {name: np.array(values) for name, values in json.loads(GOLDEN.read_text())["values"].items()}
+
+
+@cache
+def core20_scales() -> np.ndarray:
+    """Return how large each feature is on ordinary signals, shape (feature,); 0 for those that are proportional.
+
+    A coefficient near 0 is a sum that cancels, so what rounding does to it is a part of this and not of its value.
+    """
+    scales = np.max([np.abs(golden()[name]) for name in MUSICAL], axis=0)
+    return np.where(PROPORTIONAL, 0.0, scales)
+
+
+def core20_error(found: np.ndarray, expected: np.ndarray, scales: np.ndarray | float | None = None) -> np.ndarray:
+    """Return the difference of each feature (feature,) relative to its scale, or to the value where that is larger."""
+    scales = core20_scales() if scales is None else scales
     difference = np.abs(found.astype(np.float64) - expected)
-    return float((difference / np.maximum(np.abs(expected), floors)).max())
+    return difference / np.maximum(np.maximum(np.abs(expected), scales), 1e-30)
+
+
+def chroma_error_at_best_tuning(found: np.ndarray, y: np.ndarray) -> float:
+    """Return the largest error of the chroma features at that of librosa's hundred tunings which fits best."""
+    tunings = np.arange(-50, 50) / 100
+    return min(float(core20_error(found, librosa_core20(y, tuning))[CHROMA].max()) for tuning in tunings)
 
 
 def _time(seconds: float) -> np.ndarray:
