@@ -1,5 +1,6 @@
 # make train [ARGS="model.dropout=0.3"]   set up .venv and train on the embedded demo data
 # make test  [ARGS="-k splits"]           set up .venv with the development tools and run the test suite
+# make test-plain                         run the numeric tests as the plainest processor of this kind would
 # make lint                               ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -8,13 +9,24 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 COMPILE := $(VENV)/bin/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
 
-.PHONY: train test lint clean
+NUMERIC := tests/features tests/evaluation tests/training tests/data tests/sweeps/test_stack.py \
+    tests/sweeps/test_stacked_fit.py tests/test_network.py tests/test_inference.py tests/test_onnx_export.py \
+    tests/test_audio_prediction.py tests/contracts/test_every_feature_set.py
+# No vector instructions beyond what NumPy and torch were built for, MKL's oldest path, one thread.
+PLAIN = NPY_DISABLE_CPU_FEATURES="$$($(VENV)/bin/python -c 'from numpy._core._multiarray_umath import \
+    __cpu_dispatch__ as found, __cpu_features__ as has; print(*(name for name in found if has[name]))')" \
+    ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1
+
+.PHONY: train test test-plain lint clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python train.py $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-plain: $(VENV)/.installed-dev
+	$(PLAIN) $(VENV)/bin/python -m pytest -n auto --dist worksteal $(NUMERIC) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
