@@ -415,6 +415,7 @@ class ExportConfig:
     strict: bool = False
     min_test_accuracy: float = 0.75
     max_milliseconds: float = 50.0
+    allow: list[str] = field(default_factory=list)
 
 
 SCHEMAS = {

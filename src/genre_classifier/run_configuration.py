@@ -10,6 +10,7 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.class_names import check_name
 from genre_classifier.config import restored
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import RunFolder
@@ -48,6 +49,24 @@ def configuration_of(folder: RunFolder) -> DictConfig:
                 OmegaConf.update(cfg, key, str(_from(start, Path(value).expanduser())))
     except OmegaConfBaseException as error:
         raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+    return cfg
+
+
+def trainable_configuration_of(folder: RunFolder) -> DictConfig:
+    """Return a run's configuration, to train by it: each class that it names is one that a file may name.
+
+    Raises
+    ------
+    RunFolderError, ConfigError
+        As `configuration_of`; also for a class that the user has not named (see `class_names`).
+    """
+    cfg = configuration_of(folder)
+    for group in ("model", "optimizer", "scheduler", "logger"):
+        if cfg.get(group) is not None:
+            try:
+                check_name(cfg[group]._target_)
+            except ConfigError as error:
+                raise ConfigError(f"{folder.config_yaml}: {group}.{error}") from error
     return cfg
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,6 +16,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
+from genre_classifier.class_names import find_class
 from genre_classifier.data.batches import Chunk, mixed_seed
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
@@ -222,14 +221,14 @@ class GenreLitModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler from their settings."""
         settings = dict(self.hparams["optimizer"])
-        optimizer_class = _class(settings.pop("_target_"), torch.optim.Optimizer)
+        optimizer_class = find_class(settings.pop("_target_"), torch.optim.Optimizer)
         if optimizer_class in FUSED and self._can_fuse():
             settings["fused"] = True
         optimizer = optimizer_class(self.parameters(), **settings)
         if self.hparams["scheduler"] is None:
             return {"optimizer": optimizer}
         settings = dict(self.hparams["scheduler"])
-        kind = _class(settings.pop("_target_"), LRScheduler)
+        kind = find_class(settings.pop("_target_"), LRScheduler)
         lightning_settings = {"interval": settings.pop("interval")}
         monitor = settings.pop("monitor", None)
         if monitor is not None and self.automatic_optimization:
@@ -332,29 +331,13 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     ConfigError
-        ``_target_`` is no network class, or does not take these arguments.
+        ``_target_`` is no network class, or none that a file may name (see `class_names`), or does not take these
+        arguments.
     """
     arguments = dict(settings)
-    kind = _class(arguments.pop("_target_"), nn.Module)
+    kind = find_class(arguments.pop("_target_", None), nn.Module)
     try:
         network: nn.Module = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
     return network
-
-
-def _class(path: str, base: type) -> type[Any]:
-    """Return the class of a dotted path. Since a checkpoint may come from anywhere, the class must be of the expected
-    kind, and its module one of ours, of torch's, or one that the caller has already imported."""
-    module_name, _, name = path.rpartition(".")
-    if module_name.split(".")[0] in {"genre_classifier", "torch"}:
-        import_module(module_name)
-    module = sys.modules.get(module_name)
-    if module is None:
-        raise ConfigError(f"{path}: import its module first; a name in a checkpoint alone imports nothing")
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(
-            f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}"
-        )
-    return found
