@@ -32,7 +32,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    return read_files(folder, "set", KNOWN, NEEDED)
+    return read_files(folder, "set", dict.fromkeys(KNOWN, 2**20), NEEDED)
 
 
 def seen_by_a_plain_reader(folder: Path) -> dict[str, bytes]:
@@ -171,12 +171,12 @@ def test_a_version_removed_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     read_file = publication._read_file
     reads = []
 
-    def replace_meanwhile(path, relative, handle):
+    def replace_meanwhile(path, relative, handle, limit):
         reads.append(relative)
         if len(reads) == 2:
             for letter in "bcde":
                 write(tmp_path, version(letter))
-        return read_file(path, relative, handle)
+        return read_file(path, relative, handle, limit)
 
     monkeypatch.setattr(publication, "_read_file", replace_meanwhile)
     folder = publication._read_folder
@@ -283,7 +283,7 @@ def test_what_a_killed_writer_of_another_set_left_is_removed(memory_path):
         write(folder, version("c"))
         assert read(folder) == version("c")
         assert temporary_files(folder) == []
-        assert is_published == (read_files(folder, "set_v2", list(other), list(other)) == other)
+        assert is_published == (read_files(folder, "set_v2", dict.fromkeys(other, 2**20), list(other)) == other)
         left = {path.relative_to(folder).parts for path in folder.rglob("*set_v2*.*")}
         if not is_published:  # nothing, or a version that was complete
             assert {parts[0] for parts in left} <= {"set_v2.versions"}

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import CheckpointError, RunFolderError
-from genre_classifier.files import read_versioned_json, read_yaml
+from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
+from genre_classifier.torch_file import MAX_BYTES, load_torch_file
 
 FORMAT_VERSION = 1
 CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
@@ -277,15 +278,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     CheckpointError
         The file is missing, damaged, or no checkpoint of this project.
     """
-    import torch
-
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+        content = read_bytes(path, MAX_BYTES, CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/"
+        ) from None
+    checkpoint = load_torch_file(content, path, CheckpointError)
     version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
