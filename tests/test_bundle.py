@@ -417,7 +417,7 @@ def test_a_damaged_bundle_is_refused_by_the_file_at_fault(copied, damage, messag
             r"network\.0\.bias has values that are not finite",
         ),
         (lambda f: torch.save([1], f / f"{NAME}.pt"), r"expected model_state_dict and model_config inside"),
-        (lambda f: torch.save(MODEL, f / f"{NAME}.pt"), r"refused; the pickle asks for genre_classifier\.network\.GenreClassifier"),
+        (lambda f: torch.save(MODEL, f / f"{NAME}.pt"), r"asks for genre_classifier\.network\.GenreClassifier"),
         (
             lambda f: torch.save(
                 {"model_state_dict": {}}, f / f"{NAME}.pt", _use_new_zipfile_serialization=False

@@ -409,6 +409,8 @@ def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> 
     """
     leftovers = [folder / f"{file_name}.new-link" for file_name in known_names]
     for other in folder.glob("*.versions"):
+        if other.is_symlink() or not other.is_dir():  # what a link leads to is not ours to tidy
+            continue
         if other != store and not os.path.lexists(other / CURRENT):  # a set that was never published
             names = folder.glob(f"{glob.escape(other.stem)}*")
             leftovers += [other, *(path for path in names if _is_our_link(path, other))]

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.atomic import write_text
-from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
-from genre_classifier.torch_file import MAX_BYTES, load_torch_file
+from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.torch_file import MAX_BYTES, check_plain, load_torch_file
 
 FORMAT_VERSION = 1
+MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
 CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
 Status = Literal["running", "finished", "failed"]
 
@@ -271,7 +273,7 @@ def claim(wanted: Path, *, exact: bool) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as plain values and tensors; nothing in the file is executed.
+    """Read a checkpoint as plain values and tensors; nothing in the file is executed, and no size in it is believed.
 
     Raises
     ------
@@ -291,4 +293,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: {CHECKPOINT_VERSION_KEY} is {version}, this version reads {FORMAT_VERSION}; it was written by "
             "something else, or by another version of genre-classifier"
         )
+    try:
+        _check_content(checkpoint)
+    except (ValueError, BundleError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return checkpoint
+
+
+def _check_content(checkpoint: Mapping[str, Any]) -> None:
+    """Raise ValueError or BundleError unless a checkpoint's settings are plain values of the documented kinds."""
+    for key in ("epoch", "global_step"):
+        if type(checkpoint.get(key)) is not int or not 0 <= checkpoint[key] < 2**40:
+            raise ValueError(f"its {key} is no number of {key}s")
+    settings, weights = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
+    if not isinstance(settings, dict) or not isinstance(weights, dict):
+        raise ValueError("holds no hyper_parameters or no state_dict")
+    check_plain(settings, "hyper_parameters", most=MAX_SETTINGS)
+    check_plain(settings.get("network"), "the network's settings")
+    kinds = {
+        "network": (dict,),
+        "optimizer": (dict,),
+        "scheduler": (dict, type(None)),
+        "data": (dict, type(None)),
+        "protocol": (dict, type(None)),
+        "class_weights": (list, type(None)),
+        "seed": (int,),
+    }
+    for key, allowed in kinds.items():
+        if type(settings.get(key)) not in allowed:
+            raise ValueError(
+                f"its {key} is a {type(settings.get(key)).__name__}, not a {allowed[0].__name__}"
+            )
+    for key in ("genre_names", "feature_names"):
+        names = settings.get(key)
+        if not isinstance(names, list) or not names or not all(type(name) is str for name in names):
+            raise ValueError(f"its {key} are no list of names")
+    ScalerStatistics.from_metadata(settings.get("scaler"), "its hyper_parameters")

@@ -11,6 +11,7 @@ import io
 import math
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ MAX_REUSE: Final = (
 )
 
 _TENSOR: Final = "torch._utils._rebuild_tensor_v2"
+_COUNTER: Final = "collections.Counter"  # in the state of torch's MultiStepLR
 _PARAMETER: Final = "torch._utils._rebuild_parameter"
 # Kind of number by the name that stands in the file; numpy has no bfloat16, so that its bits are kept as they are.
 _KINDS: Final = {
@@ -47,7 +49,7 @@ _KINDS: Final = {
     "torch.ByteStorage": "uint8",
     "torch.BoolStorage": "bool",
 }
-_NAMES: Final = frozenset({*_KINDS, _TENSOR, _PARAMETER, "collections.OrderedDict"})
+_NAMES: Final = frozenset({*_KINDS, _TENSOR, _PARAMETER, _COUNTER, "collections.OrderedDict"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,13 +210,14 @@ class _Reader:
             value = value.arguments[0]
         if isinstance(value, Call) and value.name == _TENSOR:
             return self._tensor(value.arguments)
-        found = (
-            value.name
-            if isinstance(value, Call)
-            else value.path
-            if isinstance(value, Name)
-            else kind.__name__
-        )
+        if (
+            isinstance(value, Call)
+            and value.name == _COUNTER
+            and [type(a) for a in value.arguments] == [dict]
+        ):
+            return Counter(self.plain(value.arguments[0], depth + 1))
+        names = {Call: "name", Name: "path"}
+        found = getattr(value, names[kind]) if kind in names else kind.__name__
         raise PickleError(f"found {found} where a plain value or a tensor belongs")
 
     def _tensor(self, arguments: tuple[Any, ...]) -> StoredTensor:
@@ -234,6 +237,8 @@ class _Reader:
         if self.bytes_left < 0:
             raise PickleError("its tensors claim many times the bytes that the file has")
         if not count:
+            if math.prod(filter(None, shape)) >= 2**40:
+                raise PickleError(f"a tensor of shape {shape}")
             return StoredTensor(kind, np.zeros(shape, numbers.dtype))
         steps = tuple(stride * numbers.itemsize for stride in strides)
         view = np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False)
@@ -262,6 +267,8 @@ class _Reader:
 def _mapped(value: Any, convert: Callable[[StoredTensor], Any]) -> Any:
     if isinstance(value, StoredTensor):
         return convert(value)
+    if isinstance(value, Counter):
+        return value
     if isinstance(value, dict):
         return {key: _mapped(item, convert) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -31,7 +31,7 @@ from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
 from genre_classifier.run_record import Record
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
-from genre_classifier.training.lit_module import GenreLitModule
+from genre_classifier.training.lit_module import GenreLitModule, check_training_state
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,8 @@ def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
 def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
     if settings.ckpt_path is None:
         return
-    saved = read_checkpoint(Path(settings.ckpt_path))["hyper_parameters"]
+    checkpoint = read_checkpoint(Path(settings.ckpt_path))
+    saved = checkpoint["hyper_parameters"]
     for name in ("network", "feature_names", "genre_names", "scaler"):
         if saved.get(name) != module.hparams[name]:
             what = name.replace("_", " ")
@@ -221,6 +222,10 @@ def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
                 f"ckpt_path={settings.ckpt_path}: its {what} differs from this run's, so it cannot be resumed; "
                 "use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
             )
+    try:
+        check_training_state(checkpoint, module)
+    except ValueError as error:
+        raise CheckpointError(f"ckpt_path={settings.ckpt_path}: {error}; it cannot be resumed") from error
 
 
 def _build_logger(settings: TrainConfig) -> Logger | None:
