@@ -451,6 +451,11 @@ def _tidy(
         now = time.time()
         for old, successor in pairwise(versions):
             replaced = successor.stat().st_mtime
-            if old in versions[-KEPT_VERSIONS:] or old == version or now - replaced < GRACE_SECONDS:
+            if (
+                old.is_symlink()
+                or old in versions[-KEPT_VERSIONS:]
+                or old == version
+                or now - replaced < GRACE_SECONDS
+            ):
                 continue
             shutil.rmtree(old)
