@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -153,6 +154,23 @@ def test_a_setting_that_follows_another_still_does(received: RunFolder) -> None:
     assert cfg.callbacks.checkpoint.monitor == cfg.optimized_metric == "val/f1"
     cfg.optimized_metric = "val/accuracy"
     assert cfg.callbacks.checkpoint.monitor == "val/accuracy"
+
+
+@pytest.mark.parametrize("value", ["${seed}", "???", 5, [], {"a": 1}])
+@pytest.mark.parametrize(
+    "group", ["data", "data.split", "model", "optimizer", "trainer", "callbacks", "seed"]
+)
+def test_a_group_or_value_of_another_kind_is_one_error(received: RunFolder, group: str, value: Any) -> None:
+    def put(content: dict[str, Any]) -> None:
+        *parents, last = group.split(".")
+        for parent in parents:
+            content = content[parent]
+        content[last] = value
+
+    change(received, put)
+    with contextlib.suppress(ConfigError, RunFolderError):
+        cfg = trainable_configuration_of(received)
+        assert OmegaConf.to_container(cfg, resolve=False)
 
 
 def test_a_source_that_is_none_is_refused(received: RunFolder) -> None:

@@ -256,6 +256,9 @@ def test_any_bytes_are_refused(content):
         ({"with_mean": 1}, r"with_mean=1, expected true or false"),
         ({"feature_names": ["a"] * 20}, r"not 20 different strings"),
         ({"feature_names": [1] * 20}, r"not 20 different strings"),
+        ({"feature_names": 0.0}, r"not 20 different strings"),
+        ({"feature_names": "abcdefghijklmnopqrst"}, r"not 20 different strings"),
+        ({"feature_names": {"a": 1}}, r"not 20 different strings"),
         ({"other": 1}, r"not the statistics of a StandardScaler"),
     ],
 )

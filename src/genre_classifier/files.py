@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -110,9 +111,8 @@ def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, al
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            seen: set[str] = set()
-            # add() returns None, so that a key is taken when it is seen for the second time.
-            repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+            counts = Counter(key for key, _ in pairs)
+            repeated = next(key for key, count in counts.items() if count > 1)
             raise error(f"{where}: the key {repeated!r:.80} stands more than once in one object")
         return found
 

@@ -19,6 +19,9 @@ from genre_classifier.settings import PATHS, flattened
 # "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
 _REFERENCE: Final = re.compile(r"[^${}]*\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}[^${}]*")
 
+# What OmegaConf raises besides its own for a node of the wrong kind, and pathlib for a path that cannot be.
+_OF_OMEGACONF: Final = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
+
 
 def configuration_of(folder: RunFolder) -> DictConfig:
     """Return a run's configuration with its schemas, its data's paths leading where they led the run.
@@ -35,20 +38,22 @@ def configuration_of(folder: RunFolder) -> DictConfig:
     settings = folder.read_settings()
     recorded = folder.read_run().get("settings")
     recorded = {**(recorded if isinstance(recorded, dict) else {}), "run_dir": str(folder.path)}
+    start = folder.working_folder()
     try:
         cfg = restored(OmegaConf.create(_without_resolvers(settings, flattened(settings), recorded)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{folder.config_yaml}: {error}") from error
-    start = folder.working_folder()
-    if start is None:
-        return cfg
-    try:
-        for key in PATHS:
-            value = OmegaConf.select(cfg, key)
-            if isinstance(value, str):
-                OmegaConf.update(cfg, key, str(_from(start, Path(value).expanduser())))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+        _check_groups(cfg)
+        if start is not None:
+            for key in PATHS:
+                value = OmegaConf.select(cfg, key)
+                if isinstance(value, str):
+                    OmegaConf.update(cfg, key, str(_from(start, Path(value).expanduser())))
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, *_OF_OMEGACONF) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{folder.config_yaml}: the saved configuration cannot be used ({reason:.300})"
+        ) from error
     return cfg
 
 
@@ -89,6 +94,17 @@ def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str
             "it names another setting, and run.json has no value for this one"
         )
     return value
+
+
+def _check_groups(node: DictConfig, key: str = "") -> None:
+    """Raise ConfigError where a whole group of settings is an interpolation or has no value."""
+    for name in node:
+        child = node._get_node(name)
+        where = f"{key}.{name}".removeprefix(".")
+        if isinstance(child, DictConfig) and not child._is_none():
+            if child._is_missing() or child._is_interpolation():
+                raise ConfigError(f"the run's saved configuration: {where} is no group of settings")
+            _check_groups(child, where)
 
 
 def _from(start: Path, path: Path) -> Path:

@@ -16,8 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
-from genre_classifier.scaler_state import ScalerStatistics
-from genre_classifier.torch_file import MAX_BYTES, check_plain, load_torch_file
 
 FORMAT_VERSION = 1
 MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
@@ -280,6 +278,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     CheckpointError
         The file is missing, damaged, or no checkpoint of this project.
     """
+    from genre_classifier.torch_file import MAX_BYTES, load_torch_file  # what reads no weights needs no numpy
+
     try:
         content = read_bytes(path, MAX_BYTES, CheckpointError)
     except FileNotFoundError:
@@ -302,6 +302,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _check_content(checkpoint: Mapping[str, Any]) -> None:
     """Raise ValueError or BundleError unless a checkpoint's settings are plain values of the documented kinds."""
+    from genre_classifier.scaler_state import ScalerStatistics
+    from genre_classifier.torch_file import check_plain
+
     for key in ("epoch", "global_step"):
         if type(checkpoint.get(key)) is not int or not 0 <= checkpoint[key] < 2**40:
             raise ValueError(f"its {key} is no number of {key}s")

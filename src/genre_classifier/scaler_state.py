@@ -198,7 +198,8 @@ class ScalerStatistics:
         ):
             self._check_values(name, needed, lowest, where)
         if self.feature_names is not None and (
-            not _are_strings(self.feature_names)
+            not isinstance(self.feature_names, tuple)
+            or not _are_strings(self.feature_names)
             or len(self.feature_names) != self.n_features
             or len(set(self.feature_names)) != self.n_features
         ):
