@@ -3,8 +3,8 @@
     from app.model import model_service
     model_service.predict([0.1, ...])
 
-The folder and the name come from the environment variables MODEL_DIR and MODEL_NAME. Where the bundle has an
-ONNX file and onnxruntime is installed, neither torch nor scikit-learn is imported.
+The folder and the name come from the environment variables MODEL_DIR and MODEL_NAME. For a GenreClassifier neither
+torch nor scikit-learn is imported.
 """
 
 from __future__ import annotations

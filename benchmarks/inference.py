@@ -18,6 +18,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy and torch ar
 import argparse
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier import GenreClassifier, ModelWrapper
+from genre_classifier.bundle import make_predictor, read_bundle, write_bundle
 from genre_classifier.onnx_export import build_onnx, is_available
-from genre_classifier.prediction import DEFAULT_GENRES
+from genre_classifier.prediction import DEFAULT_GENRES, Predictor
 from genre_classifier.scaler_state import ScalerStatistics
 
 ROW_COUNTS = (1, 64, 4096)
@@ -84,13 +86,19 @@ def _candidates(
             )
         return answers
 
-    predictors = {"ModelWrapper": ModelWrapper(model, scaler)}
+    known = ScalerStatistics.of(scaler)
+    with tempfile.TemporaryDirectory() as folder:
+        write_bundle(model, scaler, DEFAULT_GENRES, {}, folder, onnx=False)
+        served = make_predictor(read_bundle(folder))
+    predictors: dict[str, Predictor] = {
+        "ModelWrapper": ModelWrapper(model, scaler),
+        f"service's model ({served.backend})": served,
+    }
     if is_available():
         from genre_classifier.onnx_inference import OnnxPredictor
 
-        known = ScalerStatistics.of(scaler)
         content = build_onnx(model, known, genre_names=DEFAULT_GENRES)
-        predictors["service's model (onnxruntime)"] = OnnxPredictor(content, known, DEFAULT_GENRES)
+        predictors["NAME.onnx (onnxruntime)"] = OnnxPredictor(content, known, DEFAULT_GENRES)
     candidates: dict[str, Callable[[], object]] = {
         "common way, probabilities": common_probabilities,
         "common way, answers": common_answers,

@@ -348,10 +348,10 @@ def lazy_tensor() -> torch.Tensor:
         (lambda f: (f / f"{NAME}_scaler.pkl").unlink(), r"_scaler\.pkl: no such file"),
         (lambda f: (f / f"{NAME}_metadata.json").unlink(), r"_metadata\.json: no such file"),
         (lambda f: (f / f"{NAME}.onnx").write_bytes(b"x"), r"\.onnx: .*does not list it"),
-        (put_metadata("{"), r"_metadata\.json: not readable as JSON"),
+        (put_metadata("{"), r"_metadata\.json: cannot be read as JSON"),
         (put_metadata("[]"), r"expected an object with the keys model_name"),
-        (put_metadata("[" * 100_000), r"not readable as JSON"),
-        (put_metadata(b"\xff\xfe{}"), r"not readable as JSON"),
+        (put_metadata("[" * 100_000), r"cannot be read as JSON"),
+        (put_metadata(b"\xff\xfe{}"), r"cannot be read as JSON"),
         (put_metadata('{"metrics": NaN}'), r"holds NaN, which is not JSON"),
         (put_metadata('{"a": 1, "a": 2}'), r"key 'a' stands more than once"),
         (lambda f: edit_metadata(f, lambda m: m.update(format_version=2)), r"format 2 is newer .* up to 1"),
@@ -408,7 +408,7 @@ def test_a_damaged_bundle_is_refused_by_the_file_at_fault(copied, damage, messag
         (lambda f: replace_model(f, state=MODEL.state_dict() | {"network.0.bias": 3}), r"not a plain tensor"),
         (
             lambda f: replace_model(f, state=MODEL.state_dict() | {"network.0.bias": lazy_tensor()}),
-            r"tensors claim 4,000,05\d,\d{3} bytes",
+            r"a tensor of shape \(1000000000,\), where the file has 1 numbers",
         ),
         (
             lambda f: replace_model(
@@ -417,7 +417,7 @@ def test_a_damaged_bundle_is_refused_by_the_file_at_fault(copied, damage, messag
             r"network\.0\.bias has values that are not finite",
         ),
         (lambda f: torch.save([1], f / f"{NAME}.pt"), r"expected model_state_dict and model_config inside"),
-        (lambda f: torch.save(MODEL, f / f"{NAME}.pt"), r"not readable as weights"),
+        (lambda f: torch.save(MODEL, f / f"{NAME}.pt"), r"asks for genre_classifier\.network\.GenreClassifier"),
         (
             lambda f: torch.save(
                 {"model_state_dict": {}}, f / f"{NAME}.pt", _use_new_zipfile_serialization=False
@@ -479,7 +479,7 @@ def test_a_malicious_model_file_runs_nothing(tmp_path):
     sentinel = tmp_path / "sentinel"
     plain_bundle(tmp_path)
     replace_model(tmp_path, extra=TouchOnLoad(sentinel))
-    with pytest.raises(BundleError, match=r"\.pt: not readable as weights"):
+    with pytest.raises(BundleError, match=r"\.pt: refused; the pickle asks for __builtin__\.getattr"):
         load_production_model(GenreClassifier, tmp_path, NAME)
     assert not sentinel.exists()
     torch.load(tmp_path / f"{NAME}.pt", weights_only=False)

@@ -139,7 +139,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pt: no such checkpoint"):
         checkpoint.load(GenreClassifier(), "gone.pt")
     (tmp_path / "torn.pt").write_bytes(checkpoint.save(make_model()).read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"torn\.pt: not readable as a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"torn\.pt: truncated, or not a file that torch\.save writes"):
         checkpoint.load(GenreClassifier(), "torn.pt")
     torch.save({"model_state_dict": {}}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt: not a checkpoint that ModelCheckpoint wrote"):
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
             return (os.mkdir, (str(tmp_path / "sentinel"),))
 
     torch.save({"x": Touch()}, tmp_path / "bad.pt")
-    with pytest.raises(CheckpointError, match="not readable as a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"refused; the pickle asks for posix\.mkdir"):
         ModelCheckpoint(tmp_path).load(GenreClassifier(), "bad.pt")
     assert not (tmp_path / "sentinel").exists()
 

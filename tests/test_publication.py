@@ -32,7 +32,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    return read_files(folder, "set", KNOWN, NEEDED)
+    return read_files(folder, "set", dict.fromkeys(KNOWN, 2**20), NEEDED)
 
 
 def seen_by_a_plain_reader(folder: Path) -> dict[str, bytes]:
@@ -171,12 +171,12 @@ def test_a_version_removed_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     read_file = publication._read_file
     reads = []
 
-    def replace_meanwhile(path, relative, handle):
+    def replace_meanwhile(path, relative, handle, limit):
         reads.append(relative)
         if len(reads) == 2:
             for letter in "bcde":
                 write(tmp_path, version(letter))
-        return read_file(path, relative, handle)
+        return read_file(path, relative, handle, limit)
 
     monkeypatch.setattr(publication, "_read_file", replace_meanwhile)
     folder = publication._read_folder
@@ -283,7 +283,9 @@ def test_what_a_killed_writer_of_another_set_left_is_removed(memory_path):
         write(folder, version("c"))
         assert read(folder) == version("c")
         assert temporary_files(folder) == []
-        assert is_published == (read_files(folder, "set_v2", list(other), list(other)) == other)
+        assert is_published == (
+            read_files(folder, "set_v2", dict.fromkeys(other, 2**20), list(other)) == other
+        )
         left = {path.relative_to(folder).parts for path in folder.rglob("*set_v2*.*")}
         if not is_published:  # nothing, or a version that was complete
             assert {parts[0] for parts in left} <= {"set_v2.versions"}
@@ -464,3 +466,58 @@ def test_a_folder_whose_owner_forbids_writing_refuses_a_new_version(tmp_path, mo
     ):
         write(tmp_path, version("b"))
     assert read(tmp_path) == version("a")
+
+
+@pytest.mark.parametrize("name", ["other.versions", "set_v2.versions"])
+def test_what_a_link_leads_to_is_left_alone(tmp_path, name):
+    """A link that somebody put beside the bundles leads to a folder that looks like ours."""
+    outside = tmp_path / "elsewhere"
+    for precious in ("000001.partial", "000002", "current.new"):
+        (outside / precious).mkdir(parents=True)
+        (outside / precious / "work.txt").write_text("of months")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    write(folder, version("a"))
+    write(folder, version("b"))
+    assert read(folder) == version("b")
+    assert sorted(path.name for path in outside.rglob("work.txt")) == ["work.txt"] * 3
+    assert (folder / name).is_symlink()
+
+
+def test_a_store_that_is_a_link_is_refused_and_left_alone(tmp_path):
+    outside = tmp_path / "elsewhere"
+    (outside / "000001.partial").mkdir(parents=True)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "set.versions").symlink_to(outside)
+    with pytest.raises(
+        BundleError, match=r"set\.versions: expected the folder of versions, found something else"
+    ):
+        write(folder, version("a"))
+    assert [path.name for path in outside.iterdir()] == ["000001.partial"]
+    assert [path.name for path in folder.iterdir()] == ["set.versions"]
+
+
+def test_links_within_our_own_store_are_removed_themselves(tmp_path):
+    outside = tmp_path / "elsewhere"
+    (outside / "kept").mkdir(parents=True)
+    folder = tmp_path / "models"
+    write(folder, version("a"))
+    for link in ("000009.partial", "current.new", "000000"):
+        (folder / "set.versions" / link).symlink_to(outside)
+    for letter in "bcdef":
+        write(folder, version(letter))
+    assert read(folder) == version("f")
+    assert (outside / "kept").is_dir()
+    assert temporary_files(folder) == []
+
+
+def test_a_file_of_more_bytes_than_its_kind_has_is_refused_unread(tmp_path):
+    for name in KNOWN:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(
+        BundleError, match=r"set\.pt: 1,099,511,627,776 bytes, more than any such file \(1,048,576\)"
+    ):
+        read(tmp_path)

@@ -18,16 +18,16 @@ import math
 import pickle
 import platform
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from genre_classifier.chain import ChainPredictor, Layer
 from genre_classifier.errors import BundleError
 from genre_classifier.features.sets import (
     FEATURE_SETS,
@@ -35,9 +35,12 @@ from genre_classifier.features.sets import (
     describe_mismatch,
     recognise,
 )
+from genre_classifier.files import MAX_JSON_BYTES, parse_json
+from genre_classifier.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
 from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.publication import fingerprint, locked, publish, read_files
-from genre_classifier.scaler_state import PICKLE_PROTOCOL, ScalerStatistics
+from genre_classifier.scaler_state import MAX_PICKLE_BYTES, PICKLE_PROTOCOL, ScalerStatistics
+from genre_classifier.torch_file import MAX_BYTES, StoredTensor, check_plain, read_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,12 @@ FORMAT_VERSION: Final = 1
 TOLERANCE: Final = 1e-6  # largest difference of a probability that a written bundle may show
 
 _SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
+_MAX_BYTES: Final = {
+    "model": MAX_BYTES,
+    "scaler": MAX_PICKLE_BYTES,
+    "metadata": MAX_JSON_BYTES,
+    "onnx": MAX_BYTES,
+}
 _NEEDED: Final = ("model", "scaler", "metadata")
 _CONTRACT_KEYS: Final = ("model_name", "genre_names", "metrics", "timestamp", "model_architecture")
 _OUR_KEYS: Final = ("format_version", "sha256", "scaler")
@@ -303,7 +312,8 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     folder = Path(folder)
     file_names = {part: file_name(name, part) for part in _SUFFIXES}
     needed = [file_names[part] for part in _NEEDED]
-    found = read_files(folder, name, list(file_names.values()), needed)
+    limits = {file_names[part]: _MAX_BYTES[part] for part in _SUFFIXES}
+    found = read_files(folder, name, limits, needed)
     parts = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
     return _parse(parts, folder, name)
 
@@ -343,12 +353,13 @@ def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.d
     with torch.device("meta"):
         skeleton = _construct(model_class, config, path)
     _check_shapes(state, {key: value.shape for key, value in skeleton.state_dict().items()}, path)
+    del skeleton
     with torch.random.fork_rng(
         devices=[]
     ):  # fresh weights are drawn and overwritten; nobody's seed should notice
         model = _construct(model_class, config, path)
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict({key: value.torch() for key, value in state.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
         raise BundleError(f"{path}: the weights do not fit {model_class.__name__}: {error}") from error
     model.eval()
@@ -385,40 +396,53 @@ def feature_set_of(
 
 
 def make_predictor(bundle: Bundle) -> Predictor:
-    """Return what answers for a bundle soonest: its ONNX file where that can be run, else its network.
+    """Return what answers for a bundle soonest: its weights in numpy, else its network in torch.
 
-    With the ONNX file neither torch nor scikit-learn is imported; both give the same answers.
+    For a GenreClassifier neither torch nor scikit-learn is imported. The ONNX file is for others; it is never run here.
     """
-    if bundle.onnx_file is not None and find_spec("onnxruntime") is not None:
-        from genre_classifier.onnx_inference import OnnxPredictor
-
-        return OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
+    layers = _read_chain(bundle)
+    if layers is not None:
+        return ChainPredictor(layers, bundle.scaler, bundle.genre_names, bundle.feature_names)
     from genre_classifier.network import GenreClassifier
 
     return wrap_bundle(bundle, GenreClassifier)
 
 
 def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
-    """Build a bundle's network and compare it with its ONNX file; return what was checked and found.
+    """Build a bundle's network and compare all that answers for it; return what was checked and found.
 
     Raises
     ------
     BundleError
-        The network cannot be built, or the two give different probabilities.
+        The network cannot be built, numpy answers otherwise than torch, or the ONNX file has other weights.
     """
     from genre_classifier.network import GenreClassifier
 
     rows = typical_rows(bundle.scaler)
-    expected = wrap_bundle(bundle, GenreClassifier)._probabilities(rows)
-    checks = [("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows")]
+    wrapper = wrap_bundle(bundle, GenreClassifier)
+    expected = wrapper._probabilities(rows)
+    difference = _difference(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
+    checks = [
+        ("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows"),
+        ("numpy", f"largest difference of a probability {difference:.2g}"),
+    ]
     if bundle.onnx_file is None:
-        checks.append(("onnx", "none"))
-    elif find_spec("onnxruntime") is None:
-        checks.append(("onnx", "not tried; onnxruntime is not installed"))
-    else:
-        difference = _difference(bundle.path("onnx"), make_predictor(bundle)._probabilities(rows), expected)
-        checks.append(("onnx", f"largest difference of a probability {difference:.2g}"))
-    return checks
+        return [*checks, ("onnx", "none")]
+    from genre_classifier.onnx_export import graph_of
+
+    graph = _read_onnx(bundle.onnx_file, bundle.path("onnx"), bundle.scaler, bundle.genre_names)
+    if other := graph.difference(graph_of(wrapper.model, bundle.scaler)):
+        raise BundleError(
+            f"{bundle.path('onnx')}: not the network in {bundle.path('model').name}: {other} differs"
+        )
+    return [*checks, ("onnx", "the graph of this program, with the weights of the network to the last bit")]
+
+
+def _read_onnx(content: bytes, path: Path, scaler: ScalerStatistics, genre_names: Sequence[str]) -> OnnxGraph:
+    try:
+        return read_graph(content, scaler.n_features, len(genre_names))
+    except OnnxGraphError as error:
+        raise BundleError(f"{path}: not the ONNX graph that this program writes: it {error}") from error
 
 
 def _wrap(model: nn.Module, bundle: Bundle, device: str | torch.device | None) -> ModelWrapper:
@@ -604,6 +628,8 @@ def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
                 f"{paths['scaler']}: not the scaler that {paths['metadata'].name} describes: {difference}"
             )
     feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
+    if is_ours and "onnx" in parts:  # nobody who is given the bundle by us runs a foreign program
+        _read_onnx(parts["onnx"], paths["onnx"], scaler, genres)
     digests = "".join(f"{part} {_sha256(parts[part])}\n" for part in _SUFFIXES if part in parts)
     if not is_ours and "onnx" in parts:
         _log.warning("%s: left aside; the metadata does not say which model it belongs to", paths["onnx"])
@@ -621,22 +647,7 @@ def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
 
 
 def _read_metadata(content: bytes, path: Path) -> dict[str, Any]:
-    def refuse_constant(text: str) -> float:
-        raise BundleError(f"{path}: holds {text}, which is not JSON")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise BundleError(f"{path}: the key {repeated!r} stands more than once in one object")
-        return dict(pairs)
-
-    try:
-        metadata = json.loads(
-            content.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=unique
-        )
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not readable as JSON ({error})") from error
+    metadata = parse_json(content, path, BundleError)
     if not isinstance(metadata, dict):
         raise BundleError(f"{path}: expected an object with the keys {', '.join(_CONTRACT_KEYS)}")
     written = metadata.get("format_version", FORMAT_VERSION)
@@ -736,49 +747,50 @@ def _check_feature_names(
         raise BundleError(f"{where}: not those of feature set {known.name}: {difference}")
 
 
-def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return state dict and configuration of a .pt file, read as data."""
-    import torch
-
-    _check_archive(content, path)
-    try:
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0]
-        raise BundleError(f"{path}: not readable as weights ({first_line})") from error
+def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
+    """Return state dict and configuration of a .pt file, read as data and without torch."""
+    saved = read_torch_file(content, path, BundleError)
     if not isinstance(saved, dict) or not {"model_state_dict", "model_config"} <= saved.keys():
         raise BundleError(f"{path}: expected model_state_dict and model_config inside")
     state, config = saved["model_state_dict"], saved["model_config"]
     if not isinstance(state, dict) or not isinstance(config, dict):
         raise BundleError(f"{path}: model_state_dict and model_config are to be mappings")
-    n_bytes = 0
+    try:
+        check_plain(config, "model_config")
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
     for key, value in state.items():
-        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
-        if not isinstance(key, str) or not plain or value.device.type != "cpu":
-            raise BundleError(f"{path}: {key!r} is not a plain tensor")
-        n_bytes += value.numel() * value.element_size()
-    if n_bytes > len(content):
-        raise BundleError(f"{path}: its tensors claim {n_bytes:,} bytes, the file has {len(content):,}")
-    for key, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise BundleError(f"{path}: {key} has values that are not finite")
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            raise BundleError(f"{path}: {str(key)!r:.80} is not a plain tensor")
+        if value.is_floating_point and not np.isfinite(value.numpy()).all():
+            raise BundleError(f"{path}: {key:.80} has values that are not finite")
     return state, config
 
 
-def _check_archive(content: bytes, path: Path) -> None:
-    """Refuse a .pt that is not the uncompressed, undamaged zip that torch.save writes."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise BundleError(f"{path}: holds compressed records, which torch.save never writes")
-            if sum(entry.file_size for entry in entries) > len(content):
-                raise BundleError(f"{path}: its records claim more bytes than the file has")
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BundleError(f"{path}: truncated, or not a file that torch.save writes ({error})") from error
-    if damaged is not None:
-        raise BundleError(f"{path}: damaged; the checksum of {damaged} does not match")
+def _read_chain(bundle: Bundle) -> list[Layer] | None:
+    """Return the layers of a bundle's GenreClassifier, ready for numpy; None for every other network.
+
+    Whatever is None here is built by torch, which says what is wrong with it.
+    """
+    state, config = _read_model_file(bundle.model_file, bundle.path("model"))
+    widths = config.get("hidden_dims")
+    if not isinstance(widths, list | tuple) or not all(type(width) is int for width in widths):
+        return None
+    sizes = [bundle.scaler.n_features, *widths, len(bundle.genre_names)]
+    if [config.get("input_dim"), *widths, config.get("num_classes")] != sizes:
+        return None
+    layers, keys, position = [], set(), 0
+    for number, (n_inputs, n_outputs) in enumerate(pairwise(sizes)):
+        weight, bias = state.get(f"network.{position}.weight"), state.get(f"network.{position}.bias")
+        keys |= {f"network.{position}.weight", f"network.{position}.bias"}
+        for value, shape in ((weight, (n_outputs, n_inputs)), (bias, (n_outputs,))):
+            if value is None or value.kind != "float32" or value.values.shape != shape:
+                return None
+        assert weight is not None and bias is not None  # noqa: PT018 - for the type checker
+        layers.append(Layer(np.ascontiguousarray(weight.values), bias.values, number < len(widths)))
+        # Linear and ReLU, and dropout after every hidden layer but the last.
+        position += 3 if number < len(widths) - 1 else 2
+    return layers if state.keys() == keys else None
 
 
 def _construct(model_class: type[ModelT], config: dict[str, Any], path: Path) -> ModelT:
@@ -791,7 +803,7 @@ def _construct(model_class: type[ModelT], config: dict[str, Any], path: Path) ->
         ) from error
 
 
-def _check_shapes(state: Mapping[str, torch.Tensor], wanted: Mapping[str, Sequence[int]], path: Path) -> None:
+def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequence[int]], path: Path) -> None:
     missing = sorted(wanted.keys() - state.keys())
     extra = sorted(state.keys() - wanted.keys())
     if missing or extra:
@@ -802,9 +814,9 @@ def _check_shapes(state: Mapping[str, torch.Tensor], wanted: Mapping[str, Sequen
         ]
         raise BundleError(f"{path}: model_state_dict {' and '.join(parts)}")
     for key, value in state.items():
-        if tuple(value.shape) != tuple(wanted[key]):
+        if value.values.shape != tuple(wanted[key]):
             raise BundleError(
-                f"{path}: {key} has shape {tuple(value.shape)}, model_config asks for {tuple(wanted[key])}"
+                f"{path}: {key} has shape {value.values.shape}, model_config asks for {tuple(wanted[key])}"
             )
 
 

@@ -415,6 +415,7 @@ class ExportConfig:
     strict: bool = False
     min_test_accuracy: float = 0.75
     max_milliseconds: float = 50.0
+    allow: list[str] = field(default_factory=list)
 
 
 SCHEMAS = {
@@ -639,8 +640,17 @@ def _schema_of(group: str, saved: DictConfig, base: type) -> type:
             f"the run's saved configuration: {group} has the keys {', '.join(sorted(keys))}, which are those of no "
             f"{group} in this version of genre-classifier; use the version that trained the run"
         )
-    name = "source" if base is DataConfig else "_target_"
-    return next((kind for kind in fitting if getattr(kind, name) == saved.get(name)), fitting[0])
+    if base is DataConfig:  # a source is a module's name
+        fitting = [kind for kind in fitting if getattr(kind, "source", None) == saved.get("source")]
+        if not fitting:
+            raise ConfigError(
+                f"the run's saved configuration: data.source={saved.get('source')!s:.80} is no source of this version "
+                "of genre-classifier with these keys; use the version that trained the run"
+            )
+        return fitting[0]
+    return next(
+        (kind for kind in fitting if getattr(kind, "_target_", None) == saved.get("_target_")), fitting[0]
+    )
 
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genre_classifier.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import Dropout, GenreClassifier
 from genre_classifier.prediction import DEFAULT_GENRES, Predictor, check_genre_names
-
-_SLICE = 1024  # rows
 
 
 class ModelWrapper(Predictor):
@@ -118,7 +116,7 @@ class ModelWrapper(Predictor):
             return self._probabilities(row[np.newaxis])[0].tolist()
         with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
             logits = layers.logits(self._standardised(row))
-        return _softmax_of_row(logits.tolist())
+        return softmax_of_row(logits.tolist())
 
     def _probabilities(self, rows: np.ndarray) -> np.ndarray:
         layers = self._current_layers()
@@ -127,8 +125,8 @@ class ModelWrapper(Predictor):
                 return self._softmax(self._checked_logits(self._standardised(rows)))
             probabilities = np.empty((len(rows), len(self.genre_names)))
             # One pass of matrix products; slices keep what is between two layers in the processor's cache.
-            for start in range(0, len(rows), _SLICE):
-                part = slice(start, start + _SLICE)
+            for start in range(0, len(rows), SLICE):
+                part = slice(start, start + SLICE)
                 probabilities[part] = self._softmax(layers.logits(self._standardised(rows[part])))
         return probabilities
 
@@ -139,11 +137,7 @@ class ModelWrapper(Predictor):
                 f"the model has {logits.shape[1]} outputs, genre_names are {len(self.genre_names)}; "
                 "give one name for each output"
             )
-        exponentials = logits.astype(np.float64)
-        exponentials -= exponentials.max(axis=1, keepdims=True)
-        np.exp(exponentials, out=exponentials)
-        exponentials /= exponentials.sum(axis=1, keepdims=True)
-        return exponentials
+        return softmax(logits)
 
     def _checked_logits(self, standardised: np.ndarray) -> np.ndarray:
         try:
@@ -193,11 +187,10 @@ class _Layers:
             if parameter is not None
         ]
         self._views = [
-            (*_views_of(step), isinstance(following, nn.ReLU))
+            Layer(*_views_of(step), isinstance(following, nn.ReLU))
             for step, following in pairwise([*steps, None])
             if isinstance(step, nn.Linear)
         ]
-        self._dtype = self._views[0][0].dtype
 
     def are_current(self) -> bool:
         """Tell whether the model still is the chain these views were made of."""
@@ -216,14 +209,7 @@ class _Layers:
 
     def logits(self, standardised: np.ndarray) -> np.ndarray:
         """Return logits (genre,) of one standardised row (feature,), or (row, genre) of (row, feature)."""
-        hidden = standardised.astype(self._dtype)
-        for weight, bias, is_rectified in self._views:
-            hidden = weight.dot(hidden) if hidden.ndim == 1 else hidden @ weight.T
-            if bias is not None:
-                hidden += bias
-            if is_rectified:
-                np.maximum(hidden, 0, out=hidden)
-        return hidden
+        return logits_of(self._views, standardised)
 
 
 def _views_of(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray | None]:
@@ -321,13 +307,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _softmax_of_row(logits: list[float]) -> list[float]:
-    peak = max(logits)
-    exponentials = [math.exp(logit - peak) for logit in logits]
-    total = sum(exponentials)
-    return [value / total for value in exponentials]
 
 
 def _is_standard_scaler(scaler: Any) -> bool:

@@ -18,7 +18,9 @@ from genre_classifier import bundle
 from genre_classifier.atomic import replacing
 from genre_classifier.bundle import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails, to_plain
 from genre_classifier.errors import BundleError, CheckpointError
+from genre_classifier.files import read_bytes
 from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.torch_file import MAX_BYTES, load_torch_file
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -314,13 +316,11 @@ class ModelCheckpoint:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({first_line})") from error
+        file = read_bytes(path, MAX_BYTES, CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    content = load_torch_file(file, path, CheckpointError)
     keys = {"format_version", "model_state_dict", "optimizer", "scaler", "metadata"}
     if not isinstance(content, dict) or content.keys() != keys:
         raise CheckpointError(f"{path}: not a checkpoint that ModelCheckpoint wrote")

@@ -18,21 +18,19 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
+from genre_classifier.chain import Layer
 from genre_classifier.errors import BundleError, MissingExtraError
 from genre_classifier.inference import fold_temperature, linear_steps
-from genre_classifier.onnx_inference import INPUT, OUTPUT, REMAINDER
+from genre_classifier.onnx_graph import INPUT, IR_VERSION, OPSET, OUTPUT, REMAINDER, OnnxGraph
 from genre_classifier.scaler_state import ScalerStatistics
 
 if TYPE_CHECKING:
     import onnx
-
-OPSET: Final = 17
-IR_VERSION: Final = 8  # of ONNX 1.12, so that a runtime of 2022 loads what is written today
 
 
 def is_available() -> bool:
@@ -89,14 +87,8 @@ def build_onnx(
         ) from error
     if temperature != 1.0:
         model = fold_temperature(model, temperature)
-    steps = linear_steps(model)
-    if steps is None:
-        raise BundleError(
-            f"{type(model).__name__} is not a chain of linear layers and ReLU; export with onnx=false"
-        )
-    graph = _graph(steps, scaler, len(genre_names))
     content = helper.make_model(
-        graph,
+        _graph(graph_of(model, scaler), len(genre_names)),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="genre_classifier",
@@ -109,17 +101,14 @@ def build_onnx(
     return content.SerializeToString()
 
 
-def _graph(steps: Sequence[nn.Module], scaler: ScalerStatistics | None, n_genres: int) -> onnx.GraphProto:
+def _graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = _folded_weights(steps, scaler)
-    n_features = weights[0][0].shape[1]
-    mean = np.zeros(n_features) if scaler is None or not scaler.with_mean else np.array(scaler.mean)
-    high = mean.astype(np.float32)
+    n_features = len(computed.mean_high)
     constants = {
         REMAINDER: np.zeros((1, n_features), np.float32),
-        "mean_high": high[np.newaxis],
-        "mean_low": (mean - high).astype(np.float32)[np.newaxis],
+        "mean_high": computed.mean_high[np.newaxis],
+        "mean_low": computed.mean_low[np.newaxis],
     }
     nodes = [
         helper.make_node("Sub", [INPUT, "mean_high"], ["difference_high"]),
@@ -127,7 +116,7 @@ def _graph(steps: Sequence[nn.Module], scaler: ScalerStatistics | None, n_genres
         helper.make_node("Add", ["difference_high", "difference_low"], ["difference"]),
     ]
     value = "difference"
-    for position, (weight, bias, is_rectified) in enumerate(weights):
+    for position, (weight, bias, is_rectified) in enumerate(computed.layers):
         result = f"layer_{position}"
         inputs = [value, f"{result}_weight"]
         constants[inputs[1]] = weight  # (output, input), as torch keeps it
@@ -157,11 +146,20 @@ def _graph(steps: Sequence[nn.Module], scaler: ScalerStatistics | None, n_genres
     )
 
 
-def _folded_weights(
-    steps: Sequence[nn.Module], scaler: ScalerStatistics | None
-) -> list[tuple[np.ndarray, np.ndarray | None, bool]]:
-    """Return weight float32 (output, input), bias and whether ReLU follows, of each linear layer."""
-    layers: list[tuple[np.ndarray, np.ndarray | None, bool]] = []
+def graph_of(model: nn.Module, scaler: ScalerStatistics | None) -> OnnxGraph:
+    """Return what the ONNX file of a model and its scaler computes, to the last bit.
+
+    Raises
+    ------
+    BundleError
+        The model is not a chain of linear layers and ReLU, or does not fit into float32 with its scaler.
+    """
+    steps = linear_steps(model)
+    if steps is None:
+        raise BundleError(
+            f"{type(model).__name__} is not a chain of linear layers and ReLU; export with onnx=false"
+        )
+    layers: list[Layer] = []
     for step, following in pairwise([*steps, None]):
         if not isinstance(step, nn.Linear):
             continue
@@ -176,5 +174,8 @@ def _folded_weights(
                 "the network with its scaler does not fit into float32, which ONNX computes with: a weight "
                 "divided by a feature's spread is too large; export with onnx=false"
             )
-        layers.append((rounded, bias, isinstance(following, nn.ReLU)))
-    return layers
+        layers.append(Layer(rounded, bias, isinstance(following, nn.ReLU)))
+    n_features = layers[0].weight.shape[1]
+    mean = np.zeros(n_features) if scaler is None or not scaler.with_mean else np.array(scaler.mean)
+    high = mean.astype(np.float32)
+    return OnnxGraph(high, (mean - high).astype(np.float32), tuple(layers))

@@ -1,6 +1,6 @@
 """What every predictor shares: a caller's features in, the documented answer out.
 
-Imports neither torch nor scikit-learn, so that a service which runs the bundle with onnxruntime pays for
+Imports neither torch nor scikit-learn, so that a service which answers from a bundle's weights in numpy pays for
 neither.
 """
 
@@ -91,7 +91,7 @@ class Predictor(ABC):
     feature_names : tuple of str or None
         Name of each feature in the network's order; None where unknown.
     backend : str
-        What computes: "torch" or "onnxruntime".
+        What computes: "numpy" for a bundle's own network, "torch" for any other, "onnxruntime" for an ONNX file.
     """
 
     backend: ClassVar[str]

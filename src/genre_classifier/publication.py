@@ -136,10 +136,10 @@ def publish(
     return version
 
 
-def read_files(
-    folder: Path, name: str, known_names: Sequence[str], needed: Sequence[str]
-) -> dict[str, bytes]:
+def read_files(folder: Path, name: str, limits: Mapping[str, int], needed: Sequence[str]) -> dict[str, bytes]:
     """Return the content of those of the set's files that exist, all from one version.
+
+    `limits` has every name that may belong to the set, with the most bytes that such a file has.
 
     Plain files are read one by one from the folder; where the `needed` names lead through `current`, it is
     opened once, and read anew should that version be removed meanwhile.
@@ -147,7 +147,7 @@ def read_files(
     store = versions_folder(folder, name)
     for _ in range(100):
         if not all(_is_our_link(folder / file_name, store) for file_name in needed):
-            return _read_folder(folder, known_names)
+            return _read_folder(folder, limits)
         try:
             handle = os.open(store / CURRENT, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -155,8 +155,8 @@ def read_files(
         except OSError as error:
             raise BundleError(f"{store / CURRENT}: cannot be opened ({error.strerror})") from error
         try:
-            files = _read_folder(store / CURRENT, known_names, handle)
-            if len(files) == len(known_names):
+            files = _read_folder(store / CURRENT, limits, handle)
+            if len(files) == len(limits):
                 return files
             # A file may be missing because this very version is being removed.
             if os.path.samestat(os.fstat(handle), (store / CURRENT).stat()):
@@ -367,17 +367,20 @@ def _target(path: Path) -> str | None:
         return None
 
 
-def _read_folder(folder: Path, file_names: Sequence[str], handle: int | None = None) -> dict[str, bytes]:
+def _read_folder(
+    folder: Path, file_names: Sequence[str] | Mapping[str, int], handle: int | None = None
+) -> dict[str, bytes]:
     """Return the content of the files that exist, through an open `handle` on the folder where given."""
+    limits = file_names if isinstance(file_names, Mapping) else dict.fromkeys(file_names, MAX_FILE_BYTES)
     files = {}
-    for file_name in file_names:
-        content = _read_file(folder / file_name, file_name if handle is not None else None, handle)
+    for file_name, limit in limits.items():
+        content = _read_file(folder / file_name, file_name if handle is not None else None, handle, limit)
         if content is not None:
             files[file_name] = content
     return files
 
 
-def _read_file(path: Path, relative: str | None, folder_handle: int | None) -> bytes | None:
+def _read_file(path: Path, relative: str | None, folder_handle: int | None, limit: int) -> bytes | None:
     try:
         # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
         handle = os.open(relative or path, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder_handle)
@@ -389,10 +392,10 @@ def _read_file(path: Path, relative: str | None, folder_handle: int | None) -> b
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path}: expected a file, found something else")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BundleError(f"{path}: {status.st_size:,} bytes, more than any bundle's file")
+        if status.st_size > limit:
+            raise BundleError(f"{path}: {status.st_size:,} bytes, more than any such file ({limit:,})")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read()
+            return file.read(limit)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     finally:
@@ -406,6 +409,8 @@ def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> 
     """
     leftovers = [folder / f"{file_name}.new-link" for file_name in known_names]
     for other in folder.glob("*.versions"):
+        if other.is_symlink() or not other.is_dir():  # what a link leads to is not ours to tidy
+            continue
         if other != store and not os.path.lexists(other / CURRENT):  # a set that was never published
             names = folder.glob(f"{glob.escape(other.stem)}*")
             leftovers += [other, *(path for path in names if _is_our_link(path, other))]
@@ -446,6 +451,11 @@ def _tidy(
         now = time.time()
         for old, successor in pairwise(versions):
             replaced = successor.stat().st_mtime
-            if old in versions[-KEPT_VERSIONS:] or old == version or now - replaced < GRACE_SECONDS:
+            if (
+                old.is_symlink()
+                or old in versions[-KEPT_VERSIONS:]
+                or old == version
+                or now - replaced < GRACE_SECONDS
+            ):
                 continue
             shutil.rmtree(old)

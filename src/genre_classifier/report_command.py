@@ -22,15 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out what needs the run's data: importance of features, map, training the grouped number",
     )
     parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="dotted path of a class of your own that the run's files may name, such as my_package.MyNetwork",
+    )
+    parser.add_argument(
         "--map", choices=["pca", "tsne"], default="pca", help="of the last hidden layer, default pca"
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the subcommand: write the report and say where it is."""
+    from genre_classifier.class_names import allow
     from genre_classifier.reporting.report import write_report
     from genre_classifier.run_folder import relative
 
+    allow(options.allow)
     with _messages_shown():
         path, view = write_report(
             options.folder, options.out, with_rows=not options.no_rows, method=options.map

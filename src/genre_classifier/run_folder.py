@@ -14,9 +14,11 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.atomic import write_text
-from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
+from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
 
 FORMAT_VERSION = 1
+MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
 CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
 Status = Literal["running", "finished", "failed"]
 
@@ -141,8 +143,8 @@ class RunFolder:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         return header, rows
 
-    def read_config(self) -> DictConfig:
-        """Return the configuration the run was started with, interpolations unresolved.
+    def read_settings(self) -> dict[str, Any]:
+        """Return the configuration the run was started with as plain values, interpolations as their text.
 
         Raises
         ------
@@ -151,30 +153,39 @@ class RunFolder:
         """
         path = self.config_yaml
         try:
-            content = OmegaConf.load(path)
+            content = read_yaml(path)
         except FileNotFoundError:
             raise RunFolderError(
                 f"{path}: there is no such file; Hydra writes it when a run starts"
             ) from None
-        except Exception as error:  # the YAML parser has many of its own
-            raise RunFolderError(f"{path}: cannot be read ({error})") from error
-        if not isinstance(content, DictConfig):
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise RunFolderError(f"{path}: expected a mapping of settings")
         return content
 
-    def read_settings(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        content = OmegaConf.to_container(self.read_config(), resolve=False)
-        assert isinstance(content, dict)
-        return {str(key): value for key, value in content.items()}
+    def read_overrides(self) -> tuple[str, ...]:
+        """Return what the run's command line said; nothing where the run was not started by Hydra.
+
+        Raises
+        ------
+        RunFolderError
+            The file is damaged.
+        """
+        path = self.overrides_yaml
+        try:
+            content = read_yaml(path)
+        except FileNotFoundError:
+            return ()
+        if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
+            raise RunFolderError(f"{path}: expected a list of overrides")
+        return tuple(content)
 
     def working_folder(self) -> Path | None:
         """Return the folder that the run's relative paths start from; None where nothing says so."""
         found = self.read_run().get("working_folder")
         if found is None:  # a run of an earlier version; Hydra noted where it was started
             try:
-                found = OmegaConf.select(OmegaConf.load(self.hydra_yaml), "hydra.runtime.cwd")
-            except Exception:  # the YAML parser has many of its own
+                found = read_yaml(self.hydra_yaml)["hydra"]["runtime"]["cwd"]
+            except (FileNotFoundError, RunFolderError, LookupError, TypeError):
                 return None
         return Path(found) if isinstance(found, str) else None
 
@@ -198,21 +209,7 @@ class RunFolder:
             write_text(path, buffer.getvalue())
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunFolderError(
-                f"{self.path}: there is no {path.name}; name the folder of a run, such as outputs/runs/DATE/TIME"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{path}: cannot be read ({error})") from error
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise RunFolderError(
-                f"{path}: format_version is {version}, this version reads {FORMAT_VERSION}; "
-                "use the version of genre-classifier that wrote it"
-            )
-        return content
+        return read_versioned_json(path, FORMAT_VERSION, kind="run", example="outputs/runs/DATE/TIME")
 
 
 @contextmanager
@@ -274,26 +271,64 @@ def claim(wanted: Path, *, exact: bool) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as plain values and tensors; nothing in the file is executed.
+    """Read a checkpoint as plain values and tensors; nothing in the file is executed, and no size in it is believed.
 
     Raises
     ------
     CheckpointError
         The file is missing, damaged, or no checkpoint of this project.
     """
-    import torch
+    from genre_classifier.torch_file import MAX_BYTES, load_torch_file  # what reads no weights needs no numpy
 
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {reason}") from error
+        content = read_bytes(path, MAX_BYTES, CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/"
+        ) from None
+    checkpoint = load_torch_file(content, path, CheckpointError)
     version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: {CHECKPOINT_VERSION_KEY} is {version}, this version reads {FORMAT_VERSION}; it was written by "
             "something else, or by another version of genre-classifier"
         )
+    try:
+        _check_content(checkpoint)
+    except (ValueError, BundleError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return checkpoint
+
+
+def _check_content(checkpoint: Mapping[str, Any]) -> None:
+    """Raise ValueError or BundleError unless a checkpoint's settings are plain values of the documented kinds."""
+    from genre_classifier.scaler_state import ScalerStatistics
+    from genre_classifier.torch_file import check_plain
+
+    for key in ("epoch", "global_step"):
+        if type(checkpoint.get(key)) is not int or not 0 <= checkpoint[key] < 2**40:
+            raise ValueError(f"its {key} is no number of {key}s")
+    settings, weights = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
+    if not isinstance(settings, dict) or not isinstance(weights, dict):
+        raise ValueError("holds no hyper_parameters or no state_dict")
+    check_plain(settings, "hyper_parameters", most=MAX_SETTINGS)
+    check_plain(settings.get("network"), "the network's settings")
+    kinds = {
+        "network": (dict,),
+        "optimizer": (dict,),
+        "scheduler": (dict, type(None)),
+        "data": (dict, type(None)),
+        "protocol": (dict, type(None)),
+        "class_weights": (list, type(None)),
+        "seed": (int,),
+    }
+    for key, allowed in kinds.items():
+        if type(settings.get(key)) not in allowed:
+            raise ValueError(
+                f"its {key} is a {type(settings.get(key)).__name__}, not a {allowed[0].__name__}"
+            )
+    for key in ("genre_names", "feature_names"):
+        names = settings.get(key)
+        if not isinstance(names, list) or not names or not all(type(name) is str for name in names):
+            raise ValueError(f"its {key} are no list of names")
+    ScalerStatistics.from_metadata(settings.get("scaler"), "its hyper_parameters")

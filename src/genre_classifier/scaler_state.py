@@ -1,16 +1,14 @@
 """A StandardScaler as plain numbers: from a fitted one, back into one, and from a pickle without running it.
 
-A pickle is a program. Here it is executed over a closed set of recording classes that stand for the few names
-a pickled StandardScaler refers to; neither scikit-learn's nor numpy's own code ever sees what the file holds.
-That also makes the version that wrote the pickle irrelevant.
+The pickle is read as data (see `pickle_data`): what it asks for is compared with the few calls of which a pickled
+StandardScaler is made; neither scikit-learn's nor numpy's own code ever sees what the file holds. That also makes the
+version that wrote the pickle irrelevant.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-import pickletools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,22 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from genre_classifier.errors import BundleError
+from genre_classifier.pickle_data import Call, PickleError, read_pickle
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
 PICKLE_PROTOCOL: Final = 4  # the oldest that every supported Python writes by default
 MAX_PICKLE_BYTES: Final = 4 * 2**20  # a scaler of 10,000 features takes half a megabyte
+MAX_FEATURES: Final = 100_000
 
-_OPCODES: Final = frozenset(
-    """
-    PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
-    BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
-    BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE
-    """.split()  # noqa: SIM905
-)
+_LARGEST: Final = sys.float_info.max
 _NUMBER_CODES: Final = frozenset({"f8", "f4", "i8", "i4", "u8", "u4"})
 
 
@@ -133,7 +125,7 @@ class ScalerStatistics:
                 n_samples_seen=None if samples is None else _plain(samples),
                 feature_names=None if names is None else tuple(_plain(names)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{where}: not a fitted StandardScaler ({error!r})") from error
         statistics._check(where)
         return statistics
@@ -189,27 +181,38 @@ class ScalerStatistics:
         return mean - room, mean + room
 
     def _check(self, where: str) -> None:
-        if type(self.n_features) is not int or self.n_features < 1:
-            raise BundleError(f"{where}: scaler has n_features={self.n_features!r}, expected 1 or more")
+        if type(self.n_features) is not int or not 1 <= self.n_features <= MAX_FEATURES:
+            raise BundleError(
+                f"{where}: scaler has n_features={self.n_features!r:.40}, expected 1 to {MAX_FEATURES:,}"
+            )
         for name in ("with_mean", "with_std"):
             if type(getattr(self, name)) is not bool:
                 raise BundleError(
-                    f"{where}: scaler has {name}={getattr(self, name)!r}, expected true or false"
+                    f"{where}: scaler has {name}={getattr(self, name)!r:.40}, expected true or false"
                 )
+        self._check_samples(where)
         for name, needed, lowest in (
-            ("mean", self.with_mean, -math.inf),
+            ("mean", self.with_mean, -_LARGEST),
             ("scale", self.with_std, math.ulp(0.0)),
             ("variance", False, 0.0),
         ):
             self._check_values(name, needed, lowest, where)
         if self.feature_names is not None and (
-            not _are_strings(self.feature_names)
+            not isinstance(self.feature_names, tuple)
+            or not _are_strings(self.feature_names)
             or len(self.feature_names) != self.n_features
             or len(set(self.feature_names)) != self.n_features
         ):
             raise BundleError(
                 f"{where}: scaler has feature names that are not {self.n_features} different strings"
             )
+
+    def _check_samples(self, where: str) -> None:
+        samples = self.n_samples_seen
+        counts = samples if isinstance(samples, tuple) else () if samples is None else (samples,)
+        fits = not isinstance(samples, tuple) or len(samples) == self.n_features
+        if not fits or not all(type(count) in (int, float) and 0 <= count < 2**63 for count in counts):
+            raise BundleError(f"{where}: scaler has n_samples_seen that are no numbers of rows")
 
     def _check_values(self, name: str, needed: bool, lowest: float, where: str) -> None:
         values = getattr(self, name)
@@ -221,9 +224,10 @@ class ScalerStatistics:
             found = len(values) if isinstance(values, tuple) else type(values).__name__
             raise BundleError(f"{where}: scaler has {found} values of {name}, expected {self.n_features}")
         for position, value in enumerate(values):
-            if type(value) not in (float, int) or not math.isfinite(value) or value < lowest:
+            # A whole number may be one that no float holds.
+            if type(value) not in (float, int) or not lowest <= value <= _LARGEST:
                 raise BundleError(
-                    f"{where}: scaler has {name}[{position}]={value!r}, which cannot scale a feature"
+                    f"{where}: scaler has {name}[{position}]={value!r:.40}, which cannot scale a feature"
                 )
 
 
@@ -255,146 +259,28 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-class _Scaler:
-    """Stands for StandardScaler in a pickle."""
-
-    attributes: dict[str, Any] | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state
-
-
-class _Dtype:
-    """Stands for numpy.dtype in a pickle."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = code
-        self.order: Any = "|"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1]
-
-
-class _Array:
-    """Stands for an array in a pickle, made by numpy's _reconstruct and filled by its state."""
-
-    state: Any = None
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _BufferArray:
-    """Stands for an array in a pickle of protocol 5, made by numpy's _frombuffer."""
-
-    def __init__(self, buffer: Any, dtype: Any, shape: Any, *_: Any) -> None:
-        self.state = (1, shape, dtype, False, buffer)
-
-
-class _Scalar:
-    """Stands for a numpy scalar in a pickle."""
-
-    def __init__(self, dtype: Any, content: Any) -> None:
-        self.state = (1, (), dtype, False, content)
-
-
-class _Encoded:
-    """Stands for the call that spells bytes in protocol 2."""
-
-    def __init__(self, text: Any, encoding: Any) -> None:
-        if encoding != "latin1":
-            raise ValueError(f"bytes spelled in {encoding!r}")
-        self.content = text.encode("latin1")
-
-
-_MODULES: Final[dict[str, dict[str, type]]] = {
-    "sklearn.preprocessing._data": {"StandardScaler": _Scaler},
-    "sklearn.preprocessing.data": {"StandardScaler": _Scaler},
-    "numpy": {"dtype": _Dtype, "ndarray": _Array},
-    "numpy.core.multiarray": {"_reconstruct": _Array, "scalar": _Scalar},
-    "numpy._core.multiarray": {"_reconstruct": _Array, "scalar": _Scalar},
-    "numpy.core.numeric": {"_frombuffer": _BufferArray},
-    "numpy._core.numeric": {"_frombuffer": _BufferArray},
-    "_codecs": {"encode": _Encoded},
-}
-
-
-class _ClosedUnpickler(pickle.Unpickler):
-    """An unpickler whose every name is one of the recording classes above."""
-
-    def __init__(self, file: io.BytesIO, where: str) -> None:
-        super().__init__(file)
-        self._where = where
-        # Fresh subclasses for each file: whatever a pickle sets on one is gone with it.
-        self._names = {
-            (module, name): type(stand_in.__name__, (stand_in,), {})
-            for module, names in _MODULES.items()
-            for name, stand_in in names.items()
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a name; refuse every other one."""
-        try:
-            return self._names[module, name]
-        except (KeyError, TypeError):
-            raise _asks_for(f"{module}.{name}", self._where) from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Refuse references to objects outside the pickle."""
-        raise _asks_for(f"the persistent object {pid!r}", self._where)
-
-
-def _asks_for(name: str, where: str) -> BundleError:
-    return BundleError(f"{where}: refused; the pickle asks for {name}, which a StandardScaler does not need")
+_SCALERS: Final = ("sklearn.preprocessing._data.StandardScaler", "sklearn.preprocessing.data.StandardScaler")
+_DTYPE: Final = "numpy.dtype"
+_ENCODED: Final = "_codecs.encode"  # the call that spells bytes in protocol 2
+_ARRAYS: Final = tuple(f"{module}.multiarray._reconstruct" for module in ("numpy.core", "numpy._core"))
+_BUFFERS: Final = tuple(f"{module}.numeric._frombuffer" for module in ("numpy.core", "numpy._core"))
+_NUMBERS: Final = tuple(f"{module}.multiarray.scalar" for module in ("numpy.core", "numpy._core"))
+_NAMES: Final = frozenset({*_SCALERS, _DTYPE, "numpy.ndarray", _ENCODED, *_ARRAYS, *_BUFFERS, *_NUMBERS})
 
 
 def _read_pickle(content: bytes, where: str) -> dict[str, Any]:
-    _check_opcodes(content, where)
-    try:
-        scaler = _ClosedUnpickler(io.BytesIO(content), where).load()
-        if not isinstance(scaler, _Scaler) or not isinstance(scaler.attributes, dict):
-            raise BundleError(
-                f"{where}: not a pickled StandardScaler but a {type(scaler).__name__.lstrip('_')}"
-            )
-        return {key: _value(item) for key, item in scaler.attributes.items() if _is_wanted(key)}
-    except BundleError:
-        raise
-    except (Exception, RecursionError, MemoryError) as error:
-        raise BundleError(f"{where}: not a readable pickle of a StandardScaler ({error!r})") from error
-
-
-def _check_opcodes(content: bytes, where: str) -> None:
-    """Refuse what a scaler's pickle never contains before the unpickler sees it.
-
-    Reading through the opcodes also proves that every announced length is there: the unpickler itself makes
-    room for what a length or a memo number announces, however large.
-    """
     if len(content) > MAX_PICKLE_BYTES:
         raise BundleError(
             f"{where}: {len(content):,} bytes, more than any scaler takes ({MAX_PICKLE_BYTES:,})"
         )
-    end = -1
     try:
-        for opcode, argument, position in pickletools.genops(content):
-            if opcode.name == "INST":
-                raise _asks_for(str(argument).replace(" ", "."), where)
-            if opcode.name not in _OPCODES:
-                raise BundleError(
-                    f"{where}: refused; the pickle uses {opcode.name}, which no pickled StandardScaler of "
-                    "protocol 2 or later does"
-                )
-            if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(content):
-                raise BundleError(f"{where}: refused; the pickle numbers {argument:,} objects")
-            end = 0 if position is None else position
-    except BundleError:
-        raise
-    except Exception as error:
-        raise BundleError(f"{where}: truncated or not a pickle ({error})") from error
-    if end + 1 != len(content):
-        raise BundleError(f"{where}: {len(content) - end - 1} bytes follow the end of the pickle")
+        scaler = read_pickle(content, _NAMES)
+        if not isinstance(scaler, Call) or scaler.name not in _SCALERS or type(scaler.state) is not dict:
+            found = scaler.name if isinstance(scaler, Call) else type(scaler).__name__
+            raise PickleError(f"not a pickled StandardScaler but a {found}")
+        return {key: _value(item) for key, item in scaler.state.items() if _is_wanted(key)}
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise BundleError(f"{where}: refused; {error}") from error
 
 
 def _is_wanted(key: Any) -> bool:
@@ -402,29 +288,50 @@ def _is_wanted(key: Any) -> bool:
 
 
 def _value(item: Any) -> Any:
-    """Return the plain value or numpy array that a recorded item stands for."""
-    if isinstance(item, _Array | _BufferArray | _Scalar):
-        _, shape, dtype, _, content = item.state
-        if isinstance(content, _Encoded):
-            content = content.content
-        return _array(dtype, shape, content)
+    """Return the plain value or numpy array that an attribute of the pickled scaler stands for."""
     if item is None or type(item) in (bool, int, float, str):
         return item
-    raise ValueError(f"found {type(item).__name__.lstrip('_')} where a number or an array belongs")
+    if isinstance(item, Call) and item.name in _ARRAYS:
+        _, shape, dtype, _, content = item.state
+        return _array(dtype, shape, content)
+    if isinstance(item, Call) and item.name in _BUFFERS:
+        buffer, dtype, shape = item.arguments[:3]
+        return _array(dtype, shape, buffer)
+    if isinstance(item, Call) and item.name in _NUMBERS:
+        dtype, content = item.arguments
+        return _array(dtype, (), content)
+    found = item.name if isinstance(item, Call) else type(item).__name__
+    raise ValueError(f"found {found} where a number or an array belongs")
 
 
 def _array(dtype: Any, shape: Any, content: Any) -> np.ndarray:
-    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or len(shape) > 1:
+    if type(shape) is not tuple or len(shape) > 1 or not all(type(size) is int for size in shape):
         raise ValueError("an array that is not one-dimensional")
-    if dtype.code in ("O8", "O", "O4"):
+    code, order = _code_and_order(dtype)
+    if code in ("O8", "O", "O4"):
         if type(content) is not list or not _are_strings(content) or shape != (len(content),):
             raise ValueError("an array of objects that are not strings")
         return np.array(content, dtype=object)
-    if dtype.code not in _NUMBER_CODES or dtype.order not in ("<", ">", "=", "|"):
-        raise ValueError(f"an array of dtype {dtype.order!r} {dtype.code!r}")
+    if code not in _NUMBER_CODES or order not in ("<", ">", "=", "|"):
+        raise ValueError(f"an array of dtype {order!r:.10} {code!r:.10}")
+    if isinstance(content, Call) and content.name == _ENCODED:
+        text, encoding = content.arguments
+        if type(text) is not str or encoding != "latin1":
+            raise ValueError("bytes that are not spelled in latin1")
+        content = text.encode("latin1")
     if type(content) not in (bytes, bytearray):
         raise ValueError(f"an array whose content is a {type(content).__name__}")
-    values = np.frombuffer(content, np.dtype(dtype.order + dtype.code))
+    values = np.frombuffer(content, np.dtype(order + code))
     if len(values) != (shape[0] if shape else 1):
-        raise ValueError(f"{len(values)} values in an array of shape {shape}")
+        raise ValueError(f"{len(values)} values in an array of shape {shape!r:.40}")
     return values if shape else values[0]
+
+
+def _code_and_order(dtype: Any) -> tuple[str, str]:
+    """Return a pickled dtype's code and byte order."""
+    if not isinstance(dtype, Call) or dtype.name != _DTYPE or type(dtype.arguments[0]) is not str:
+        raise ValueError("an array without a dtype")
+    order = "|" if dtype.state is None else dtype.state[1]
+    if type(order) is not str:
+        raise ValueError("an array whose dtype has no byte order")
+    return dtype.arguments[0], order

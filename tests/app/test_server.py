@@ -311,7 +311,7 @@ def test_the_command_serves_until_it_is_interrupted(folder):
             with Client(port) as client:
                 status, answer = client.ask("POST", "/predict", BODIES[0])
                 assert (status, answer["predicted_index"]) == (200, BEST[0])
-            assert any(f"bundle {answer['bundle'][:12]}, with onnxruntime" in line for line in log)
+            assert any(f"bundle {answer['bundle'][:12]}, with numpy" in line for line in log)
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 0
         finally:

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from genre_classifier.data.datamodule import GenreDataModule
-from genre_classifier.errors import CheckpointError, ConfigError, DataError, DivergedError, RunFolderError
+from genre_classifier.errors import CheckpointError, DataError, DivergedError, RunFolderError
 from genre_classifier.training.callbacks import RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result
@@ -240,14 +241,24 @@ def test_a_checkpoint_cannot_name_a_class_to_be_run(trained: Train, tmp_path: Pa
     result = trained()
     content = torch.load(result.folder.best_checkpoint, weights_only=True)
     for target, message in (
-        ("os.system", "expected a class derived from torch.nn"),
-        ("antigravity.fly", "import its module first"),
-        ("genre_classifier.training.fit.train", "expected a class derived from torch.nn"),
+        ("os.system", "a name in a file alone imports nothing"),
+        ("antigravity.fly", "a name in a file alone imports nothing"),
+        ("torch.utils.model_dump.__main__.main", "a name in a file alone imports nothing"),
+        ("torch.nope.X", "a name in a file alone imports nothing"),
+        ("torch.nn.Linear", "a name in a file alone imports nothing"),
+        ("genre_classifier.__main__.main", "a name in a file alone imports nothing"),
+        ("genre_classifier.training.fit.train", "a name in a file alone imports nothing"),
+        ("torch.optim.Adam", r"_target_=torch\.optim\.Adam: expected a class derived from torch\.nn"),
+        ("", "_target_='': expected the dotted path of a class"),
+        (5, "_target_=5: expected the dotted path of a class"),
+        (None, "_target_=None: expected the dotted path of a class"),
+        (["os.system"], r"_target_=\['os.system'\]: expected the dotted path of a class"),
     ):
         content["hyper_parameters"]["network"] = {"_target_": target, "command": "true"}
         torch.save(content, tmp_path / "evil.ckpt")
-        with pytest.raises((CheckpointError, ConfigError), match=message):
+        with pytest.raises(CheckpointError, match=message):
             GenreLitModule.load(tmp_path / "evil.ckpt")
+    assert "antigravity" not in sys.modules
 
 
 def test_diverging_stops_with_a_reason_in_run_json(trained: Train, tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem, make_predictor
+from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
 from genre_classifier.prediction import Predictor
@@ -173,11 +174,12 @@ def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
         It is above 1e-6.
     """
     difference = _difference(wrapper, trial, f"the written {bundle.path('model').name}")
-    if bundle.onnx_file is None:
+    if bundle.onnx_file is None or find_spec("onnxruntime") is None:
         return difference
-    return max(
-        difference, _difference(make_predictor(bundle), trial, f"the written {bundle.path('onnx').name}")
-    )
+    from genre_classifier.onnx_inference import OnnxPredictor
+
+    predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
+    return max(difference, _difference(predictor, trial, f"the written {bundle.path('onnx').name}"))
 
 
 def _difference(predictor: Predictor, trial: Trial, what: str) -> float:

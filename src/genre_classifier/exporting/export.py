@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from genre_classifier.bundle import Calibration, ChecklistItem, check_name
+from genre_classifier.class_names import allow
 from genre_classifier.config import typed_export
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.exporting.choose import Choice, choose, describe
@@ -73,6 +74,7 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
         raise MissingExtraError(
             f"onnx=true needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[onnx]'"
         )
+    allow(settings.allow)
     choice = choose(settings)
     for number, line in enumerate(describe(choice)):
         log.info("%-12s %s", "" if number else "exporting", line)

@@ -13,7 +13,7 @@ from genre_classifier.config import CheckpointConfig, SplitMethod, Strategy
 from genre_classifier.errors import ConfigError, ExportError
 from genre_classifier.exporting.candidate import Candidate, load
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.run_configuration import configuration_of
+from genre_classifier.run_configuration import trainable_configuration_of
 from genre_classifier.run_folder import RunFolder, claim, relative
 from genre_classifier.training.fit import train
 
@@ -40,7 +40,7 @@ def refitted(candidate: Candidate, outputs: Path) -> Candidate:
             f"refit=full needs the configuration of the run, and {candidate.choice.checkpoint} lies outside of a "
             "run's folder: name one with run=FOLDER"
         )
-    saved = configuration_of(candidate.folder)
+    saved = trainable_configuration_of(candidate.folder)
     now = datetime.now().astimezone()
     folder = RunFolder(claim(outputs / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}", exact=False))
     cfg = refit_config(saved, folder.path, epochs=candidate.epoch + 1)

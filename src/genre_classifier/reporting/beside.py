@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier.config import SplitMethod
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
-from genre_classifier.run_configuration import configuration_of
+from genre_classifier.run_configuration import trainable_configuration_of
 from genre_classifier.run_folder import RunFolder, relative
 from genre_classifier.settings import experiment
 from genre_classifier.sweeps.leaderboard import Estimate, Trial, estimated, find_trials, read_trial
@@ -186,7 +186,7 @@ def _train(contents: RunContents) -> Trial:
     from genre_classifier.training.fit import train
 
     folder = RunFolder(contents.folder.path / FOLDER)
-    cfg = _grouped_config(configuration_of(contents.folder), folder.path)
+    cfg = _grouped_config(trainable_configuration_of(contents.folder), folder.path)
     trainer = cfg.trainer
     if trainer.devices != 1 or trainer.num_nodes != 1:
         raise RunFolderError("the run used several devices, and a report takes one process")

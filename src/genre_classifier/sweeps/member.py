@@ -15,11 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from genre_classifier.atomic import replacing
 from genre_classifier.data.batches import RowOrder
+from genre_classifier.errors import CheckpointError
 from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, read_checkpoint, writing
 from genre_classifier.training.callbacks import EMA, History, RunCheckpoint
 from genre_classifier.training.chunks import StepSettings
 from genre_classifier.training.fit import early_stopping
-from genre_classifier.training.lit_module import refuse_divergence
+from genre_classifier.training.lit_module import check_training_state, refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -251,6 +252,10 @@ class Member:
     def _restore(self, path: Path) -> None:
         content = read_checkpoint(path)
         module = self.run.module
+        try:
+            check_training_state(content, module)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}; the trial cannot go on from it") from error
         weights = content.get("current_model_state", content["state_dict"])
         module.load_state_dict(weights)
         self.optimizer.load_state_dict(content["optimizer_states"][0])

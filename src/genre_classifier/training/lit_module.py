@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,6 +16,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
+from genre_classifier.class_names import check_name, find_class
 from genre_classifier.data.batches import Chunk, mixed_seed
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
@@ -222,14 +221,14 @@ class GenreLitModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer and the scheduler from their settings."""
         settings = dict(self.hparams["optimizer"])
-        optimizer_class = _class(settings.pop("_target_"), torch.optim.Optimizer)
+        optimizer_class = find_class(settings.pop("_target_"), torch.optim.Optimizer)
         if optimizer_class in FUSED and self._can_fuse():
             settings["fused"] = True
         optimizer = optimizer_class(self.parameters(), **settings)
         if self.hparams["scheduler"] is None:
             return {"optimizer": optimizer}
         settings = dict(self.hparams["scheduler"])
-        kind = _class(settings.pop("_target_"), LRScheduler)
+        kind = find_class(settings.pop("_target_"), LRScheduler)
         lightning_settings = {"interval": settings.pop("interval")}
         monitor = settings.pop("monitor", None)
         if monitor is not None and self.automatic_optimization:
@@ -263,11 +262,23 @@ class GenreLitModule(pl.LightningModule):
             The file is missing, damaged, or no checkpoint of this project.
         """
         checkpoint = read_checkpoint(path)
+        settings = checkpoint["hyper_parameters"]
         try:
-            module = cls(**checkpoint["hyper_parameters"])
+            check_name(settings["network"].get("_target_"))
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        try:
+            # First without memory: settings may ask for any size, the weights prove how much there is.
+            with torch.device("meta"):
+                skeleton = build_network(settings["network"])
+            check_shapes(
+                {f"network.{key}": v for key, v in skeleton.state_dict().items()}, checkpoint["state_dict"]
+            )
+            module = cls(**settings)
             module.load_state_dict(checkpoint["state_dict"])
-        except (TypeError, RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: its weights do not fit its settings ({error})") from error
+        except (TypeError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{path}: its weights do not fit its settings ({reason:.300})") from error
         return module.eval()
 
     def _loss_of(self, split: str) -> MeanMetric:
@@ -317,6 +328,42 @@ class GenreLitModule(pl.LightningModule):
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
 
 
+def check_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the tensors found are those that are wanted, by name and shape."""
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise ValueError(f"{missing[0]} is missing")
+    for key, value in found.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key!s:.80} is no tensor")
+        if key in wanted and value.shape != wanted[key].shape:
+            raise ValueError(
+                f"{key} has shape {tuple(value.shape)}, the settings ask for {tuple(wanted[key].shape)}"
+            )
+
+
+def check_training_state(checkpoint: Mapping[str, Any], module: GenreLitModule) -> None:
+    """Raise ValueError unless a run of `module` can go on from a checkpoint: weights and optimizer of its shapes."""
+    check_shapes(module.state_dict(), checkpoint["state_dict"])
+    if "current_model_state" in checkpoint:
+        check_shapes(module.state_dict(), checkpoint["current_model_state"])
+    parameters = list(module.parameters())
+    states = checkpoint.get("optimizer_states")
+    if not isinstance(states, list) or len(states) != 1 or not isinstance(states[0], dict):
+        raise ValueError("it holds no state of one optimizer")
+    groups, state = states[0].get("param_groups"), states[0].get("state")
+    if not isinstance(groups, list) or not isinstance(state, dict):
+        raise ValueError("its optimizer has no state")
+    indices = [group.get("params") if isinstance(group, dict) else None for group in groups]
+    if indices != [list(range(len(parameters)))] or not state.keys() <= set(range(len(parameters))):
+        raise ValueError(f"its optimizer is not one of {len(parameters)} parameters")
+    for number, values in state.items():
+        for name, value in values.items() if isinstance(values, dict) else [("state", values)]:
+            whole = isinstance(value, Tensor) and value.shape == parameters[number].shape
+            single = type(value) in (int, float) or (isinstance(value, Tensor) and value.numel() == 1)
+            if not (whole or single or value is None):
+                raise ValueError(f"its optimizer's {name!s:.40} of parameter {number} has another shape")
+
+
 def refuse_divergence(loss: float, split: str, epoch: int, lr: float | None) -> None:
     """Raise DivergedError where an epoch's loss is not a finite number."""
     if not math.isfinite(loss):
@@ -332,29 +379,13 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     ConfigError
-        ``_target_`` is no network class, or does not take these arguments.
+        ``_target_`` is no network class, or none that a file may name (see `class_names`), or does not take these
+        arguments.
     """
     arguments = dict(settings)
-    kind = _class(arguments.pop("_target_"), nn.Module)
+    kind = find_class(arguments.pop("_target_", None), nn.Module)
     try:
         network: nn.Module = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
     return network
-
-
-def _class(path: str, base: type) -> type[Any]:
-    """Return the class of a dotted path. Since a checkpoint may come from anywhere, the class must be of the expected
-    kind, and its module one of ours, of torch's, or one that the caller has already imported."""
-    module_name, _, name = path.rpartition(".")
-    if module_name.split(".")[0] in {"genre_classifier", "torch"}:
-        import_module(module_name)
-    module = sys.modules.get(module_name)
-    if module is None:
-        raise ConfigError(f"{path}: import its module first; a name in a checkpoint alone imports nothing")
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(
-            f"_target_={path}: expected a class derived from {base.__module__}.{base.__qualname__}"
-        )
-    return found

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from genre_classifier.class_names import import_class
 from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
@@ -29,7 +31,7 @@ from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
 from genre_classifier.run_record import Record
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
-from genre_classifier.training.lit_module import GenreLitModule
+from genre_classifier.training.lit_module import GenreLitModule, check_training_state
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
 log = logging.getLogger(__name__)
@@ -170,7 +172,11 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
         "input_dim": len(table.feature_names),
         "num_classes": len(table.genre_names),
     }
-    import_module(network["_target_"].rpartition(".")[0])
+    # The user's own words: read from a file, they were checked before they came here.
+    import_class(network["_target_"], nn.Module)
+    import_class(settings.optimizer._target_, torch.optim.Optimizer)
+    if settings.scheduler is not None:
+        import_class(settings.scheduler._target_, LRScheduler)
     weights = None
     if settings.loss.class_weights is ClassWeights.balanced:
         counts = np.bincount(table.genres[split.train], minlength=len(table.genre_names))
@@ -207,7 +213,8 @@ def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
 def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
     if settings.ckpt_path is None:
         return
-    saved = read_checkpoint(Path(settings.ckpt_path))["hyper_parameters"]
+    checkpoint = read_checkpoint(Path(settings.ckpt_path))
+    saved = checkpoint["hyper_parameters"]
     for name in ("network", "feature_names", "genre_names", "scaler"):
         if saved.get(name) != module.hparams[name]:
             what = name.replace("_", " ")
@@ -215,14 +222,17 @@ def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
                 f"ckpt_path={settings.ckpt_path}: its {what} differs from this run's, so it cannot be resumed; "
                 "use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
             )
+    try:
+        check_training_state(checkpoint, module)
+    except ValueError as error:
+        raise CheckpointError(f"ckpt_path={settings.ckpt_path}: {error}; it cannot be resumed") from error
 
 
 def _build_logger(settings: TrainConfig) -> Logger | None:
     if settings.logger is None:
         return None
     arguments = plain(settings.logger)
-    module_name, _, name = arguments.pop("_target_").rpartition(".")
-    logger: Logger = getattr(import_module(module_name), name)(**arguments)
+    logger: Logger = import_class(arguments.pop("_target_"))(**arguments)
     return logger
 
 
