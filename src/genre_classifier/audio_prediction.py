@@ -6,7 +6,6 @@ log space, as those of independent witnesses; none of them can decide alone, nor
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.atomic import replacing
+from genre_classifier.atomic import replacing, write_text
 from genre_classifier.bundle import feature_set_of
+from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import BundleError
 from genre_classifier.features.audio import SHORTEST_SECONDS, Excerpt
 from genre_classifier.features.measure import measure_file
@@ -168,12 +168,11 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
     A row, and a point of the picture, stands at the middle of its window.
     """
     middles = song.starts + song.window_seconds / 2
-    with replacing(csv_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["seconds", "start", "end", *song.genre_names])
-        for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
-            times = (middle, start, min(start + song.window_seconds, song.seconds))
-            writer.writerow([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
+    rows = []
+    for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
+        times = (middle, start, min(start + song.window_seconds, song.seconds))
+        rows.append([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
+    write_text(csv_path, csv_text(["seconds", "start", "end", *song.genre_names], rows))
     _draw(song, middles, title, png_path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.errors import ConfigError, TrialFailedError
+from genre_classifier.terminal import say
 
 if TYPE_CHECKING:
     from genre_classifier.baselines_plan import Division
@@ -78,12 +79,12 @@ def run(options: argparse.Namespace) -> None:
     for line in _remarks(
         baselines, divisions, [] if models else [one for one in BASELINES if not one.installed]
     ):
-        print(line)
+        say(line)
     folder = _claim(options.out, planned)
     interrupted = _run_all(planned, rows, folder, jobs)
     failed = _finish(folder)
     if interrupted:
-        print(f"interrupted; what is finished is kept in {folder.path}", file=sys.stderr)
+        say(f"interrupted; what is finished is kept in {folder.path}", error=True)
         raise SystemExit(INTERRUPTED)
     if failed:
         raise TrialFailedError(f"{failed} of {len(planned)} runs failed; the others are finished")
@@ -208,7 +209,8 @@ def _run_all(planned: Sequence[Job], rows: Sequence[Rows], folder: SweepFolder, 
                 outcome = _outcome(job, rows_of[id(job.division)], folder, jobs)
             except KeyboardInterrupt:
                 return True
-            tqdm.write(f"{number}/{len(planned)}  {job.name:<16} {outcome}", file=sys.stderr)
+            with tqdm.external_write_mode(file=sys.stderr):
+                say(f"{number}/{len(planned)}  {job.name:<16} {outcome}", error=True)
             bar.update()
     return False
 
@@ -247,8 +249,8 @@ def _finish(folder: SweepFolder) -> int:
     for board in boards:
         show_leaderboard(board)
     if len(boards) == 1 and write_out_of_fold(folder, boards) is not None:
-        print(f"out of fold  {relative(folder.out_of_fold_csv)}")
+        say(f"out of fold  {relative(folder.out_of_fold_csv)}")
     where = relative(folder.path)
-    print(f"run folders  {where}")
-    print(f"with others  genre-classifier leaderboard {where} outputs/runs")
+    say(f"run folders  {where}")
+    say(f"with others  genre-classifier leaderboard {where} outputs/runs")
     return sum(trial.status != "finished" for trial in trials)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.atomic import write_text
+from genre_classifier.csv_files import csv_text, read_csv
 from genre_classifier.errors import CheckpointError, RunFolderError
 
 FORMAT_VERSION = 1
@@ -135,8 +135,7 @@ class RunFolder:
         """
         path = self.predictions_csv
         try:
-            with path.open(encoding="utf-8", newline="") as stream:
-                header, *rows = csv.reader(stream)
+            header, *rows = read_csv(path)
         except (OSError, ValueError, csv.Error) as error:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         return header, rows
@@ -190,12 +189,9 @@ class RunFolder:
             write_text(path, text + "\n")
 
     def _write_csv(self, path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+        text = csv_text(names, rows)
         with writing(path):
-            write_text(path, buffer.getvalue())
+            write_text(path, text)
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         try:

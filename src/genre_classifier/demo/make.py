@@ -60,6 +60,7 @@ from genre_classifier.demo.genres import GENRES
 from genre_classifier.demo.render import render
 from genre_classifier.features.core20 import extract_core20
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
+from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -271,10 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = make_table(recipe, chosen.jobs, unfinished)
     write_table(table, recipe, chosen.output / "features.parquet")
     unfinished.unlink()
-    print(f"{len(table)} rows: {chosen.output / 'features.parquet'}")
+    say(f"{len(table)} rows: {chosen.output / 'features.parquet'}")
     if not chosen.no_clips:
         write_clips(recipe, chosen.output / "clips")
-        print(f"clips: {chosen.output / 'clips'}")
+        say(f"clips: {chosen.output / 'clips'}")
 
 
 if __name__ == "__main__":

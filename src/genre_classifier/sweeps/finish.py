@@ -6,8 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from genre_classifier.atomic import replacing
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.figure import sweep_figure
@@ -15,6 +13,7 @@ from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards
 from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +61,8 @@ def _show(
     out_of_fold: OutOfFold | None,
     expected: int,
 ) -> None:
-    console = Console(highlight=False)
     for board in boards:
-        show_leaderboard(board, console)
+        show_leaderboard(board)
     folder = relative(sweep.path)
     counts = Counter(trial.status for trial in trials)
     best = any(row.rank is not None for board in boards for row in board.rows)
@@ -76,9 +74,7 @@ def _show(
     if best:
         lines.append(("look at it", f"tensorboard --logdir {folder}"))
         lines.append(("export it", f"python export.py sweep={folder}"))
-    for what, text in lines:
-        console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
-    console.print(_outcome(counts, expected, str(folder)), soft_wrap=True, markup=False)
+    say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
 
 
 def _outcome(counts: Counter[str], expected: int, folder: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from genre_classifier.atomic import write_text
+from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import RunFolderError
 from genre_classifier.run_folder import writing
 from genre_classifier.sweeps.leaderboard import Leaderboard, Row
@@ -46,23 +46,22 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
     rows = [row for board in boards for row in board.rows if complete_folds(row)]
     if not rows:
         return None
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
     header: list[str] = []
+    gathered_rows: list[list[Any]] = []
     for row in rows:
         for trial in row.finished:
             names, lines = trial.folder.read_prediction_rows()
             if not header:
                 header = names
-                writer.writerow(["rank", "trial", "seed", "fold", *header])
             if names != header:
                 raise RunFolderError(
                     f"{trial.folder.predictions_csv}: other columns than the other folds have"
                 )
             start = [row.rank, trial.folder.path.name, trial.settings.get("seed"), trial.fold]
-            writer.writerows([*start, *line] for line in lines)
+            gathered_rows += ([*start, *line] for line in lines)
+    text = csv_text(["rank", "trial", "seed", "fold", *header], gathered_rows)
     with writing(sweep.out_of_fold_csv):
-        write_text(sweep.out_of_fold_csv, buffer.getvalue())
+        write_text(sweep.out_of_fold_csv, text)
     return gathered(rows[0])
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from genre_classifier.atomic import write_text
 from genre_classifier.config import METRICS
+from genre_classifier.csv_files import csv_text
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
 from genre_classifier.sweeps.progress import shown_value
+from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
 ROWS_SHOWN = 20
@@ -104,53 +104,49 @@ def _cell(value: Any) -> str:
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
+    text = csv_text(header, lines)
     with writing(path):
-        write_text(path, buffer.getvalue())
+        write_text(path, text)
 
 
 def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """Print a leaderboard."""
-    console = console or Console(highlight=False)
     note = "synthetic data, not music; " if board.synthetic else ""
-    table = Table(
-        title=f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}", title_justify="left"
-    )
-    table.add_column("rank", justify="right", no_wrap=True)
     together = len(board.keys) > KEYS_SHOWN_APART
-    for name in ["trial"] if together else [_heading(key, board.keys) for key in board.keys]:
-        table.add_column(name, overflow="fold", min_width=5)
-    shown = [board.metric, "test/f1", "test/accuracy"]
-    for name in shown:
-        table.add_column(name.replace("accuracy", "acc"), justify="right", no_wrap=True)
+    metrics = [board.metric, "test/f1", "test/accuracy"]
     # A narrow terminal has no room for what the CSV file has as well.
-    wide = console.width >= WIDE
-    for name in ("n", "epochs", "seconds") if wide else ("n",):
-        table.add_column(name, justify="right", no_wrap=True)
+    wide = terminal_width(console) >= WIDE
     failures = any(row.status != "finished" for row in board.rows)
-    if failures:
-        table.add_column("status", overflow="fold")
-    for row in board.rows[:ROWS_SHOWN]:
-        table.add_row(
+    settings = ["trial"] if together else [_heading(key, board.keys) for key in board.keys]
+    numbers = [name.replace("accuracy", "acc") for name in metrics]
+    numbers += ["n", "epochs", "seconds"] if wide else ["n"]
+    headings: list[tuple[str, Kind]] = [
+        ("rank", "number"),
+        *((name, "name") for name in settings),
+        *((name, "number") for name in numbers),
+        *([("status", "prose")] if failures else []),
+    ]
+    rows = [
+        (
             _shown_rank(row),
             *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
-            *(_shown_estimate(row.estimates.get(name)) for name in shown),
-            str(len(row.trials)),
+            *(_shown_estimate(row.estimates.get(name)) for name in metrics),
+            len(row.trials),
             *(_shown_cost(row) if wide else ()),
             *((_shown_status(row),) if failures else ()),
         )
-    console.print(table)
+        for row in board.rows[:ROWS_SHOWN]
+    ]
+    title = f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}"
+    say_table(title, headings, rows, console)
     if together:
         for row in board.rows[:SETTINGS_SHOWN]:
             line = " ".join(
-                f"{key}={shown_value(row.settings[key])}" for key in board.keys if key in row.settings
+                f"{key}={shown(shown_value(row.settings[key]))}" for key in board.keys if key in row.settings
             )
-            console.print(f"{_shown_rank(row):>4}  {line}", soft_wrap=True, markup=False)
+            say(f"{_shown_rank(row):>4}  {line}", console=console)
     for line in _notes(board):
-        console.print(line, soft_wrap=True, markup=False)
+        say(line, console=console)
 
 
 def _notes(board: Leaderboard) -> Iterable[str]:
@@ -211,5 +207,4 @@ def _shown_status(row: Row) -> str:
     reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
     if not reasons:
         return row.status
-    first = reasons[0].splitlines()[0]
-    return f"{row.status}: {first if len(first) <= 60 else first[:57] + '...'}"
+    return f"{row.status}: {shown(reasons[0].splitlines()[0])}"
