@@ -202,7 +202,7 @@ def _run_all(planned: Sequence[Job], rows: Sequence[Rows], folder: SweepFolder, 
 
     ordered = list(dict.fromkeys(id(job.division) for job in planned))
     rows_of = dict(zip(ordered, rows, strict=True))
-    with tqdm(total=len(planned), unit="run", desc="baselines", leave=False) as bar:
+    with tqdm(total=len(planned), unit="run", desc="baselines", leave=False, disable=None) as bar:
         for number, job in enumerate(planned, start=1):
             bar.set_postfix_str(job.name)
             try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from genre_classifier.terminal import shown, visible_lines
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
@@ -79,9 +81,7 @@ def drawing() -> Iterator[None]:
 
 def drawn_name(name: object) -> str:
     """Return a name as it fits into a figure: on one line and not too long."""
-    text = "".join(letter if letter.isprintable() else " " for letter in " ".join(str(name).split()))
-    if len(text) > LONGEST_NAME:
-        text = f"{text[: LONGEST_NAME - 1]}…"
+    text = shown(name, LONGEST_NAME)
     # matplotlib leaves labels that start with an underscore out of a legend.
     return f" {text}" if text.startswith("_") else text
 
@@ -120,7 +120,7 @@ def _inlined(document: str, key: str, title: str, meaning: str) -> str:
         f'width="{float(size.group(1).split()[2]) * 4 / 3:.0f}">'
         f'<title id="{label}">{escape(title)}</title><desc id="{key}-desc">{escape(meaning)}</desc>'
     )
-    return opening + re.sub(r"\s*\n\s*", "\n", body)
+    return visible_lines(opening + re.sub(r"\s*\n\s*", "\n", body))
 
 
 def _renamed(tag: str, key: str) -> str:
