@@ -94,6 +94,7 @@ def _told(options: argparse.Namespace) -> tuple[list[Division], list[str] | None
     """Return the divisions, the models' names and the number of processes."""
     from genre_classifier.baselines_plan import composed_divisions, data_overrides, divisions_like
     from genre_classifier.processors import usable_cores
+    from genre_classifier.run_listing import lines_about
 
     # argparse gives an option of several values the settings that follow it as well.
     models, late = _apart(options.models)
@@ -110,6 +111,7 @@ def _told(options: argparse.Namespace) -> tuple[list[Division], list[str] | None
         raise ConfigError(f"--like {options.like} says which rows, and so does {given}: drop one of them")
     else:
         divisions = divisions_like(options.like, seeds)
+        say(*lines_about(divisions.unreadable), error=True)
     return divisions, models, options.jobs or usable_cores()
 
 
@@ -237,11 +239,12 @@ def _shown(chosen: Mapping[str, Any]) -> str:
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
     from genre_classifier.run_folder import relative
+    from genre_classifier.run_listing import lines_about, read_each
     from genre_classifier.sweeps.leaderboard import leaderboards, read_trial
     from genre_classifier.sweeps.out_of_fold import write_out_of_fold
     from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
 
-    trials = [trial for run in folder.trials() if (trial := read_trial(run)) is not None]
+    trials = read_each(folder.trials(), read_trial)
     boards = leaderboards(trials, folder.read_sweep()["optimized_metric"])
     if boards:
         write_leaderboard(folder.leaderboard_csv, boards)
@@ -250,7 +253,8 @@ def _finish(folder: SweepFolder) -> int:
         show_leaderboard(board)
     if len(boards) == 1 and write_out_of_fold(folder, boards) is not None:
         say(f"out of fold  {relative(folder.out_of_fold_csv)}")
+    say(*lines_about(trials.unreadable))
     where = relative(folder.path)
     say(f"run folders  {where}")
     say(f"with others  genre-classifier leaderboard {where} outputs/runs")
-    return sum(trial.status != "finished" for trial in trials)
+    return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)

@@ -298,13 +298,16 @@ def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
+    from genre_classifier.run_listing import lines_about
     from genre_classifier.sweeps.leaderboard import find_trials, leaderboards, selection_metric
     from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard
 
     metric = selection_metric(options.metric)
-    boards = leaderboards(find_trials(options.folders or [Path("outputs")]), metric, options.by)
+    trials = find_trials(options.folders or [Path("outputs")])
+    boards = leaderboards(trials, metric, options.by)
     for board in boards:
         show_leaderboard(board)
+    say(*lines_about(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
 

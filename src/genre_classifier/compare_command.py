@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and print the differences and the verdict."""
+    from genre_classifier.run_listing import lines_about
     from genre_classifier.sweeps.comparison import compare, names_of, verdict
     from genre_classifier.sweeps.leaderboard import selection_metric
     from genre_classifier.terminal import say, say_table
@@ -46,3 +47,4 @@ def run(options: argparse.Namespace) -> None:
             f"exact p = {test.p_value:.3f}"
         )
     say(f"verdict  {verdict(found)}")
+    say(*lines_about([*found.first.unreadable, *found.second.unreadable]))

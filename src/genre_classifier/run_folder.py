@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from genre_classifier.atomic import write_text
 from genre_classifier.csv_files import csv_text, read_csv
 from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.record_shapes import check_metrics, check_run
 
 FORMAT_VERSION = 1
 CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
@@ -103,12 +104,28 @@ class RunFolder:
         self._write_csv(self.predictions_csv, names, rows)
 
     def read_run(self) -> dict[str, Any]:
-        """Return run.json's content."""
-        return self._read_json(self.run_json)
+        """Return run.json's content, its types checked.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        content = self._read_json(self.run_json)
+        check_run(content, self.run_json)
+        return content
 
     def read_metrics(self) -> dict[str, Any]:
-        """Return metrics.json's content."""
-        return self._read_json(self.metrics_json)
+        """Return metrics.json's content, its types checked.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        content = self._read_json(self.metrics_json)
+        check_metrics(content, self.metrics_json)
+        return content
 
     def read_predictions(self) -> dict[str, tuple[str, list[float]]]:
         """Return predictions.csv: by id, the true genre and one probability a genre.
@@ -200,7 +217,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: there is no {path.name}; name the folder of a run, such as outputs/runs/DATE/TIME"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:

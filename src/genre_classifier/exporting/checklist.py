@@ -16,11 +16,13 @@ from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem, make_predi
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
 from genre_classifier.prediction import Predictor
-from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.run_folder import relative
+from genre_classifier.run_listing import read_each
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import configuration
 from genre_classifier.sweeps.leaderboard import Trial as Replicate
 from genre_classifier.sweeps.leaderboard import estimated, read_trial
+from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
 AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
@@ -67,8 +69,9 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     folder = candidate.folder
     if folder is None:
         return ChecklistItem(CROSS_VALIDATION, False, "the checkpoint lies outside of a run's folder"), None
-    own = read_trial(folder)
-    if own is None:
+    try:
+        own = read_trial(folder)
+    except RunFolderError:
         return ChecklistItem(CROSS_VALIDATION, False, "the run's settings cannot be read"), None
     folds = own.settings.get("data.split.folds")
     if folds is None:
@@ -83,16 +86,12 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
 
 
 def _replicates(own: Replicate) -> list[Replicate]:
-    beside = own.folder.path.absolute().parent.glob("*/run.json")
-    found = [read_trial(RunFolder(path.parent)) for path in sorted(beside)]
+    beside = SweepFolder(own.folder.path.absolute().parent).trials()
     key = configuration(own.settings)
     return [
         trial
-        for trial in found
-        if trial is not None
-        and trial.status == "finished"
-        and trial.data == own.data
-        and configuration(trial.settings) == key
+        for trial in read_each(beside, read_trial)
+        if trial.status == "finished" and trial.data == own.data and configuration(trial.settings) == key
     ]
 
 

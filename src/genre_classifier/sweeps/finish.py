@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from genre_classifier.atomic import replacing
 from genre_classifier.run_folder import relative, writing
+from genre_classifier.run_listing import lines_about, read_each
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
 from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
@@ -27,11 +28,12 @@ def finish_sweep(sweep: SweepFolder) -> int:
         A file cannot be written.
     """
     record = sweep.read_sweep()
-    trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
+    trials = read_each(sweep.trials(), read_trial)
     boards = leaderboards(trials, record["optimized_metric"]) if trials else []
     out_of_fold = _write(sweep, boards) if boards else None
     _show(sweep, boards, trials, out_of_fold, record["expected"])
-    return sum(trial.status != "finished" for trial in trials)
+    say(*lines_about(trials.unreadable))
+    return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)
 
 
 def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | None:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -19,7 +19,9 @@ from typing import Any
 from genre_classifier.config import SELECTION_METRICS, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
+from genre_classifier.record_shapes import check_settings
 from genre_classifier.run_folder import RunFolder
+from genre_classifier.run_listing import Readable, lines_about, read_each, run_folders
 from genre_classifier.settings import PATHS, REPLICATE_KEYS, configuration, experiment, flattened, identity
 
 SPLITS = ("val", "test", "train")
@@ -207,13 +209,13 @@ def selection_metric(name: str) -> str:
     return full
 
 
-def find_trials(folders: Sequence[Path]) -> list[Trial]:
+def find_trials(folders: Sequence[Path]) -> Readable[Trial]:
     """Return every run in or below the folders, each once; a folder of another format or a damaged one is left out.
 
     Raises
     ------
     RunFolderError
-        A folder does not exist, or there is no run in any.
+        A folder does not exist, or there is no run in any that can be read.
     """
     paths: dict[Path, None] = {}
     for folder in folders:
@@ -221,27 +223,33 @@ def find_trials(folders: Sequence[Path]) -> list[Trial]:
             raise RunFolderError(
                 f"{folder}: there is no such folder; runs and sweeps are kept below outputs/"
             )
-        paths |= dict.fromkeys(sorted(path.parent for path in _run_files(folder)))
-    trials = [trial for path in paths if (trial := read_trial(RunFolder(path))) is not None]
+        paths |= dict.fromkeys(run_folders(folder))
+    trials = read_each(map(RunFolder, paths), read_trial)
     if not trials:
-        raise RunFolderError(f"{', '.join(map(str, folders))}: there is no run; python train.py makes one")
+        where = ", ".join(map(str, folders))
+        if trials.unreadable:
+            raise RunFolderError(
+                "\n".join([f"{where}: there is no readable run", *lines_about(trials.unreadable)])
+            )
+        raise RunFolderError(f"{where}: there is no run; python train.py makes one")
     return trials
 
 
-def _run_files(folder: Path) -> Iterable[Path]:
-    own = folder / "run.json"
-    return [own] if own.is_file() else folder.rglob("run.json")
+def read_trial(folder: RunFolder) -> Trial:
+    """Return what a run's folder tells.
 
-
-def read_trial(folder: RunFolder) -> Trial | None:
-    """Return what a run's folder tells; None where it cannot be read."""
-    try:
-        run = folder.read_run()
-        settings = run.get("settings") or flattened(folder.read_settings())
-        status = str(run.get("status"))
-        metrics = folder.read_metrics() if status == "finished" else {}
-    except RunFolderError:
-        return None
+    Raises
+    ------
+    RunFolderError
+        A file of it is missing or damaged.
+    """
+    run = folder.read_run()
+    settings = run.get("settings")
+    if not settings:
+        settings = flattened(folder.read_settings())
+        check_settings(settings, folder.config_yaml)
+    status = str(run.get("status"))
+    metrics = folder.read_metrics() if status == "finished" else {}
     protocol = run.get("split_protocol") or {}
     data = run.get("data") or {}
     baseline = run.get("baseline") or {}
@@ -252,8 +260,8 @@ def read_trial(folder: RunFolder) -> Trial | None:
         settings=_with_whole_paths(settings, run.get("working_folder")),
         metrics=_flat_metrics(metrics),
         rows=data.get("rows_by_split") or {},
-        data=str(data.get("fingerprint", "")),
-        protocol=_without_fold(str(protocol.get("description", ""))),
+        data=data.get("fingerprint") or "",
+        protocol=_without_fold(protocol.get("description") or ""),
         epochs=run.get("epochs"),
         seconds=run.get("seconds"),
         synthetic=bool(metrics.get("synthetic_data", data.get("synthetic", False))),
@@ -268,7 +276,8 @@ def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[st
     if start is None:
         return dict(settings)
     whole = {
-        key: os.path.normpath(Path(start) / Path(path).expanduser())
+        # os.path's function leaves a ~ whose user is unknown as it is.
+        key: os.path.normpath(Path(start) / os.path.expanduser(path))  # noqa: PTH111
         for key in PATHS
         if isinstance(path := settings.get(key), str)
     }
@@ -280,7 +289,7 @@ def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         f"{split}/{name}": float(value)
         for split in SPLITS
         for name, value in (metrics.get(split) or {}).items()
-        if isinstance(value, (int, float))
+        if value is not None and math.isfinite(value)
     }
 
 
@@ -456,7 +465,7 @@ def overlap(trials: Sequence[Trial]) -> float:
     ratios = [
         trial.rows["test"] / trial.rows["train"]
         for trial in trials
-        if trial.fold is not None and trial.rows.get("train")
+        if trial.fold is not None and trial.rows.get("train") and "test" in trial.rows
     ]
     return fmean(ratios) if ratios else 0.0
 

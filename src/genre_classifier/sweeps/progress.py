@@ -105,11 +105,15 @@ class Progress:
 
     def _line(self, folder: RunFolder, run: Mapping[str, Any]) -> str:
         count = f"{len(self.ended)}/{self.expected}"
-        settings = shown_settings(run.get("settings", {}), self.swept)
+        settings = shown_settings(run.get("settings") or {}, self.swept)
         if run["status"] == "failed":
             return f"{count}  trial {folder.path.name}  failed: {_first_line(run.get('reason'))}  {settings}"
-        value = f"{self.metric} {run['objective']:.4f}"
-        return f"{count}  trial {folder.path.name}  {value}  {run['seconds']:.1f} s  {settings}"
+        value = f"{self.metric} {_shown(run.get('objective'), 4)}"
+        return f"{count}  trial {folder.path.name}  {value}  {_shown(run.get('seconds'), 1)} s  {settings}"
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "?" if value is None else f"{value:.{digits}f}"
 
 
 def _run(folder: RunFolder) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from filelock import FileLock, Timeout
 
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import RunFolderError
+from genre_classifier.record_shapes import check_sweep
 from genre_classifier.run_folder import RunFolder, writing
+from genre_classifier.run_listing import RUN_FILE
 
 FORMAT_VERSION = 1
 
@@ -84,7 +87,7 @@ class SweepFolder:
                 f"{self.path}: there is no {self.sweep_json.name}; name the folder of a sweep, such as "
                 "outputs/sweeps/DATE/TIME"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"{self.sweep_json}: cannot be read ({error})") from error
         version = content.get("format_version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
@@ -92,6 +95,7 @@ class SweepFolder:
                 f"{self.sweep_json}: format_version is {version}, this version reads {FORMAT_VERSION}; use the "
                 "version of genre-classifier that wrote it"
             )
+        check_sweep(content, self.sweep_json)
         return content
 
     def trial(self, name: str) -> RunFolder:
@@ -100,8 +104,11 @@ class SweepFolder:
 
     def trials(self) -> list[RunFolder]:
         """Return the trials that have begun, in the order of their numbers."""
-        found = [path.parent for path in self.path.glob("*/run.json")]
-        return [RunFolder(path) for path in sorted(found, key=_by_number)]
+        try:
+            folders = [path for path in self.path.iterdir() if os.path.lexists(path / RUN_FILE)]
+        except OSError:
+            return []
+        return [RunFolder(path) for path in sorted(folders, key=_by_number)]
 
     def free_names(self) -> Iterator[str]:
         """Return numbers that no trial's folder has yet."""
