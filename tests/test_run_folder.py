@@ -116,14 +116,13 @@ def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path) -
 def test_the_configuration_and_the_predictions_can_be_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(RunFolderError, match=r"config.yaml: there is no such file; Hydra writes it"):
-        folder.read_config()
+        folder.read_settings()
     folder.write_config(OmegaConf.create({"seed": 3, "where": "${seed}"}))
-    assert folder.read_config().where == 3
     assert folder.read_settings() == {"seed": 3, "where": "${seed}"}
     for content, message in (("- 1\n", "expected a mapping"), ("a: [\n", "cannot be read")):
         folder.config_yaml.write_text(content)
         with pytest.raises(RunFolderError, match=message):
-            folder.read_config()
+            folder.read_settings()
     header = ["id", "group", "true", "predicted", "p_Rock", "p_Jazz, Blues"]
     folder.write_predictions(header, [["a", "", "Rock", "Rock", 0.75, 0.25]])
     assert folder.read_predictions() == {"a": ("Rock", [0.75, 0.25])}

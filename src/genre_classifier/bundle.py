@@ -35,6 +35,7 @@ from genre_classifier.features.sets import (
     describe_mismatch,
     recognise,
 )
+from genre_classifier.files import parse_json
 from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.publication import fingerprint, locked, publish, read_files
 from genre_classifier.scaler_state import PICKLE_PROTOCOL, ScalerStatistics
@@ -621,22 +622,7 @@ def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
 
 
 def _read_metadata(content: bytes, path: Path) -> dict[str, Any]:
-    def refuse_constant(text: str) -> float:
-        raise BundleError(f"{path}: holds {text}, which is not JSON")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise BundleError(f"{path}: the key {repeated!r} stands more than once in one object")
-        return dict(pairs)
-
-    try:
-        metadata = json.loads(
-            content.decode("utf-8"), parse_constant=refuse_constant, object_pairs_hook=unique
-        )
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not readable as JSON ({error})") from error
+    metadata = parse_json(content, path, BundleError)
     if not isinstance(metadata, dict):
         raise BundleError(f"{path}: expected an object with the keys {', '.join(_CONTRACT_KEYS)}")
     written = metadata.get("format_version", FORMAT_VERSION)

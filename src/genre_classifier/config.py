@@ -639,8 +639,15 @@ def _schema_of(group: str, saved: DictConfig, base: type) -> type:
             f"the run's saved configuration: {group} has the keys {', '.join(sorted(keys))}, which are those of no "
             f"{group} in this version of genre-classifier; use the version that trained the run"
         )
-    name = "source" if base is DataConfig else "_target_"
-    return next((kind for kind in fitting if getattr(kind, name) == saved.get(name)), fitting[0])
+    if base is DataConfig:  # a source is a module's name
+        fitting = [kind for kind in fitting if kind.source == saved.get("source")]
+        if not fitting:
+            raise ConfigError(
+                f"the run's saved configuration: data.source={saved.get('source')!s:.80} is no source of this version "
+                "of genre-classifier with these keys; use the version that trained the run"
+            )
+        return fitting[0]
+    return next((kind for kind in fitting if kind._target_ == saved.get("_target_")), fitting[0])
 
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -10,18 +13,31 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier.config import restored
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import PATHS
+from genre_classifier.settings import PATHS, flattened
+
+# "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
+_REFERENCE: Final = re.compile(r"[^${}]*\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}[^${}]*")
 
 
 def configuration_of(folder: RunFolder) -> DictConfig:
     """Return a run's configuration with its schemas, its data's paths leading where they led the run.
+
+    The file may come from anywhere. A setting in it may follow another one, as in ``${trainer.max_epochs}``. For every
+    other interpolation, such as ``${oc.env:HOME}``, the value that run.json recorded is taken: nothing is resolved
+    on this machine. Classes that the configuration names are looked up by `class_names`, which knows what is allowed.
 
     Raises
     ------
     RunFolderError, ConfigError
         The configuration is missing or damaged, or has a key or value that no schema takes.
     """
-    cfg = restored(folder.read_config())
+    settings = folder.read_settings()
+    recorded = folder.read_run().get("settings")
+    recorded = {**(recorded if isinstance(recorded, dict) else {}), "run_dir": str(folder.path)}
+    try:
+        cfg = restored(OmegaConf.create(_without_resolvers(settings, flattened(settings), recorded)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{folder.config_yaml}: {error}") from error
     start = folder.working_folder()
     if start is None:
         return cfg
@@ -33,6 +49,27 @@ def configuration_of(folder: RunFolder) -> DictConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
     return cfg
+
+
+def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> Any:
+    """Return settings in which an interpolation follows one setting that has a value itself."""
+    if isinstance(node, dict) and node:
+        return {
+            name: _without_resolvers(child, flat, recorded, f"{key}.{name}".removeprefix("."))
+            for name, child in node.items()
+        }
+    if "${" not in str(node):
+        return node
+    reference = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
+    if reference is not None and (reference[1] == "run_dir" or "${" not in str(flat.get(reference[1], "${"))):
+        return node
+    value = recorded.get(key)
+    if value is None or "${" in str(value):
+        raise ConfigError(
+            f"the run's saved configuration: {key}={str(node)[:80]}: an interpolation in a file is not resolved unless "
+            "it names another setting, and run.json has no value for this one"
+        )
+    return value
 
 
 def _from(start: Path, path: Path) -> Path:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from genre_classifier.atomic import write_text
 from genre_classifier.csv_files import csv_text, read_csv
 from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.files import read_versioned_json, read_yaml
 from genre_classifier.record_shapes import check_metrics, check_run
 
 FORMAT_VERSION = 1
@@ -157,8 +158,8 @@ class RunFolder:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         return header, rows
 
-    def read_config(self) -> DictConfig:
-        """Return the configuration the run was started with, interpolations unresolved.
+    def read_settings(self) -> dict[str, Any]:
+        """Return the configuration the run was started with as plain values, interpolations as their text.
 
         Raises
         ------
@@ -167,30 +168,39 @@ class RunFolder:
         """
         path = self.config_yaml
         try:
-            content = OmegaConf.load(path)
+            content = read_yaml(path)
         except FileNotFoundError:
             raise RunFolderError(
                 f"{path}: there is no such file; Hydra writes it when a run starts"
             ) from None
-        except Exception as error:  # the YAML parser has many of its own
-            raise RunFolderError(f"{path}: cannot be read ({error})") from error
-        if not isinstance(content, DictConfig):
+        if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise RunFolderError(f"{path}: expected a mapping of settings")
         return content
 
-    def read_settings(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        content = OmegaConf.to_container(self.read_config(), resolve=False)
-        assert isinstance(content, dict)
-        return {str(key): value for key, value in content.items()}
+    def read_overrides(self) -> tuple[str, ...]:
+        """Return what the run's command line said; nothing where the run was not started by Hydra.
+
+        Raises
+        ------
+        RunFolderError
+            The file is damaged.
+        """
+        path = self.overrides_yaml
+        try:
+            content = read_yaml(path)
+        except FileNotFoundError:
+            return ()
+        if not isinstance(content, list) or not all(isinstance(item, str) for item in content):
+            raise RunFolderError(f"{path}: expected a list of overrides")
+        return tuple(content)
 
     def working_folder(self) -> Path | None:
         """Return the folder that the run's relative paths start from; None where nothing says so."""
         found = self.read_run().get("working_folder")
         if found is None:  # a run of an earlier version; Hydra noted where it was started
             try:
-                found = OmegaConf.select(OmegaConf.load(self.hydra_yaml), "hydra.runtime.cwd")
-            except Exception:  # the YAML parser has many of its own
+                found = read_yaml(self.hydra_yaml)["hydra"]["runtime"]["cwd"]
+            except (FileNotFoundError, RunFolderError, LookupError, TypeError):
                 return None
         return Path(found) if isinstance(found, str) else None
 
@@ -211,21 +221,7 @@ class RunFolder:
             write_text(path, text)
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunFolderError(
-                f"{self.path}: there is no {path.name}; name the folder of a run, such as outputs/runs/DATE/TIME"
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"{path}: cannot be read ({error})") from error
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise RunFolderError(
-                f"{path}: format_version is {version}, this version reads {FORMAT_VERSION}; "
-                "use the version of genre-classifier that wrote it"
-            )
-        return content
+        return read_versioned_json(path, FORMAT_VERSION, kind="run", example="outputs/runs/DATE/TIME")
 
 
 @contextmanager

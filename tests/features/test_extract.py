@@ -441,7 +441,7 @@ def test_metadata_that_says_nothing_or_nonsense(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not say how the features were made"):
         made_with(tmp_path / "plain.csv")
     (tmp_path / "plain.csv.json").write_text("{")
-    with pytest.raises(DataError, match=r"plain\.csv\.json is not JSON"):
+    with pytest.raises(DataError, match=r"plain\.csv\.json: cannot be read as JSON"):
         made_with(tmp_path / "plain.csv")
 
 

@@ -58,8 +58,10 @@ from rich.progress import track
 from genre_classifier.demo.compose import SECONDS, compose, meet_artist
 from genre_classifier.demo.genres import GENRES
 from genre_classifier.demo.render import render
+from genre_classifier.errors import DataError
 from genre_classifier.features.core20 import extract_core20
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
+from genre_classifier.files import parse_json
 from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)
@@ -157,7 +159,7 @@ def _read_unfinished(path: Path, recipe: Recipe) -> dict[tuple[str, int], list[l
     done = {}
     for line in lines[1:]:
         try:
-            genre_name, number, rows = json.loads(line)
+            genre_name, number, rows = parse_json(line, path, DataError)
         except ValueError:  # the last line of a run that was cut off; started anew below
             break
         done[genre_name, number] = rows

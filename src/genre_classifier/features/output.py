@@ -11,6 +11,7 @@ from genre_classifier.atomic import replacing, write_text
 from genre_classifier.csv_files import cell, csv_text
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
+from genre_classifier.files import parse_json, read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,9 +78,9 @@ def made_with(path: Path) -> FeatureSetReference | None:
         found = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
     elif _sidecar(path).is_file():
         try:
-            found = dict(json.loads(_sidecar(path).read_text(encoding="utf-8")))
+            found = dict(read_json(_sidecar(path), DataError))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{_sidecar(path)} is not JSON: {error}; remove it or extract anew") from error
+            raise DataError(f"{error}; remove it or extract anew") from error
     else:
         return None
     if not all(key in found for key in _KEYS):
@@ -89,7 +90,7 @@ def made_with(path: Path) -> FeatureSetReference | None:
             {
                 "name": found["feature_set"],
                 "version": found["feature_set_version"],
-                "parameters": json.loads(found["feature_set_parameters"]),
+                "parameters": parse_json(str(found["feature_set_parameters"]), path, DataError),
             }
         )
     except (ValueError, TypeError) as error:

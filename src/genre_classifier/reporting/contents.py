@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
-
 from genre_classifier.csv_files import read_csv
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.predictions import Predictions, read_predictions
@@ -132,10 +130,9 @@ def _saved_settings(folder: RunFolder) -> Mapping[str, Any]:
 
 def _overrides(folder: RunFolder) -> tuple[str, ...]:
     try:
-        told = OmegaConf.load(folder.overrides_yaml)
-    except Exception:  # not started by Hydra, or damaged: the settings say the same
+        return folder.read_overrides()
+    except RunFolderError:  # the settings say the same
         return ()
-    return tuple(map(str, told)) if isinstance(told, ListConfig) else ()
 
 
 def _log_tail(folder: RunFolder) -> str:

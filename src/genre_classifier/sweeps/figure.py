@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.figures import new_figure
+from genre_classifier.files import parse_json
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
 
@@ -107,5 +109,5 @@ def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[st
 
 
 def _shown(name: str) -> str:
-    value = json.loads(name)
+    value = parse_json(name, "a setting", RunFolderError, allow_nan=True)
     return "none" if value is None else str(value)

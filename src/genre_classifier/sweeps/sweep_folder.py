@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import RunFolderError
+from genre_classifier.files import read_versioned_json
 from genre_classifier.record_shapes import check_sweep
 from genre_classifier.run_folder import RunFolder, writing
 from genre_classifier.run_listing import RUN_FILE
@@ -80,21 +81,9 @@ class SweepFolder:
         RunFolderError
             It is missing, damaged or of another version.
         """
-        try:
-            content = json.loads(self.sweep_json.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RunFolderError(
-                f"{self.path}: there is no {self.sweep_json.name}; name the folder of a sweep, such as "
-                "outputs/sweeps/DATE/TIME"
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"{self.sweep_json}: cannot be read ({error})") from error
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise RunFolderError(
-                f"{self.sweep_json}: format_version is {version}, this version reads {FORMAT_VERSION}; use the "
-                "version of genre-classifier that wrote it"
-            )
+        content = read_versioned_json(
+            self.sweep_json, FORMAT_VERSION, kind="sweep", example="outputs/sweeps/DATE/TIME"
+        )
         check_sweep(content, self.sweep_json)
         return content
 

@@ -1,0 +1,266 @@
+"""Files that came from somewhere: the one reader of JSON and the one reader of YAML.
+
+A run's folder, a sweep's, a bundle or a table may come from anywhere, so nothing that such a file says about itself
+is believed: its size, depth and numbers are bounded before anything is made of them, and whatever does not fit is
+one exception of the class that the caller names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from genre_classifier.errors import GenreClassifierError, RunFolderError
+
+MAX_JSON_BYTES: Final = 16 * 2**20  # the metadata of 10,000 features take 2 MB
+MAX_JSON_VALUES: Final = 1_000_000
+MAX_YAML_BYTES: Final = 256 * 2**10  # a run's configuration takes 3 KB, Hydra's own part 6 KB
+MAX_YAML_VALUES: Final = 20_000
+MAX_DEPTH: Final = 50  # of lists and objects in each other
+_MAX_DIGITS: Final = 18  # of a whole number: what 64 bits hold
+_MAX_CHARACTERS: Final = {"int": _MAX_DIGITS + 2, "float": 100}  # of a number in YAML
+
+ErrorClass = type[GenreClassifierError]
+
+
+def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
+    """Return a file's content.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int
+        Bytes; a larger file is refused before it is read.
+    error : type
+        What is raised.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file; the caller knows what to say about that.
+    GenreClassifierError
+        Of the class `error`: it is no regular file, is larger than `limit`, or cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: cannot be read ({reason})") from reason
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise error(f"{path}: expected a file, found something else")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason})") from reason
+    finally:
+        os.close(handle)
+    if len(content) > limit:
+        raise error(
+            f"{path}: more than {limit:,} bytes, which no such file has; it is not what its name says"
+        )
+    return content
+
+
+def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
+    """Return what a JSON text says, as plain values.
+
+    Parameters
+    ----------
+    content : bytes or str
+        Bytes are UTF-8.
+    where : str or Path
+        The file, for messages.
+    error : type
+        What is raised.
+    allow_nan : bool
+        Whether NaN and Infinity are numbers, as Python writes them.
+
+    Raises
+    ------
+    GenreClassifierError
+        Of the class `error`: it is not JSON, has a key twice in one object, a number that 64 bits do not hold, half
+        a surrogate pair in a text, or is larger or deeper than any file of ours.
+    """
+
+    def whole(text: str) -> int:
+        if len(text.lstrip("-")) > _MAX_DIGITS:
+            raise error(
+                f"{where}: a whole number of {len(text.lstrip('-')):,} digits; 64 bits hold {_MAX_DIGITS}"
+            )
+        return int(text)
+
+    def real(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise error(f"{where}: the number {text:.40} is larger than a float holds")
+        return number
+
+    def constant(text: str) -> float:
+        if not allow_nan:
+            raise error(f"{where}: holds {text}, which is not JSON")
+        return float(text.replace("Infinity", "inf"))
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            # add() returns None, so that a key is taken when it is seen for the second time.
+            repeated = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise error(f"{where}: the key {repeated!r:.80} stands more than once in one object")
+        return found
+
+    if len(content) > MAX_JSON_BYTES:
+        raise error(f"{where}: {len(content):,} bytes, more than any such file ({MAX_JSON_BYTES:,})")
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+    except UnicodeDecodeError as reason:
+        raise error(f"{where}: cannot be read as JSON (not UTF-8: {reason})") from reason
+    # Every value but one follows one of these, so that memory is bounded before any is taken.
+    if sum(text.count(mark) for mark in "[{,:") > MAX_JSON_VALUES:
+        raise error(f"{where}: more than {MAX_JSON_VALUES:,} values, which no such file has")
+    try:
+        value = json.loads(
+            text, parse_int=whole, parse_float=real, parse_constant=constant, object_pairs_hook=unique
+        )
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where}: cannot be read as JSON ({reason})") from reason
+    _check_json(value, where, error)
+    return value
+
+
+def _check_json(value: Any, where: str | Path, error: ErrorClass) -> None:
+    """Refuse what is too deep, and text that no file can hold."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and not item.isascii() and not _is_unicode(item):
+                raise error(
+                    f"{where}: the text {item!r:.80} holds half a surrogate pair, which is no character"
+                )
+        if not below:
+            return
+        level = below
+    raise error(f"{where}: nested more than {MAX_DEPTH} deep")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
+    """Return what a JSON file says (see :func:`parse_json`); FileNotFoundError where there is none."""
+    return parse_json(read_bytes(path, MAX_JSON_BYTES, error), path, error, allow_nan=allow_nan)
+
+
+def read_versioned_json(path: Path, version: int, *, kind: str, example: str) -> dict[str, Any]:
+    """Return the object in a JSON file of a run's or sweep's folder.
+
+    Parameters
+    ----------
+    path : Path
+    version : int
+        What its ``format_version`` must be.
+    kind : str
+        What the folder is of: ``run`` or ``sweep``.
+    example : str
+        Such a folder, for the message.
+
+    Raises
+    ------
+    RunFolderError
+        It is missing, damaged, or of another version.
+    """
+    try:
+        content = read_json(path, RunFolderError, allow_nan=True)
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"{path.parent}: there is no {path.name}; name the folder of a {kind}, such as {example}"
+        ) from None
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if type(found) is not int or found != version:
+        raise RunFolderError(
+            f"{path}: format_version is {found!r:.80}, this version reads {version}; "
+            "use the version of genre-classifier that wrote it"
+        )
+    return dict(content)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file of a run's or sweep's folder says, as plain values; interpolations stay text.
+
+    The values are those that OmegaConf would read. Anchors, aliases and tags are refused: what Hydra writes has none,
+    and with them a file of 2 KB can stand for more than any memory.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    RunFolderError
+        It is damaged, larger or deeper than any such file, or has anchors, aliases or tags.
+    """
+    import yaml
+
+    content = read_bytes(path, MAX_YAML_BYTES, RunFolderError)
+    try:
+        loader = _yaml_loader()(content.decode("utf-8"))
+        loader.where = path
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except RunFolderError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as reason:
+        detail = " ".join(str(reason).split())
+        raise RunFolderError(f"{path}: cannot be read ({detail:.300})") from reason
+
+
+def _yaml_loader() -> Any:
+    """Return OmegaConf's loader with limits."""
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    class Guarded(get_yaml_loader()):  # type: ignore[misc]
+        where: Path
+        depth = 0
+        values = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+                raise RunFolderError(f"{self.where}: has YAML anchors or aliases, which no such file has")
+            if event.tag not in (None, "!"):
+                raise RunFolderError(
+                    f"{self.where}: has the YAML tag {event.tag!r:.80}, which no such file has"
+                )
+            self.values += 1
+            self.depth += 1
+            if self.depth > MAX_DEPTH or self.values > MAX_YAML_VALUES:
+                raise RunFolderError(
+                    f"{self.where}: more than {MAX_YAML_VALUES:,} values, or nested more than {MAX_DEPTH} deep"
+                )
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            kind = node.tag.rpartition(":")[2]
+            if isinstance(node, yaml.ScalarNode) and len(node.value) > _MAX_CHARACTERS.get(kind, math.inf):
+                raise RunFolderError(f"{self.where}: has a number of {len(node.value):,} characters")
+            return node
+
+    return Guarded
