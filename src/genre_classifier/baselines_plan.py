@@ -12,6 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
 from genre_classifier.errors import ConfigError, RunFolderError
@@ -166,6 +167,18 @@ def data_overrides(data: str | None, path: str | None) -> list[str]:
     return found if path is None else [*found, f"data.path={quoted(path)}"]
 
 
+def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:
+    """Return a run's configuration, and a key that runs of one division of the same rows share."""
+    from genre_classifier.run_configuration import configuration_of
+
+    cfg = configuration_of(folder)
+    cfg.run_dir = "baselines"
+    try:
+        return _key(cfg, lambda name: True), cfg
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+
+
 def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable[Division]:
     """Return the divisions and seeds of a run, or each distinct one of the runs of a sweep that can be read.
 
@@ -180,16 +193,12 @@ def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable
     RunFolderError, ConfigError
         There is no run, or its configuration cannot be read.
     """
-    from genre_classifier.run_configuration import configuration_of
-
     if os.path.lexists(folder / RUN_FILE):
-        runs = Readable([configuration_of(RunFolder(folder))])
+        runs = Readable([_read_division(RunFolder(folder))])
     else:
-        runs = read_each(SweepFolder(folder).trials(), configuration_of)
+        runs = read_each(SweepFolder(folder).trials(), _read_division)
     found: dict[str, tuple[DictConfig, set[int]]] = {}
-    for cfg in runs:
-        cfg.run_dir = "baselines"
-        key = _key(cfg, lambda name: True)
+    for key, cfg in runs:
         found.setdefault(key, (cfg, set()))[1].add(int(cfg.seed))
     if runs.unreadable and not found:
         listed = "\n".join(lines_about(runs.unreadable))
