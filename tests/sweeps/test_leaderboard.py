@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy.special import expit, logit
 
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.sweeps.figure import sweep_figure
@@ -59,6 +60,14 @@ def as_frame(folder: Path) -> pd.DataFrame:
     )
 
 
+def on_the_logit_scale(mean: float, error: float, freedom: int) -> tuple[float, float]:
+    """Return Student's interval of a proportion's logit, its error by a numeric derivative, transformed back."""
+    step = 1e-6
+    slope = (logit(mean + step) - logit(mean - step)) / (2 * step)
+    low, high = stats.t.interval(0.95, freedom, loc=logit(mean), scale=error * slope)
+    return float(expit(low)), float(expit(high))
+
+
 def test_means_deviations_and_intervals_over_seeds_are_those_of_pandas_and_scipy(seeds: Path) -> None:
     expected = as_frame(seeds).groupby("dropout")["val"]
     board = one_board(seeds)
@@ -72,8 +81,9 @@ def test_means_deviations_and_intervals_over_seeds_are_those_of_pandas_and_scipy
         assert (found.n, row.rank) == (4, board.rows.index(row) + 1)
         assert found.mean == pytest.approx(values.mean())
         assert found.deviation == pytest.approx(values.std(ddof=1))
-        low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+        low, high = on_the_logit_scale(values.mean(), stats.sem(values), 3)
         assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+        assert (found.least, found.most) == (values.min(), values.max())
 
 
 def test_a_difference_within_the_noise_of_paired_seeds_is_marked(seeds: Path) -> None:
@@ -116,10 +126,51 @@ def test_folds_are_joined_with_the_interval_of_nadeau_and_bengio(tmp_path: Path)
     (row,) = board.rows
     found = row.estimates["val/f1"]
     by_fold = np.array([np.mean([values[seed, fold] for seed in (1, 2)]) for fold in range(5)])
-    half = stats.t.ppf(0.975, 4) * by_fold.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
+    error = by_fold.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
     assert found.mean == pytest.approx(np.mean(list(values.values())))
-    assert found.high == pytest.approx(by_fold.mean() + half)
+    assert (found.low, found.high) == pytest.approx(on_the_logit_scale(by_fold.mean(), error, 4))
     assert found.deviation == pytest.approx(np.std(list(values.values()), ddof=1))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_fewer_than_four_replicates_show_the_spread_of_their_values(tmp_path: Path, n: int) -> None:
+    values = [0.97, 0.71, 0.99, 0.95][:n]
+    for seed, value in enumerate(values):
+        made_trial(tmp_path / str(seed), value, settings={"seed": seed}, test_f1=value)
+    board = one_board(tmp_path)
+    found = board.rows[0].estimates["test/accuracy"]
+    assert (found.least, found.most) == (min(values), max(values))
+    write_leaderboard(tmp_path / "leaderboard.csv", [board])
+    line = pd.read_csv(tmp_path / "leaderboard.csv").iloc[0]
+    assert (line["test/accuracy_min"], line["test/accuracy_max"]) == (min(values), max(values))
+    for width in (80, 140):
+        stream = io.StringIO()
+        show_leaderboard(board, Console(file=stream, width=width))
+        printed = stream.getvalue()
+        if n < 4:
+            assert found.low is None
+            assert pd.isna(line["test/accuracy_low"])
+            assert f"({min(values):.3f} to {max(values):.3f})" in printed
+            assert "fewer than 4 seeds or folds are too few for an interval" in printed
+        else:
+            assert found.low is not None
+            assert found.high is not None
+            assert 0 < found.low < found.mean < found.high < 1
+            assert (line["test/accuracy_low"], line["test/accuracy_high"]) == pytest.approx(
+                (found.low, found.high)
+            )
+            assert f"[{found.low:.3f}, {found.high:.3f}]" in printed
+            assert "too few for an interval" not in printed
+
+
+def test_seeds_of_three_folds_are_three_values(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for fold in range(3):
+            settings = {"seed": seed, "data.split.folds": 3, "data.split.fold": fold}
+            made_trial(tmp_path / f"{seed}{fold}", 0.8 + fold / 100 + seed / 1000, settings=settings)
+    found = one_board(tmp_path).rows[0].estimates["val/f1"]
+    assert (found.n, found.low, found.high) == (6, None, None)
+    assert (found.least, found.most) == pytest.approx((0.801, 0.822))
 
 
 def test_equal_means_share_a_rank(tmp_path: Path) -> None:

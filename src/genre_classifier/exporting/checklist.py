@@ -101,7 +101,7 @@ def _over_folds(
     if any("test/accuracy" not in trial.metrics for trial in trials):
         return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics"), None
     names = [name for name in trials[0].metrics if name.startswith("test/")]
-    estimates = {name: estimated({trial: trial.metrics[name] for trial in trials}) for name in names}
+    estimates = {name: estimated(name, {trial: trial.metrics[name] for trial in trials}) for name in names}
     accuracy, f1 = estimates["test/accuracy"], estimates["test/f1"]
     seeds = len({trial.settings.get("seed") for trial in trials})
     evidence = (

@@ -122,7 +122,7 @@ def _with_number(trials: Sequence[Trial], remark: str) -> Beside:
     intervals = (metrics.get("intervals") or {}).get("test", {}) if len(trials) == 1 else {}
     return Beside(
         estimates={
-            name: estimated({trial: trial.metrics[name] for trial in trials})
+            name: estimated(name, {trial: trial.metrics[name] for trial in trials})
             for name in ("test/accuracy", "test/f1")
         },
         intervals={name: intervals[name] for name in ("accuracy", "f1") if name in intervals},

@@ -13,6 +13,7 @@ from typing import Any
 from genre_classifier.config import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.predictions import joined
+from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, beside_sweep, command_of, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents, read_contents
 from genre_classifier.reporting.embedding import Method
@@ -282,7 +283,9 @@ def _numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number
     words = "over folds" if folds else "mean over trials"
     names = (("test/accuracy", f"Test accuracy, {words}"), ("test/f1", f"Weighted F1, {words}"))
     found = [(title, row.estimates[name]) for name, title in names if name in row.estimates]
-    return tuple(Number(title, estimate.mean, estimate.low, estimate.high) for title, estimate in found)
+    return tuple(
+        Number(title, one.mean, one.low, one.high, least=one.least, most=one.most) for title, one in found
+    )
 
 
 def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
@@ -291,14 +294,19 @@ def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
     if len(row.finished) == 1:
         return best.level if best is not None else ""
     n = len(row.finished)
+    if all(estimate.low is None for estimate in row.estimates.values()):
+        return (
+            f"Means over {n} trials, and their smallest and largest values: fewer than {FEWEST} seeds or folds are too "
+            "few for an interval."
+        )
     if folds:
         return (
-            f"95 % intervals over {n} trials, Student's, widened as Nadeau and Bengio (2003) do, since the training "
-            "rows of the folds overlap."
+            f"95 % intervals over {n} trials, Student's on the logit scale, widened as Nadeau and Bengio (2003) do, "
+            "since the training rows of the folds overlap."
         )
     return (
-        f"95 % intervals of the mean over {n} trials, Student's: how far training varies, not how far the test rows "
-        "are a sample."
+        f"95 % intervals of the mean over {n} trials, Student's on the logit scale: how far training varies, not how "
+        "far the test rows are a sample."
     )
 
 

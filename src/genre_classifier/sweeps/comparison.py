@@ -178,7 +178,8 @@ def _over_folds(one: Contestant, other: Contestant) -> Comparison:
         by_fold = [_by_fold(contestant, f"test/{metric}") for contestant in (one, other)]
         test = corrected_t([by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared)
         mine_mean, others_mean = (fmean(values.values()) for values in by_fold)
-        low, high = test.mean - test.half_width, test.mean + test.half_width
+        # Two proportions differ by one at most.
+        low, high = max(-1.0, test.mean - test.half_width), min(1.0, test.mean + test.half_width)
         differences.append(Difference(metric, mine_mean, others_mean, test.mean, low, high, test.p_value))
     method = f"corrected t-test over {len(one.folds)} folds (Nadeau and Bengio, 2003)"
     return Comparison(one, other, mine.protocol, method, tuple(differences), None)

@@ -33,7 +33,8 @@ def finish_sweep(sweep: SweepFolder) -> int:
     out_of_fold = _write(sweep, boards) if boards else None
     _show(sweep, boards, trials, out_of_fold, record["expected"])
     say(*lines_about(trials.unreadable))
-    return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)
+    unread = min(len(trials.unreadable), max(0, record["expected"] - len(trials)))
+    return sum(trial.status != "finished" for trial in trials) + unread
 
 
 def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | None:

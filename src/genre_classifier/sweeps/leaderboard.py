@@ -19,6 +19,7 @@ from typing import Any
 from genre_classifier.config import SELECTION_METRICS, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
+from genre_classifier.evaluation.replicates import interval_of_mean
 from genre_classifier.record_shapes import check_settings
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.run_listing import Readable, lines_about, read_each, run_folders
@@ -118,7 +119,9 @@ class Estimate:
     deviation : float or None
         Standard deviation over the replicates; None for one.
     low, high : float or None
-        The 95 % interval of the mean; None for one replicate.
+        The 95 % interval of the mean; None where there are fewer than four seeds or folds.
+    least, most : float or None
+        The smallest and largest value of the replicates; None for one.
     """
 
     n: int
@@ -126,6 +129,8 @@ class Estimate:
     deviation: float | None = None
     low: float | None = None
     high: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -422,19 +427,20 @@ def _estimates(trials: Sequence[Trial]) -> dict[str, Estimate]:
     finished = [trial for trial in trials if trial.status == "finished"]
     names = dict.fromkeys(name for trial in finished for name in trial.metrics)
     return {
-        name: estimated({trial: trial.metrics[name] for trial in finished if name in trial.metrics})
+        name: estimated(name, {trial: trial.metrics[name] for trial in finished if name in trial.metrics})
         for name in names
     }
 
 
-def estimated(values: Mapping[Trial, float]) -> Estimate:
-    """Return mean, standard deviation and 95 % interval of a metric over replicates.
+def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
+    """Return mean, standard deviation, 95 % interval and spread of a metric over replicates.
 
-    The interval is Student's over seeds. Over folds, whose training rows overlap, it is widened as Nadeau and Bengio
-    (2003) do, and seeds of one fold count as their mean.
+    The interval is that of `interval_of_mean`. Over folds, whose training rows overlap, it is widened as Nadeau and
+    Bengio (2003) do, and seeds of one fold count as their mean.
 
     Parameters
     ----------
+    metric : str
     values : mapping of Trial to float
         At least one.
     """
@@ -442,12 +448,8 @@ def estimated(values: Mapping[Trial, float]) -> Estimate:
     mean = fmean(numbers)
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
-    deviation = stdev(numbers)
-    units = independent(values)
-    if len(units) < 2:
-        return Estimate(len(numbers), mean, deviation)
-    test = corrected_t(units, overlap(list(values)))
-    return Estimate(len(numbers), mean, deviation, test.mean - test.half_width, test.mean + test.half_width)
+    ends = interval_of_mean(metric, independent(values), overlap(list(values))) or (None, None)
+    return Estimate(len(numbers), mean, stdev(numbers), *ends, least=min(numbers), most=max(numbers))
 
 
 def independent(values: Mapping[Trial, float]) -> list[float]:
