@@ -21,7 +21,7 @@ from genre_classifier import (
     report_command,
     song_command,
 )
-from genre_classifier.csv_files import csv_text
+from genre_classifier.csv_files import csv_text, original
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
 
@@ -268,6 +268,8 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
     features = _feature_columns(predictor, table, path)
     answers = predictor.predict_batch(features, top_k=top_k)
     labels = table["id"].tolist() if "id" in table.columns else range(len(table))
+    if path.suffix != ".parquet":  # it may be a table that this project wrote
+        labels = [original(label) if isinstance(label, str) else label for label in labels]
     n_top = len(answers[0]["top_predictions"]) if answers else 0
     header = ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
     rows = []

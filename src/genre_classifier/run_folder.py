@@ -226,13 +226,21 @@ class RunFolder:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError into a RunFolderError that says `path` could not be written, and what to do."""
+    """Turn what prevents the writing of `path` into a RunFolderError that says why, and what to do."""
     try:
         yield
     except OSError as error:
         raise RunFolderError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another place "
             "with hydra.run.dir=FOLDER (hydra.sweep.dir for a sweep)"
+        ) from error
+    except (
+        UnicodeEncodeError
+    ) as error:  # a byte of a file's name, which Python keeps as half a surrogate pair
+        before, after = error.object[: error.start], error.object[error.start :]
+        name = before.rpartition('"')[2][-100:] + after.partition('"')[0][:100]
+        raise RunFolderError(
+            f"cannot write {path}: it would hold {name!r}, which is not UTF-8; rename that file or folder"
         ) from error
 
 

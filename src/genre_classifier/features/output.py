@@ -114,7 +114,7 @@ def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
     import pyarrow as pa
 
     rows = list(extraction.rows())
-    columns = {
+    columns: dict[str, list[str | None]] = {
         "id": [name for _, name, _ in rows],
         "path": [os.fsencode(file.path).decode("utf-8", "backslashreplace") for file, _, _ in rows],
         "genre": [file.genre for file, _, _ in rows],

@@ -448,8 +448,8 @@ def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
     mean = fmean(numbers)
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
-    ends = interval_of_mean(metric, independent(values), overlap(list(values))) or (None, None)
-    return Estimate(len(numbers), mean, stdev(numbers), *ends, least=min(numbers), most=max(numbers))
+    low, high = interval_of_mean(metric, independent(values), overlap(list(values))) or (None, None)
+    return Estimate(len(numbers), mean, stdev(numbers), low, high, min(numbers), max(numbers))
 
 
 def independent(values: Mapping[Trial, float]) -> list[float]:

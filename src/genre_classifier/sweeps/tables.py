@@ -122,8 +122,9 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
         ("rank", "number"),
         *((name, "name") for name in settings),
         *((name, "number") for name in numbers),
-        *([("status", "prose")] if failures else []),
     ]
+    if failures:
+        headings.append(("status", "prose"))
     rows = [
         (
             _shown_rank(row),
