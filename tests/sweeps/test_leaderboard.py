@@ -12,7 +12,9 @@ from rich.console import Console
 from scipy import stats
 from scipy.special import expit, logit
 
+from genre_classifier.csv_files import read_csv
 from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.evaluation.figures import names_as_text
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import (
     Leaderboard,
@@ -22,6 +24,7 @@ from genre_classifier.sweeps.leaderboard import (
     selection_metric,
 )
 from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+from tests.hostile import is_safe
 from tests.sweeps.made import PROTOCOL, made_trial
 
 
@@ -444,3 +447,36 @@ def test_a_ranking_by_training_rows_is_said_to_mean_nothing(tmp_path: Path) -> N
     stream = io.StringIO()
     show_leaderboard(one_board(tmp_path, "train/f1"), Console(file=stream, width=120))
     assert "train/f1 rewards what was learnt by heart" in stream.getvalue()
+
+
+HARD_VALUES = (
+    "$x_{$y",
+    "\x1b[2J" * 3000,
+    "\u202e",
+    "_hidden",
+    float("nan"),
+    float("inf"),
+    1e308,
+    -1e308,
+    "=1+1",
+    [],
+)
+
+
+def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path) -> None:
+    for number, value in enumerate(HARD_VALUES):
+        settings = {"model.dropout": value, "optimizer.lr": 10.0**number, "[/red]\x07": number}
+        made_trial(tmp_path / str(number), 0.5 + number / 100, settings=settings)
+    board = one_board(tmp_path)
+    figure = sweep_figure(board)
+    assert figure is not None
+    with names_as_text():
+        figure.savefig(io.BytesIO(), format="png")
+    stream = io.StringIO()
+    show_leaderboard(board, Console(file=stream, width=100))
+    assert is_safe(stream.getvalue())
+    assert len(stream.getvalue().splitlines()) < 60
+    write_leaderboard(tmp_path / "leaderboard.csv", [board])
+    rows = list(read_csv(tmp_path / "leaderboard.csv"))
+    place = rows[0].index("model.dropout")
+    assert {"$x_{$y", "\x1b[2J" * 3000, "=1+1"} <= {row[place] for row in rows}

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from genre_classifier.atomic import replacing
+from genre_classifier.evaluation.figures import names_as_text
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.run_listing import lines_about, read_each
 from genre_classifier.sweeps.figure import sweep_figure
@@ -41,7 +42,7 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
     write_leaderboard(sweep.leaderboard_csv, boards)
     write_trials(sweep.trials_csv, boards)
     if (figure := sweep_figure(boards[0])) is not None:
-        with writing(sweep.figure), replacing(sweep.figure) as temporary:
+        with names_as_text(), writing(sweep.figure), replacing(sweep.figure) as temporary:
             figure.savefig(temporary, format="png")
     out_of_fold = write_out_of_fold(sweep, boards)
     if out_of_fold is not None:
