@@ -129,6 +129,13 @@ def test_log_lines_are_safe_whichever_way_a_name_comes_into_them(name: str) -> N
     assert len(begun) == 5, "a name has begun a record"
 
 
+def test_a_quoted_name_is_written_out_once() -> None:
+    record = logging.LogRecord(
+        "x", logging.INFO, "", 0, "%s and %r, %-6s|%d", ("a\x1b", "b\x1b", "c", 3), None
+    )
+    assert LogFormatter().format(record) == "a\\x1b and 'b\\x1b', c     |3"
+
+
 def test_a_terminal_without_the_letters_does_not_stop_a_command(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "genre_classifier", "verify", str(tmp_path / "ジャズ" / "\x1b[2Jbundle")],

@@ -215,10 +215,21 @@ class LogFormatter(logging.Formatter):
         return visible_lines(super().formatException(ei))
 
 
+class _OnOneLine:
+    """A text put into a log message by %s or %r."""
+
+    def __init__(self, value: str | PurePath) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return shown(self._value, LONGEST_LINE)
+
+    def __repr__(self) -> str:
+        return repr(self._value)  # which writes out what is no letter itself
+
+
 def _argument(value: object) -> object:
-    if isinstance(value, (str, PurePath)):
-        return shown(value, LONGEST_LINE)
-    return printable(value) if isinstance(value, BaseException) else value
+    return _OnOneLine(value) if isinstance(value, (str, PurePath)) else value
 
 
 def prepare() -> None:
