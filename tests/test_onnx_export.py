@@ -172,7 +172,10 @@ def test_without_the_package_onnx_the_bundle_has_none_and_asking_for_it_says_why
     [
         ({"content": b"not onnx"}, r"not one that this program writes: is no ONNX file, or damaged"),
         ({"genre_names": GENRES[:7]}, r"size of probabilities: 8, expected 7"),
-        ({"scaler": ScalerStatistics.of(make_scaler(make_rows(n_features=5)))}, r"size of features: 20, expected 5"),
+        (
+            {"scaler": ScalerStatistics.of(make_scaler(make_rows(n_features=5)))},
+            r"size of features: 20, expected 5",
+        ),
     ],
 )
 def test_a_file_that_is_not_as_documented_is_refused(arguments, message):

@@ -30,6 +30,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         claim(tmp_path / "file" / "run", exact=False)
 
 
+def test_a_name_that_is_not_utf_8_is_an_error_that_says_which(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(
+        RunFolderError, match=r"run.json: it would hold '/music/\\udcff.csv', which is not UTF-8; rename"
+    ):
+        folder.write_run({"status": "running", "settings": {"data.path": "/music/\udcff.csv"}})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

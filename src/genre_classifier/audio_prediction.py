@@ -6,7 +6,6 @@ log space, as those of independent witnesses; none of them can decide alone, nor
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.atomic import replacing
+from genre_classifier.atomic import replacing, write_text
 from genre_classifier.bundle import feature_set_of
+from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import BundleError
 from genre_classifier.features.audio import SHORTEST_SECONDS, Excerpt
 from genre_classifier.features.measure import measure_file
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
 from genre_classifier.prediction import DEFAULT_TOP_K, Prediction, Predictor
+from genre_classifier.terminal import shown
 
 Float64 = npt.NDArray[np.float64]
 
@@ -168,30 +169,32 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
     A row, and a point of the picture, stands at the middle of its window.
     """
     middles = song.starts + song.window_seconds / 2
-    with replacing(csv_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["seconds", "start", "end", *song.genre_names])
-        for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
-            times = (middle, start, min(start + song.window_seconds, song.seconds))
-            writer.writerow([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
+    rows = []
+    for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
+        times = (middle, start, min(start + song.window_seconds, song.seconds))
+        rows.append([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
+    write_text(csv_path, csv_text(["seconds", "start", "end", *song.genre_names], rows))
     _draw(song, middles, title, png_path)
 
 
 def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
-    from genre_classifier.evaluation.figures import new_figure
+    from genre_classifier.evaluation.figures import drawn_name, names_as_text, new_figure
 
-    figure = new_figure(9.0, 4.0)
-    axes = figure.add_subplot()
-    order = np.argsort(-song.average, kind="stable")
-    # A song of one window is a band as wide as the song.
-    times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
-    rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
-    axes.stackplot(times, rows[:, order].T, labels=[song.genre_names[genre] for genre in order])
-    axes.set_xlim(times[0], times[-1])
-    axes.set_ylim(0.0, 1.0)
-    axes.set_xlabel(f"seconds, middle of a window of {song.window_seconds:g} s")
-    axes.set_ylabel("probability")
-    axes.set_title(title.replace("$", r"\$"))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    with names_as_text():
+        figure = new_figure(9.0, 4.0)
+        axes = figure.add_subplot()
+        order = np.argsort(-song.average, kind="stable")
+        # A song of one window is a band as wide as the song.
+        times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
+        rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
+        axes.stackplot(
+            times, rows[:, order].T, labels=[drawn_name(song.genre_names[genre]) for genre in order]
+        )
+        axes.set_xlim(times[0], times[-1])
+        axes.set_ylim(0.0, 1.0)
+        axes.set_xlabel(f"seconds, middle of a window of {song.window_seconds:g} s")
+        axes.set_ylabel("probability")
+        axes.set_title(shown(title))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")

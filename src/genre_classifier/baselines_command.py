@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.errors import ConfigError, TrialFailedError
+from genre_classifier.terminal import say
 
 if TYPE_CHECKING:
     from genre_classifier.baselines_plan import Division
@@ -78,12 +79,12 @@ def run(options: argparse.Namespace) -> None:
     for line in _remarks(
         baselines, divisions, [] if models else [one for one in BASELINES if not one.installed]
     ):
-        print(line)
+        say(line)
     folder = _claim(options.out, planned)
     interrupted = _run_all(planned, rows, folder, jobs)
     failed = _finish(folder)
     if interrupted:
-        print(f"interrupted; what is finished is kept in {folder.path}", file=sys.stderr)
+        say(f"interrupted; what is finished is kept in {folder.path}", error=True)
         raise SystemExit(INTERRUPTED)
     if failed:
         raise TrialFailedError(f"{failed} of {len(planned)} runs failed; the others are finished")
@@ -93,6 +94,7 @@ def _told(options: argparse.Namespace) -> tuple[list[Division], list[str] | None
     """Return the divisions, the models' names and the number of processes."""
     from genre_classifier.baselines_plan import composed_divisions, data_overrides, divisions_like
     from genre_classifier.processors import usable_cores
+    from genre_classifier.run_listing import lines_about
 
     # argparse gives an option of several values the settings that follow it as well.
     models, late = _apart(options.models)
@@ -109,6 +111,7 @@ def _told(options: argparse.Namespace) -> tuple[list[Division], list[str] | None
         raise ConfigError(f"--like {options.like} says which rows, and so does {given}: drop one of them")
     else:
         divisions = divisions_like(options.like, seeds)
+        say(*lines_about(divisions.unreadable), error=True)
     return divisions, models, options.jobs or usable_cores()
 
 
@@ -201,14 +204,15 @@ def _run_all(planned: Sequence[Job], rows: Sequence[Rows], folder: SweepFolder, 
 
     ordered = list(dict.fromkeys(id(job.division) for job in planned))
     rows_of = dict(zip(ordered, rows, strict=True))
-    with tqdm(total=len(planned), unit="run", desc="baselines", leave=False) as bar:
+    with tqdm(total=len(planned), unit="run", desc="baselines", leave=False, disable=None) as bar:
         for number, job in enumerate(planned, start=1):
             bar.set_postfix_str(job.name)
             try:
                 outcome = _outcome(job, rows_of[id(job.division)], folder, jobs)
             except KeyboardInterrupt:
                 return True
-            tqdm.write(f"{number}/{len(planned)}  {job.name:<16} {outcome}", file=sys.stderr)
+            with tqdm.external_write_mode(file=sys.stderr):
+                say(f"{number}/{len(planned)}  {job.name:<16} {outcome}", error=True)
             bar.update()
     return False
 
@@ -235,11 +239,12 @@ def _shown(chosen: Mapping[str, Any]) -> str:
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
     from genre_classifier.run_folder import relative
+    from genre_classifier.run_listing import lines_about, read_each
     from genre_classifier.sweeps.leaderboard import leaderboards, read_trial
     from genre_classifier.sweeps.out_of_fold import write_out_of_fold
     from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
 
-    trials = [trial for run in folder.trials() if (trial := read_trial(run)) is not None]
+    trials = read_each(folder.trials(), read_trial)
     boards = leaderboards(trials, folder.read_sweep()["optimized_metric"])
     if boards:
         write_leaderboard(folder.leaderboard_csv, boards)
@@ -247,8 +252,9 @@ def _finish(folder: SweepFolder) -> int:
     for board in boards:
         show_leaderboard(board)
     if len(boards) == 1 and write_out_of_fold(folder, boards) is not None:
-        print(f"out of fold  {relative(folder.out_of_fold_csv)}")
+        say(f"out of fold  {relative(folder.out_of_fold_csv)}")
+    say(*lines_about(trials.unreadable))
     where = relative(folder.path)
-    print(f"run folders  {where}")
-    print(f"with others  genre-classifier leaderboard {where} outputs/runs")
-    return sum(trial.status != "finished" for trial in trials)
+    say(f"run folders  {where}")
+    say(f"with others  genre-classifier leaderboard {where} outputs/runs")
+    return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)

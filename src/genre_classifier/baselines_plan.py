@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.run_folder import RunFolder
+from genre_classifier.run_listing import RUN_FILE, Readable, lines_about, read_each
 from genre_classifier.settings import flat_settings, is_about_the_machine, quoted
+from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
 
@@ -163,8 +167,20 @@ def data_overrides(data: str | None, path: str | None) -> list[str]:
     return found if path is None else [*found, f"data.path={quoted(path)}"]
 
 
-def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> list[Division]:
-    """Return the divisions and seeds of a run, or each distinct one of the runs of a sweep.
+def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:
+    """Return a run's configuration, and a key that runs of one division of the same rows share."""
+    from genre_classifier.run_configuration import configuration_of
+
+    cfg = configuration_of(folder)
+    cfg.run_dir = "baselines"
+    try:
+        return _key(cfg, lambda name: True), cfg
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+
+
+def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable[Division]:
+    """Return the divisions and seeds of a run, or each distinct one of the runs of a sweep that can be read.
 
     Parameters
     ----------
@@ -177,19 +193,21 @@ def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> list[Div
     RunFolderError, ConfigError
         There is no run, or its configuration cannot be read.
     """
-    from genre_classifier.run_configuration import configuration_of
-
-    own = folder / "run.json"
-    runs = [own] if own.is_file() else sorted(folder.glob("*/run.json"))
+    if os.path.lexists(folder / RUN_FILE):
+        runs = Readable([_read_division(RunFolder(folder))])
+    else:
+        runs = read_each(SweepFolder(folder).trials(), _read_division)
     found: dict[str, tuple[DictConfig, set[int]]] = {}
-    for path in runs:
-        cfg = configuration_of(RunFolder(path.parent))
-        cfg.run_dir = "baselines"
-        key = _key(cfg, lambda name: True)
+    for key, cfg in runs:
         found.setdefault(key, (cfg, set()))[1].add(int(cfg.seed))
+    if runs.unreadable and not found:
+        listed = "\n".join(lines_about(runs.unreadable))
+        raise RunFolderError(f"--like {folder}: there is no readable run\n{listed}")
     if not found:
         raise RunFolderError(
             f"--like {folder}: there is no run; name the folder of a run or sweep, such as outputs/runs/DATE/TIME"
         )
     divisions = [Division(cfg, tuple(seeds or sorted(own_seeds))) for cfg, own_seeds in found.values()]
-    return sorted(divisions, key=lambda division: (division.without_fold, division.fold or 0))
+    return Readable(
+        sorted(divisions, key=lambda division: (division.without_fold, division.fold or 0)), runs.unreadable
+    )

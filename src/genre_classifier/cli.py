@@ -7,8 +7,6 @@ Heavy libraries are imported inside the subcommands, so that ``--help`` and a mi
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -23,7 +21,9 @@ from genre_classifier import (
     report_command,
     song_command,
 )
+from genre_classifier.csv_files import csv_text, original
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
+from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
 
 if TYPE_CHECKING:
     from genre_classifier.bundle import Bundle
@@ -34,13 +34,14 @@ DEFAULT_BUNDLE = "trained_models/genre_classifier_production"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    prepare()
     options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         options.run(options)
     except (GenreClassifierError, OSError, ValueError) as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     return 0
 
@@ -54,7 +55,14 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-class _SubcommandParser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """Repeats a wrong argument, which may be a file's name, as `visible_lines`."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible_lines(message), file)
+
+
+class _SubcommandParser(_Parser):
     """Takes options between positional arguments too, as in ``extract music/ --jobs 2 features.parquet``."""
 
     _within = False
@@ -72,7 +80,7 @@ class _SubcommandParser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     common = _SubcommandParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = argparse.ArgumentParser(prog="genre-classifier", description="Music genres from audio features.")
+    parser = _Parser(prog="genre-classifier", description="Music genres from audio features.")
     parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_SubcommandParser)
 
@@ -158,20 +166,24 @@ def _verify(options: argparse.Namespace) -> None:
     bundle = read_bundle(folder, name)
     checks = verify_bundle(bundle)
     for what, value in (*_described(bundle), *checks):
-        print(f"{what:16}{value}")
-    print(f"{bundle.folder / bundle.name}: good")
+        say(f"{what:16}{value}")
+    say(f"{bundle.folder / bundle.name}: good")
 
 
 def _described(bundle: Bundle) -> list[tuple[str, str]]:
     metadata = bundle.metadata
     names = bundle.feature_names
-    features = f"{bundle.scaler.n_features}" if names is None else f"{len(names)}, {names[0]} to {names[-1]}"
+    features = (
+        f"{bundle.scaler.n_features}"
+        if names is None
+        else f"{len(names)}, {shown(names[0])} to {shown(names[-1])}"
+    )
     metrics = ", ".join(_shown_metrics(metadata["metrics"])) or "none"
     return [
         ("model", f"{metadata['model_name']}, {_shown(metadata['model_architecture'])}"),
         ("written", metadata["timestamp"]),
         ("digest", bundle.digest),
-        ("genres", ", ".join(bundle.genre_names)),
+        ("genres", ", ".join(map(shown, bundle.genre_names))),
         ("features", features),
         ("metrics", metrics),
         ("split", metadata.get("split_protocol") or "not recorded"),
@@ -192,8 +204,7 @@ def _shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{value:.4g}" if isinstance(value, float) else shown(value, 80)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -212,7 +223,7 @@ def _predict(options: argparse.Namespace) -> None:
         song_command.run(options, bundle, predictor, top_k)
     elif options.features is not None:
         answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        say_json(answer)
     else:
         _refuse_made_otherwise(bundle, options.table)
         _predict_table(predictor, options.table, top_k)
@@ -257,14 +268,15 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
     features = _feature_columns(predictor, table, path)
     answers = predictor.predict_batch(features, top_k=top_k)
     labels = table["id"].tolist() if "id" in table.columns else range(len(table))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if path.suffix != ".parquet":  # it may be a table that this project wrote
+        labels = [original(label) if isinstance(label, str) else label for label in labels]
     n_top = len(answers[0]["top_predictions"]) if answers else 0
-    writer.writerow(
-        ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
-    )
+    header = ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
+    rows = []
     for label, answer in zip(labels, answers, strict=True):
         cells = [(top["genre"], f"{top['confidence']:.6f}") for top in answer["top_predictions"]]
-        writer.writerow([label, *(cell for pair in cells for cell in pair)])
+        rows.append([label, *(cell for pair in cells for cell in pair)])
+    say_csv(csv_text(header, rows))
 
 
 def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
@@ -288,13 +300,16 @@ def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
+    from genre_classifier.run_listing import lines_about
     from genre_classifier.sweeps.leaderboard import find_trials, leaderboards, selection_metric
     from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard
 
     metric = selection_metric(options.metric)
-    boards = leaderboards(find_trials(options.folders or [Path("outputs")]), metric, options.by)
+    trials = find_trials(options.folders or [Path("outputs")])
+    boards = leaderboards(trials, metric, options.by)
     for board in boards:
         show_leaderboard(board)
+    say(*lines_about(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
 
@@ -304,7 +319,7 @@ def _download(options: argparse.Namespace) -> None:
     from genre_classifier.data.fma_tables import ARCHIVE
 
     for path in fetch(ARCHIVE, options.folder, url=options.url):
-        print(path)
+        say(path)
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from genre_classifier.config import explain, find_problems, raise_problems
 from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import job_config
+from genre_classifier.terminal import error_text, prepare, say
 
 if TYPE_CHECKING:
     from genre_classifier.sweeps.sweep_folder import SweepFolder
@@ -42,6 +43,7 @@ def run(main: Callable[[], Any]) -> None:
 
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
+    prepare()
     if os.environ.get(FULL_ERROR) == "1":
         with _sweep_finished():
             main()
@@ -86,13 +88,13 @@ def one_message(*, or_traceback: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        print(interrupt if interrupt.args else "interrupted", file=sys.stderr)
+        say(interrupt if interrupt.args else "interrupted", error=True)
         sys.exit(130)
     except Exception as error:
         message = message_of(error)
         if message is None:
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(error_text(message))
 
 
 def message_of(error: BaseException) -> str | None:

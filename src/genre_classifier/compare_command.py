@@ -17,35 +17,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and print the differences and the verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from genre_classifier.run_listing import lines_about
     from genre_classifier.sweeps.comparison import compare, names_of, verdict
     from genre_classifier.sweeps.leaderboard import selection_metric
+    from genre_classifier.terminal import say, say_table
 
     found = compare(options.first, options.second, selection_metric(options.metric))
-    console = Console(highlight=False)
     for name, lines in names_of(found).items():
-        console.print(f"{name:<9}{', '.join(lines)}", soft_wrap=True, markup=False)
+        say(f"{name:<9}{', '.join(lines)}")
     folds = found.differences[0].p_value is not None
-    table = Table(title=f"test rows; {found.protocol}", title_justify="left")
-    headings = ["metric", "first", "second", "difference", "95 % interval", *(["p"] if folds else [])]
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    headings = ["first", "second", "difference", "95 % interval", *(["p"] if folds else [])]
+    rows = []
     for row in found.differences:
         cells = [f"{row.first:.3f}", f"{row.second:.3f}", f"{row.difference:+.3f}"]
         cells.append(f"{row.low:+.3f} to {row.high:+.3f}")
         if row.p_value is not None:
             cells.append(f"{row.p_value:.3f}")
-        table.add_row(row.metric, *cells)
-    console.print(table)
-    console.print(f"method   {found.method}", soft_wrap=True, markup=False)
+        rows.append((row.metric, *cells))
+    say_table(
+        f"test rows; {found.protocol}",
+        [("metric", "name"), *((heading, "number") for heading in headings)],
+        rows,
+    )
+    say(f"method   {found.method}")
     if found.mcnemar is not None:
         test = found.mcnemar
-        console.print(
+        say(
             f"McNemar  {test.only_first} rows right only in the first, {test.only_second} only in the second, "
-            f"exact p = {test.p_value:.3f}",
-            soft_wrap=True,
-            markup=False,
+            f"exact p = {test.p_value:.3f}"
         )
-    console.print(f"verdict  {verdict(found)}", soft_wrap=True, markup=False)
+    say(f"verdict  {verdict(found)}")
+    say(*lines_about([*found.first.unreadable, *found.second.unreadable]))

@@ -622,6 +622,8 @@ def restored(saved: DictConfig) -> DictConfig:
             ("logger", LoggerConfig),
         ):
             if saved.get(group) is not None:
+                if not isinstance(saved[group], DictConfig):
+                    raise ConfigError(f"the run's saved configuration: {group} is no mapping of settings")
                 cfg[group] = _schema_of(group, saved[group], base)
         merged = OmegaConf.merge(cfg, saved)
     except OmegaConfBaseException as error:

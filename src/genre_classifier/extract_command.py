@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_classifier.errors import DataError, GenreClassifierError
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
+from genre_classifier.terminal import say
 
 if TYPE_CHECKING:
     from genre_classifier.features.discovery import AudioFile
@@ -69,9 +69,9 @@ def run(options: argparse.Namespace) -> None:
             "interrupted; the same command goes on with the files that are left"
         ) from None
     errors = write_extraction(extraction, options.output)
-    print(f"{options.output}: {_summary(extraction)}")
+    say(f"{options.output}: {_summary(extraction)}")
     if errors is not None:
-        print(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", file=sys.stderr)
+        say(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", error=True)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

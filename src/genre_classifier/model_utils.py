@@ -393,4 +393,6 @@ def _round_trip() -> str:
 
 
 if __name__ == "__main__":
-    print(_round_trip())
+    from genre_classifier.terminal import say
+
+    say(*_round_trip().splitlines())

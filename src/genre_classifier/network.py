@@ -149,5 +149,6 @@ class GenreClassifier(nn.Module):
 
 if __name__ == "__main__":
     from genre_classifier.model_utils import describe_model
+    from genre_classifier.terminal import say
 
-    print(describe_model(GenreClassifier()))
+    say(*describe_model(GenreClassifier()).splitlines())

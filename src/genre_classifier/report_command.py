@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from genre_classifier.terminal import LogFormatter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
     from genre_classifier.class_names import allow
     from genre_classifier.reporting.report import write_report
     from genre_classifier.run_folder import relative
+    from genre_classifier.terminal import say
 
     allow(options.allow)
     with _messages_shown():
@@ -45,8 +47,8 @@ def run(options: argparse.Namespace) -> None:
             options.folder, options.out, with_rows=not options.no_rows, method=options.map
         )
     for warning in view.warnings:
-        print(f"note: {warning}", file=sys.stderr)
-    print(relative(path))
+        say(f"note: {warning}", error=True)
+    say(relative(path))
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def _messages_shown() -> Iterator[None]:
     own, lightning = (logging.getLogger(name) for name in ("genre_classifier.reporting", "lightning"))
     levels = own.level, lightning.level
     handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
     own.addHandler(handler)
     own.setLevel(logging.INFO)
     lightning.setLevel(logging.WARNING)

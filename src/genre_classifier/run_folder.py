@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,10 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.atomic import write_text
+from genre_classifier.csv_files import csv_text, read_csv
 from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
+from genre_classifier.record_shapes import check_metrics, check_run
 
 FORMAT_VERSION = 1
 MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
@@ -105,12 +106,28 @@ class RunFolder:
         self._write_csv(self.predictions_csv, names, rows)
 
     def read_run(self) -> dict[str, Any]:
-        """Return run.json's content."""
-        return self._read_json(self.run_json)
+        """Return run.json's content, its types checked.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        content = self._read_json(self.run_json)
+        check_run(content, self.run_json)
+        return content
 
     def read_metrics(self) -> dict[str, Any]:
-        """Return metrics.json's content."""
-        return self._read_json(self.metrics_json)
+        """Return metrics.json's content, its types checked.
+
+        Raises
+        ------
+        RunFolderError
+            The file is missing or damaged.
+        """
+        content = self._read_json(self.metrics_json)
+        check_metrics(content, self.metrics_json)
+        return content
 
     def read_predictions(self) -> dict[str, tuple[str, list[float]]]:
         """Return predictions.csv: by id, the true genre and one probability a genre.
@@ -137,8 +154,7 @@ class RunFolder:
         """
         path = self.predictions_csv
         try:
-            with path.open(encoding="utf-8", newline="") as stream:
-                header, *rows = csv.reader(stream)
+            header, *rows = read_csv(path)
         except (OSError, ValueError, csv.Error) as error:
             raise RunFolderError(f"{path}: cannot be read ({error})") from error
         return header, rows
@@ -201,12 +217,9 @@ class RunFolder:
             write_text(path, text + "\n")
 
     def _write_csv(self, path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+        text = csv_text(names, rows)
         with writing(path):
-            write_text(path, buffer.getvalue())
+            write_text(path, text)
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         return read_versioned_json(path, FORMAT_VERSION, kind="run", example="outputs/runs/DATE/TIME")
@@ -214,13 +227,21 @@ class RunFolder:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError into a RunFolderError that says `path` could not be written, and what to do."""
+    """Turn what prevents the writing of `path` into a RunFolderError that says why, and what to do."""
     try:
         yield
     except OSError as error:
         raise RunFolderError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another place "
             "with hydra.run.dir=FOLDER (hydra.sweep.dir for a sweep)"
+        ) from error
+    except (
+        UnicodeEncodeError
+    ) as error:  # a byte of a file's name, which Python keeps as half a surrogate pair
+        before, after = error.object[: error.start], error.object[error.start :]
+        name = before.rpartition('"')[2][-100:] + after.partition('"')[0][:100]
+        raise RunFolderError(
+            f"cannot write {path}: it would hold {name!r}, which is not UTF-8; rename that file or folder"
         ) from error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_classifier.errors import AudioError, BundleError, DataError
+from genre_classifier.terminal import say, say_error, shown
 
 if TYPE_CHECKING:
     from genre_classifier.audio_prediction import AudioRecipe, SongPrediction
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k
     failed = 0
     for path in options.songs:
         try:
-            print("\n".join(_lines(options, predictor, recipe, path, top_k)))
+            say(*_lines(options, predictor, recipe, path, top_k))
         except AudioError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say_error(error)
             failed += 1
     if failed:
         raise DataError(f"{failed} of {len(options.songs)} songs could not be measured")
@@ -60,7 +60,7 @@ def _lines(
 
     song = predict_song(predictor, recipe, path, recipe.windows)
     answer = answer_for(predictor, song, top_k=top_k)
-    tops = ", ".join(f"{top['genre']} {top['confidence']:.3f}" for top in answer["top_predictions"])
+    tops = ", ".join(f"{shown(top['genre'])} {top['confidence']:.3f}" for top in answer["top_predictions"])
     yield f"{path}: {tops}  ({_shown(song)})"
     if options.over_time:
         yield from _write_curve(options, predictor, recipe, path)

@@ -331,7 +331,9 @@ def test_a_damaged_checkpoint_or_a_wrong_name_leaves_the_old_bundle(
     content = plain_run.best_checkpoint.read_bytes()
     plain_run.best_checkpoint.unlink()
     plain_run.best_checkpoint.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=r"best\.ckpt: truncated, or not a file that torch\.save writes"):
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt: truncated, or not a file that torch\.save writes"
+    ):
         exported(f"run={plain_run.path}")
     assert contents(tmp_path / "models") == before
 

@@ -130,7 +130,9 @@ def core20_scales() -> np.ndarray:
     return np.where(PROPORTIONAL, 0.0, scales)
 
 
-def core20_error(found: np.ndarray, expected: np.ndarray, scales: np.ndarray | float | None = None) -> np.ndarray:
+def core20_error(
+    found: np.ndarray, expected: np.ndarray, scales: np.ndarray | float | None = None
+) -> np.ndarray:
     """Return the difference of each feature (feature,) relative to its scale, or to the value where that is larger."""
     scales = core20_scales() if scales is None else scales
     difference = np.abs(found.astype(np.float64) - expected)

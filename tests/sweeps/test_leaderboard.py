@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
+from scipy.special import expit, logit
 
+from genre_classifier.csv_files import read_csv
 from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.evaluation.figures import names_as_text
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import (
     Leaderboard,
@@ -21,6 +24,7 @@ from genre_classifier.sweeps.leaderboard import (
     selection_metric,
 )
 from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+from tests.hostile import is_safe
 from tests.sweeps.made import PROTOCOL, made_trial
 
 
@@ -59,6 +63,14 @@ def as_frame(folder: Path) -> pd.DataFrame:
     )
 
 
+def on_the_logit_scale(mean: float, error: float, freedom: int) -> tuple[float, float]:
+    """Return Student's interval of a proportion's logit, its error by a numeric derivative, transformed back."""
+    step = 1e-6
+    slope = (logit(mean + step) - logit(mean - step)) / (2 * step)
+    low, high = stats.t.interval(0.95, freedom, loc=logit(mean), scale=error * slope)
+    return float(expit(low)), float(expit(high))
+
+
 def test_means_deviations_and_intervals_over_seeds_are_those_of_pandas_and_scipy(seeds: Path) -> None:
     expected = as_frame(seeds).groupby("dropout")["val"]
     board = one_board(seeds)
@@ -72,8 +84,9 @@ def test_means_deviations_and_intervals_over_seeds_are_those_of_pandas_and_scipy
         assert (found.n, row.rank) == (4, board.rows.index(row) + 1)
         assert found.mean == pytest.approx(values.mean())
         assert found.deviation == pytest.approx(values.std(ddof=1))
-        low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+        low, high = on_the_logit_scale(values.mean(), stats.sem(values), 3)
         assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+        assert (found.least, found.most) == (values.min(), values.max())
 
 
 def test_a_difference_within_the_noise_of_paired_seeds_is_marked(seeds: Path) -> None:
@@ -116,10 +129,51 @@ def test_folds_are_joined_with_the_interval_of_nadeau_and_bengio(tmp_path: Path)
     (row,) = board.rows
     found = row.estimates["val/f1"]
     by_fold = np.array([np.mean([values[seed, fold] for seed in (1, 2)]) for fold in range(5)])
-    half = stats.t.ppf(0.975, 4) * by_fold.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
+    error = by_fold.std(ddof=1) * np.sqrt(1 / 5 + 200 / 700)
     assert found.mean == pytest.approx(np.mean(list(values.values())))
-    assert found.high == pytest.approx(by_fold.mean() + half)
+    assert (found.low, found.high) == pytest.approx(on_the_logit_scale(by_fold.mean(), error, 4))
     assert found.deviation == pytest.approx(np.std(list(values.values()), ddof=1))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_fewer_than_four_replicates_show_the_spread_of_their_values(tmp_path: Path, n: int) -> None:
+    values = [0.97, 0.71, 0.99, 0.95][:n]
+    for seed, value in enumerate(values):
+        made_trial(tmp_path / str(seed), value, settings={"seed": seed}, test_f1=value)
+    board = one_board(tmp_path)
+    found = board.rows[0].estimates["test/accuracy"]
+    assert (found.least, found.most) == (min(values), max(values))
+    write_leaderboard(tmp_path / "leaderboard.csv", [board])
+    line = pd.read_csv(tmp_path / "leaderboard.csv").iloc[0]
+    assert (line["test/accuracy_min"], line["test/accuracy_max"]) == (min(values), max(values))
+    for width in (80, 140):
+        stream = io.StringIO()
+        show_leaderboard(board, Console(file=stream, width=width))
+        printed = stream.getvalue()
+        if n < 4:
+            assert found.low is None
+            assert pd.isna(line["test/accuracy_low"])
+            assert f"({min(values):.3f} to {max(values):.3f})" in printed
+            assert "fewer than 4 seeds or folds are too few for an interval" in printed
+        else:
+            assert found.low is not None
+            assert found.high is not None
+            assert 0 < found.low < found.mean < found.high < 1
+            assert (line["test/accuracy_low"], line["test/accuracy_high"]) == pytest.approx(
+                (found.low, found.high)
+            )
+            assert f"[{found.low:.3f}, {found.high:.3f}]" in printed
+            assert "too few for an interval" not in printed
+
+
+def test_seeds_of_three_folds_are_three_values(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for fold in range(3):
+            settings = {"seed": seed, "data.split.folds": 3, "data.split.fold": fold}
+            made_trial(tmp_path / f"{seed}{fold}", 0.8 + fold / 100 + seed / 1000, settings=settings)
+    found = one_board(tmp_path).rows[0].estimates["val/f1"]
+    assert (found.n, found.low, found.high) == (6, None, None)
+    assert (found.least, found.most) == pytest.approx((0.801, 0.822))
 
 
 def test_equal_means_share_a_rank(tmp_path: Path) -> None:
@@ -393,3 +447,36 @@ def test_a_ranking_by_training_rows_is_said_to_mean_nothing(tmp_path: Path) -> N
     stream = io.StringIO()
     show_leaderboard(one_board(tmp_path, "train/f1"), Console(file=stream, width=120))
     assert "train/f1 rewards what was learnt by heart" in stream.getvalue()
+
+
+HARD_VALUES = (
+    "$x_{$y",
+    "\x1b[2J" * 3000,
+    "\u202e",
+    "_hidden",
+    float("nan"),
+    float("inf"),
+    1e308,
+    -1e308,
+    "=1+1",
+    [],
+)
+
+
+def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path) -> None:
+    for number, value in enumerate(HARD_VALUES):
+        settings = {"model.dropout": value, "optimizer.lr": 10.0**number, "[/red]\x07": number}
+        made_trial(tmp_path / str(number), 0.5 + number / 100, settings=settings)
+    board = one_board(tmp_path)
+    figure = sweep_figure(board)
+    assert figure is not None
+    with names_as_text():
+        figure.savefig(io.BytesIO(), format="png")
+    stream = io.StringIO()
+    show_leaderboard(board, Console(file=stream, width=100))
+    assert is_safe(stream.getvalue())
+    assert len(stream.getvalue().splitlines()) < 60
+    write_leaderboard(tmp_path / "leaderboard.csv", [board])
+    rows = list(read_csv(tmp_path / "leaderboard.csv"))
+    place = rows[0].index("model.dropout")
+    assert {"$x_{$y", "\x1b[2J" * 3000, "=1+1"} <= {row[place] for row in rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -280,7 +281,26 @@ def _check_shapes(table: FeatureTable) -> None:
         raise DataError(f"{table.where}: genre indices reach beyond the {len(table.genre_names)} genre names")
 
 
+def _check_letters(table: FeatureTable) -> None:
+    """Refuse half of a surrogate pair: no file, report or answer could hold it."""
+    for what, names in (
+        ("feature name", table.feature_names),
+        ("genre name", table.genre_names),
+        ("id", table.ids),
+        ("group", table.groups if table.groups is not None else ()),
+        ("kind of group", (table.group_name or "",)),
+    ):
+        try:
+            "".join(map(str, names)).encode()
+        except UnicodeEncodeError:
+            broken = next(name for name in map(str, names) if re.search("[\ud800-\udfff]", name))
+            raise DataError(
+                f"{table.where}: {what} {broken!r} holds half of a surrogate pair, which is no character; rename it"
+            ) from None
+
+
 def _check_names(table: FeatureTable) -> None:
+    _check_letters(table)
     for what, names in (
         ("feature name", table.feature_names),
         ("genre name", table.genre_names),

@@ -62,6 +62,7 @@ from genre_classifier.errors import DataError
 from genre_classifier.features.core20 import extract_core20
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
 from genre_classifier.files import parse_json
+from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -273,10 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = make_table(recipe, chosen.jobs, unfinished)
     write_table(table, recipe, chosen.output / "features.parquet")
     unfinished.unlink()
-    print(f"{len(table)} rows: {chosen.output / 'features.parquet'}")
+    say(f"{len(table)} rows: {chosen.output / 'features.parquet'}")
     if not chosen.no_clips:
         write_clips(recipe, chosen.output / "clips")
-        print(f"clips: {chosen.output / 'clips'}")
+        say(f"clips: {chosen.output / 'clips'}")
 
 
 if __name__ == "__main__":

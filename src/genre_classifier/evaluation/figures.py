@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from genre_classifier.evaluation.lettering import drawable, number_mask, shortened, slanted_mask, text_mask
+from genre_classifier.terminal import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +20,8 @@ TITLE, LABEL, COUNT = 18, 15, 13
 """Font sizes, in pixels."""
 LONGEST_NAME = 170
 """Widest name of a genre, in pixels; a longer one ends in an ellipsis."""
+LONGEST_DRAWN = 32
+"""Most letters of a name in a figure of matplotlib's."""
 MARGIN, GAP = 16, 8
 BLACK, GREY, PALE, WHITE = (20, 20, 20), (110, 110, 110), (225, 225, 225), (255, 255, 255)
 BAR_COLOUR = (59, 117, 175)
@@ -47,6 +52,24 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@contextmanager
+def names_as_text() -> Iterator[None]:
+    """Let matplotlib draw and save a figure whose names are text, not mathematics between dollars."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are drawn as boxes, or by the reader's font.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
+        yield
+
+
+def drawn_name(name: object) -> str:
+    """Return a name as it fits into a figure: on one line and not too long."""
+    text = shown(name, LONGEST_DRAWN)
+    # matplotlib leaves labels that start with an underscore out of a legend.
+    return f" {text}" if text.startswith("_") else text
 
 
 def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: str) -> np.ndarray:

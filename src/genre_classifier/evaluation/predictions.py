@@ -107,8 +107,10 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
     try:
         if header[:4] != ["id", "group", "true", "predicted"] or not names:
             raise ValueError(f"its columns are {', '.join(header[:6])}")
+        if len(set(names)) != len(names):
+            raise ValueError("a genre has two columns")
         position = {name: index for index, name in enumerate(names)}
-        return Predictions(
+        found = Predictions(
             genre_names=names,
             ids=np.array([row[0] for row in rows], dtype=object),
             groups=np.array([row[1] for row in rows], dtype=object),
@@ -118,6 +120,9 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
                 [[float(cell) for cell in row[4:]] for row in rows], dtype=np.float64
             ).reshape(len(rows), -1),
         )
+        if not ((found.probabilities >= 0) & (found.probabilities <= 1)).all():
+            raise ValueError("a probability is not between 0 and 1")
+        return found
     except (ValueError, IndexError, KeyError) as error:
         raise RunFolderError(
             f"{path}: cannot be read ({error}); expected id, group, true, predicted and a probability a genre"

@@ -17,11 +17,13 @@ from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
 from genre_classifier.prediction import Predictor
-from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.run_folder import relative
+from genre_classifier.run_listing import read_each
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import configuration
 from genre_classifier.sweeps.leaderboard import Trial as Replicate
 from genre_classifier.sweeps.leaderboard import estimated, read_trial
+from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
 AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
@@ -68,8 +70,9 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     folder = candidate.folder
     if folder is None:
         return ChecklistItem(CROSS_VALIDATION, False, "the checkpoint lies outside of a run's folder"), None
-    own = read_trial(folder)
-    if own is None:
+    try:
+        own = read_trial(folder)
+    except RunFolderError:
         return ChecklistItem(CROSS_VALIDATION, False, "the run's settings cannot be read"), None
     folds = own.settings.get("data.split.folds")
     if folds is None:
@@ -84,16 +87,12 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
 
 
 def _replicates(own: Replicate) -> list[Replicate]:
-    beside = own.folder.path.absolute().parent.glob("*/run.json")
-    found = [read_trial(RunFolder(path.parent)) for path in sorted(beside)]
+    beside = SweepFolder(own.folder.path.absolute().parent).trials()
     key = configuration(own.settings)
     return [
         trial
-        for trial in found
-        if trial is not None
-        and trial.status == "finished"
-        and trial.data == own.data
-        and configuration(trial.settings) == key
+        for trial in read_each(beside, read_trial)
+        if trial.status == "finished" and trial.data == own.data and configuration(trial.settings) == key
     ]
 
 
@@ -103,7 +102,7 @@ def _over_folds(
     if any("test/accuracy" not in trial.metrics for trial in trials):
         return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics"), None
     names = [name for name in trials[0].metrics if name.startswith("test/")]
-    estimates = {name: estimated({trial: trial.metrics[name] for trial in trials}) for name in names}
+    estimates = {name: estimated(name, {trial: trial.metrics[name] for trial in trials}) for name in names}
     accuracy, f1 = estimates["test/accuracy"], estimates["test/f1"]
     seeds = len({trial.settings.get("seed") for trial in trials})
     evidence = (

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genre_classifier.config import ExportConfig
-from genre_classifier.errors import CheckpointError, ExportError, RunFolderError
+from genre_classifier.errors import CheckpointError, ExportError
 from genre_classifier.run_folder import RunFolder, relative
-from genre_classifier.sweeps.leaderboard import Row, Trial, best_trial, find_trials, leaderboards
+from genre_classifier.run_listing import Unreadable, lines_about, read_each, run_folders
+from genre_classifier.sweeps.leaderboard import Row, Trial, best_trial, leaderboards, read_trial
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 SYNTHETIC = "on synthetic data"
+UNREADABLE = "of another format or damaged"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Choice:
         The runs it was compared with, best first; empty where the user named it.
     skipped : mapping of str to int
         How many runs were not considered, by reason.
+    unreadable : tuple of Unreadable
+        Folders that could not be considered, being damaged or of another format.
     """
 
     checkpoint: Path
@@ -59,6 +63,7 @@ class Choice:
     reason: str
     considered: tuple[Finished, ...]
     skipped: Mapping[str, int]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def choose(settings: ExportConfig) -> Choice:
@@ -116,7 +121,11 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
         raise ExportError(
             f"sweep={sweep.path}: it has no trial; run it to its end with sweep.resume={sweep.path}"
         )
-    boards = leaderboards(find_trials([sweep.path]), metric)
+    trials = read_each(sweep.trials(), read_trial)
+    if not trials:
+        listed = "\n".join(lines_about(trials.unreadable))
+        raise ExportError(f"sweep={sweep.path}: no trial of it can be read\n{listed}")
+    boards = leaderboards(trials, metric)
     if len(boards) > 1:
         raise ExportError(
             f"sweep={sweep.path}: its trials were on {len(boards)} different tables or splits, whose numbers do not "
@@ -140,7 +149,9 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
     failed = Counter(
         trial.status for row in boards[0].rows for trial in row.trials if trial.status != "finished"
     )
-    return Choice(trial.folder.best_checkpoint, trial.folder, reason, considered, failed)
+    return Choice(
+        trial.folder.best_checkpoint, trial.folder, reason, considered, failed, tuple(trials.unreadable)
+    )
 
 
 def _exportable(row: Row) -> list[Trial]:
@@ -153,7 +164,7 @@ def _finished(row: Row, metric: str) -> Finished:
 
 
 def _best(outputs: Path) -> Choice:
-    finished, skipped = _survey(outputs)
+    finished, skipped, left_out = _survey(outputs)
     real = [run for run in finished if not run.synthetic]
     if real and len(real) < len(finished):
         # A number on synthetic data says nothing about music, so it never beats one on real data.
@@ -161,47 +172,53 @@ def _best(outputs: Path) -> Choice:
         finished = real
     if not finished:
         found = f" ({_listed(skipped)})" if skipped else ""
-        raise ExportError(
+        message = (
             f"outputs_dir={outputs}: no finished run with a checkpoint and a validation F1{found}; train one with "
             "python train.py, or name what to export with run=FOLDER or ckpt=FILE"
         )
+        raise ExportError("\n".join([message, *lines_about(left_out)]))
     best = finished[0]
     reason = f"the only finished run, validation F1 {best.f1:.4f}"
     if len(finished) > 1:
         reason = f"the best of {len(finished)} finished runs by validation F1, {best.f1:.4f}"
-    return Choice(best.folder.best_checkpoint, best.folder, reason, tuple(finished), skipped)
+    return Choice(best.folder.best_checkpoint, best.folder, reason, tuple(finished), skipped, tuple(left_out))
 
 
-def _survey(outputs: Path) -> tuple[list[Finished], Counter[str]]:
-    """Return the runs that can be exported, best first, and how many others there are of each kind."""
+def _survey(outputs: Path) -> tuple[list[Finished], Counter[str], list[Unreadable]]:
+    """Return the runs that can be exported, best first, how many others there are of each kind, and the unreadable."""
     finished, skipped = [], Counter[str]()
-    for path in sorted(outputs.rglob("run.json")):
-        found = _look_at(RunFolder(path.parent))
+    looked_at = read_each(map(RunFolder, run_folders(outputs)), _look_at)
+    for found in looked_at:
         if isinstance(found, Finished):
             finished.append(found)
         else:
             skipped[found] += 1
     finished.sort(key=lambda run: (run.f1, run.started), reverse=True)
-    return finished, skipped
+    if looked_at.unreadable:
+        skipped[UNREADABLE] = len(looked_at.unreadable)
+    return finished, skipped, looked_at.unreadable
 
 
 def _look_at(folder: RunFolder) -> Finished | str:
-    """Return a run that can be exported, or the reason why it cannot."""
-    try:
-        run = folder.read_run()
-        if run.get("baseline"):
-            return "baselines"
-        if run.get("status") != "finished":
-            return "failed" if run.get("status") == "failed" else "running or killed"
-        if not folder.best_checkpoint.is_file():
-            return "without a checkpoint"
-        metrics = folder.read_metrics()
-        f1 = metrics.get("val", {}).get("f1")
-    except (RunFolderError, AttributeError):
-        return "of another format or damaged"
-    if not isinstance(f1, float) or not math.isfinite(f1):
+    """Return a run that can be exported, or the reason why it cannot.
+
+    Raises
+    ------
+    RunFolderError
+        A file of it is missing or damaged.
+    """
+    run = folder.read_run()
+    if run.get("baseline"):
+        return "baselines"
+    if run["status"] != "finished":
+        return "failed" if run["status"] == "failed" else "running or killed"
+    if not folder.best_checkpoint.is_file():
+        return "without a checkpoint"
+    metrics = folder.read_metrics()
+    f1 = (metrics.get("val") or {}).get("f1")
+    if f1 is None or not math.isfinite(f1):
         return "without validation F1"
-    return Finished(folder, f1, bool(metrics.get("synthetic_data")), str(run.get("started", "")))
+    return Finished(folder, float(f1), bool(metrics.get("synthetic_data")), run.get("started") or "")
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -222,4 +239,5 @@ def describe(choice: Choice, shown: int = 5) -> list[str]:
         lines.append(f"  and {len(choice.considered) - shown} more")
     if choice.skipped:
         lines.append(f"  skipped {sum(choice.skipped.values())}: {_listed(choice.skipped)}")
+    lines += (f"  {line}" for line in lines_about(choice.unreadable))
     return lines

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from genre_classifier.bundle import ChecklistItem
 from genre_classifier.exporting.export import Export
 from genre_classifier.run_folder import relative
+from genre_classifier.terminal import say, say_table
 
 MARKS = {True: "yes", False: "NO", None: "?"}
 
 
 def show(export: Export) -> None:
     """Print the production checklist, where the bundle is, and what can be done next."""
-    console = Console(highlight=False)
 
     def line(what: str, text: str) -> None:
-        console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
+        say(f"{what:<12} {text}")
 
     if export.calibration is not None:
         fitted = export.calibration
@@ -26,7 +23,7 @@ def show(export: Export) -> None:
             f"{fitted.temperature:.4f}, fitted on {fitted.n_rows} validation rows: ECE {fitted.ece_before:.3f} "
             f"before, {fitted.ece_after:.3f} after",
         )
-    console.print(_table(export))
+    _say_checklist(export)
     for part, path in export.paths.items():
         line(part, str(relative(path)))
     bundle = relative(export.paths["model"]).with_suffix("")
@@ -34,20 +31,14 @@ def show(export: Export) -> None:
     line("serve it", f"genre-classifier serve --bundle {bundle}")
 
 
-def _table(export: Export) -> Table:
+def _say_checklist(export: Export) -> None:
     note = " (synthetic data, not music)" if export.synthetic else ""
     met = sum(item.met is True for item in export.checklist)
-    table = Table(
-        title=f"production checklist, {met} of {len(export.checklist)} met{note}",
-        title_justify="left",
-        show_lines=False,
+    say_table(
+        f"production checklist, {met} of {len(export.checklist)} met{note}",
+        [("item", "prose"), ("met", "name"), ("evidence", "prose")],
+        [(item.item, _mark(item), item.evidence) for item in export.checklist],
     )
-    table.add_column("item")
-    table.add_column("met")
-    table.add_column("evidence", overflow="fold")
-    for item in export.checklist:
-        table.add_row(item.item, _mark(item), item.evidence)
-    return table
 
 
 def _mark(item: ChecklistItem) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from genre_classifier.csv_files import original
 from genre_classifier.errors import DataError
 from genre_classifier.features.audio import SUFFIXES
 
@@ -125,7 +126,9 @@ def _text(name: str) -> str:
 
 
 def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
-    values = {key: (value or "").strip() or None for key, value in row.items() if isinstance(key, str)}
+    values = {
+        key: original((value or "").strip()) or None for key, value in row.items() if isinstance(key, str)
+    }
     name = values["path"]
     if name is None:
         raise DataError(f"{path}, row {number}: the path is empty; fill it in or remove the row")

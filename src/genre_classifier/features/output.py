@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_classifier.atomic import replacing, write_text
+from genre_classifier.csv_files import cell, csv_text
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
 from genre_classifier.files import parse_json, read_json
@@ -44,7 +44,7 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = _table(extraction)
+    table = _table(extraction, for_csv=path.suffix.lower() == ".csv")
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
@@ -110,16 +110,18 @@ def _metadata(reference: FeatureSetReference) -> dict[str, str]:
     }
 
 
-def _table(extraction: Extraction) -> pa.Table:
+def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
     import pyarrow as pa
 
     rows = list(extraction.rows())
-    columns = {
+    columns: dict[str, list[str | None]] = {
         "id": [name for _, name, _ in rows],
         "path": [os.fsencode(file.path).decode("utf-8", "backslashreplace") for file, _, _ in rows],
         "genre": [file.genre for file, _, _ in rows],
         "group": [group for _, _, group in rows],
     }
+    if for_csv:
+        columns = {name: list(map(cell, values)) for name, values in columns.items()}
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     features = extraction.features
     for position, name in enumerate(extraction.feature_names):
@@ -133,10 +135,9 @@ def _write_errors(extraction: Extraction, path: Path) -> Path | None:
     if not extraction.failures:
         errors.unlink(missing_ok=True)
         return None
-    with replacing(errors) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "kind", "reason"])
-        for file, failure in extraction.failures:
-            name = os.fsencode(file.path).decode("utf-8", "backslashreplace")
-            writer.writerow([name, failure.kind, failure.reason.encode("utf-8", "backslashreplace").decode()])
+    rows = [
+        (os.fsencode(file.path).decode("utf-8", "backslashreplace"), failure.kind, failure.reason)
+        for file, failure in extraction.failures
+    ]
+    write_text(errors, csv_text(["path", "kind", "reason"], rows))
     return errors

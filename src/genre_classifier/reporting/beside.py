@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.run_configuration import trainable_configuration_of
 from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.run_listing import read_each, run_folders
 from genre_classifier.settings import experiment
-from genre_classifier.sweeps.leaderboard import Estimate, Trial, estimated, find_trials, read_trial
+from genre_classifier.sweeps.leaderboard import Estimate, Trial, estimated, read_trial
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ FOLDER = "grouped"
 # From outputs/ to runs/DATE/TIME/grouped and to sweeps/DATE/TIME/JOB/grouped; elsewhere, to a folder beside and below.
 DEPTH, DEPTH_ELSEWHERE = 5, 2
 OUTPUTS = ("runs", "sweeps", "baselines")
-NOT_SEARCHED = {"checkpoints", "tensorboard", ".hydra", ".locks"}
+NOT_SEARCHED = frozenset({"checkpoints", "tensorboard", ".hydra", ".locks"})
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def beside_run(contents: RunContents, *, train_it: bool) -> Beside:
     train_it : bool
         Whether one may be trained, into the run's folder, where none is found.
     """
-    trial = read_trial(contents.folder)
-    found = None if trial is None else _partners([trial], _nearby(contents.folder.path))
+    found = _partners(read_each([contents.folder], read_trial), _nearby(contents.folder.path))
     if found:
         return _with_number(found, "The same settings, found among the runs beside this one.")
     command = grouped_command(contents.overrides) if contents.folder.overrides_yaml.is_file() else ""
@@ -123,7 +122,7 @@ def _with_number(trials: Sequence[Trial], remark: str) -> Beside:
     intervals = (metrics.get("intervals") or {}).get("test", {}) if len(trials) == 1 else {}
     return Beside(
         estimates={
-            name: estimated({trial: trial.metrics[name] for trial in trials})
+            name: estimated(name, {trial: trial.metrics[name] for trial in trials})
             for name in ("test/accuracy", "test/f1")
         },
         intervals={name: intervals[name] for name in ("accuracy", "f1") if name in intervals},
@@ -153,7 +152,10 @@ def _partners(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
 def _is_grouped(trial: Trial) -> bool:
     if trial.status != "finished" or "test/accuracy" not in trial.metrics:
         return False
-    protocol = trial.folder.read_run().get("split_protocol") or {}
+    try:
+        protocol = trial.folder.read_run().get("split_protocol") or {}
+    except RunFolderError:  # it has changed since
+        return False
     return protocol.get("groups_disjoint") is True
 
 
@@ -166,20 +168,7 @@ def _nearby(path: Path) -> list[Trial]:
     path = path.absolute()
     above = next((folder for folder in list(path.parents)[:3] if folder.name in OUTPUTS), None)
     start, depth = (path.parent, DEPTH_ELSEWHERE) if above is None else (above.parent, DEPTH)
-    folders = list(_run_folders(start, depth))
-    try:
-        return find_trials(folders) if folders else []
-    except RunFolderError:
-        return []
-
-
-def _run_folders(start: Path, depth: int) -> Iterator[Path]:
-    for name, below, files in os.walk(start):
-        folder = Path(name)
-        if "run.json" in files:
-            yield folder
-        deep = len(folder.relative_to(start).parts) >= depth
-        below[:] = [] if deep else sorted(set(below) - NOT_SEARCHED)
+    return read_each(map(RunFolder, run_folders(start, depth=depth, skip=NOT_SEARCHED)), read_trial)
 
 
 def _train(contents: RunContents) -> Trial:
@@ -194,7 +183,7 @@ def _train(contents: RunContents) -> Trial:
     log.info("%-12s the same settings with a grouped split, in %s", "training", relative(folder.path))
     train(cfg)
     trained = read_trial(folder)
-    if trained is None or "test/accuracy" not in trained.metrics:
+    if "test/accuracy" not in trained.metrics:
         raise RunFolderError(f"{folder.path} has no test metrics")
     return trained
 

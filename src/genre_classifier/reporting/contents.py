@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from genre_classifier.csv_files import read_csv
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.predictions import Predictions, read_predictions
 from genre_classifier.run_folder import RunFolder
@@ -107,11 +108,12 @@ def _history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
         return {}
     found: dict[str, list[tuple[float, float]]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                for name, cell in row.items():
-                    if name and cell and name != "epoch" and row.get("epoch"):
-                        found.setdefault(name, []).append((float(row["epoch"]), float(cell)))
+        header, *lines = read_csv(path)
+        for line in lines:
+            row = dict(zip(header, line, strict=False))
+            for name, cell in row.items():
+                if name and cell and name != "epoch" and row.get("epoch"):
+                    found.setdefault(name, []).append((float(row["epoch"]), float(cell)))
     except (OSError, ValueError, csv.Error) as error:
         raise RunFolderError(
             f"{path}: cannot be read ({error}); expected one row of numbers an epoch"

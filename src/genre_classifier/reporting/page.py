@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from genre_classifier.config import METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.reporting.run_view import METRIC_NAMES, RunView
 from genre_classifier.reporting.sweep_view import SweepView
-
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+from genre_classifier.terminal import visible_lines
 
 
 def page(view: RunView | SweepView) -> str:
@@ -68,7 +66,7 @@ def _percent(value: float | None) -> str:
 
 
 def _printable(value: object) -> object:
-    """Return a text without the control characters that no HTML document may hold; anything else as it is."""
+    """Return a text with its control characters and reversing or unseen letters written out; anything else as it is."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)
+    return visible_lines(value)

@@ -36,12 +36,16 @@ class Number:
     value : float
     low, high : float or None
         Its 95 % interval, where there is one.
+    least, most : float or None
+        The smallest and largest of the values whose mean it is, where there are several.
     """
 
     name: str
     value: float
     low: float | None = None
     high: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)

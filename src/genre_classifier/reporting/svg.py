@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from genre_classifier.evaluation.figures import drawn_name as drawn_name
+from genre_classifier.evaluation.figures import names_as_text
+from genre_classifier.terminal import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -19,12 +22,10 @@ INK, QUIET, PALE = "#1d2733", "#5b6875", "#dfe4ea"
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, "#cc79a7", "#56b4e9", "#000000", "#8c6d00")
 FONT = "system-ui, 'Helvetica Neue', Arial, sans-serif"
-LONGEST_NAME = 32
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "genre-classifier",
-    "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.edgecolor": QUIET,
@@ -71,19 +72,8 @@ def drawing() -> Iterator[None]:
     """Let matplotlib draw in the report's style for as long as the block runs."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are drawn by the reader's.
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
+    with mpl.rc_context(_STYLE), names_as_text():
         yield
-
-
-def drawn_name(name: object) -> str:
-    """Return a name as it fits into a figure: on one line and not too long."""
-    text = "".join(letter if letter.isprintable() else " " for letter in " ".join(str(name).split()))
-    if len(text) > LONGEST_NAME:
-        text = f"{text[: LONGEST_NAME - 1]}…"
-    # matplotlib leaves labels that start with an underscore out of a legend.
-    return f" {text}" if text.startswith("_") else text
 
 
 def inline(drawing_: Drawing, key: str, title: str, meaning: str) -> Figure:
@@ -98,8 +88,7 @@ def inline(drawing_: Drawing, key: str, title: str, meaning: str) -> Figure:
         What it is and what it shows; a screen reader reads both.
     """
     stream = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
+    with names_as_text():
         drawing_.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return Figure(title, meaning, _inlined(stream.getvalue(), key, title, meaning))
 
@@ -120,7 +109,7 @@ def _inlined(document: str, key: str, title: str, meaning: str) -> str:
         f'width="{float(size.group(1).split()[2]) * 4 / 3:.0f}">'
         f'<title id="{label}">{escape(title)}</title><desc id="{key}-desc">{escape(meaning)}</desc>'
     )
-    return opening + re.sub(r"\s*\n\s*", "\n", body)
+    return visible_lines(opening + re.sub(r"\s*\n\s*", "\n", body))
 
 
 def _renamed(tag: str, key: str) -> str:

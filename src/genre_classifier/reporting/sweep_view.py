@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from genre_classifier.config import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.predictions import joined
+from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, beside_sweep, command_of, is_random_despite_groups
-from genre_classifier.reporting.contents import read_contents
+from genre_classifier.reporting.contents import RunContents, read_contents
 from genre_classifier.reporting.embedding import Method
 from genre_classifier.reporting.figures import sweep_figures
 from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
@@ -28,6 +30,7 @@ from genre_classifier.reporting.sections import (
 )
 from genre_classifier.reporting.svg import Figure
 from genre_classifier.run_folder import relative
+from genre_classifier.run_listing import Readable, lines_about, read_each, unreadable
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import (
     Estimate,
@@ -194,14 +197,11 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
         There is no trial that can be read.
     """
     record = sweep.read_sweep() if sweep.sweep_json.is_file() else {}
-    trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
-    if not trials:
-        raise RunFolderError(f"{sweep.path}: no trial of this sweep has begun, so there is nothing to report")
-    metric = str(record.get("optimized_metric") or trials[0].settings.get("optimized_metric") or "val/f1")
-    boards = leaderboards(trials, metric)
-    row = next((board.rows[0] for board in boards if board.rows[0].rank is not None), None)
+    trials = read_each(sweep.trials(), read_trial)
+    metric = _metric(record, trials)
+    boards, row, contents = _best(sweep, trials, metric)
     trial = None if row is None else best_trial(row.finished, metric)
-    best = None if trial is None else read_contents(trial.folder)
+    best = None if trial is None else contents[trial]
     folds = row if row is not None and complete_folds(row) else None
     overrides = tuple(map(str, record.get("overrides") or ()))
     beside = None
@@ -213,7 +213,7 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
     return SweepView(
         name=str(relative(sweep.path)),
         started=str(record.get("started", "")).replace("T", " ")[:16],
-        counts=_counts(trials, record.get("expected")),
+        counts=_counts(trials, record.get("expected"), len(trials.unreadable)),
         is_cross_validation=folds is not None,
         protocol=row.trials[0].protocol if row is not None else "",
         numbers=_numbers(row, view, folds is not None),
@@ -223,17 +223,54 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
         beside=beside,
         boards=tuple(_board(board, f"board{number}x") for number, board in enumerate(boards)),
         failures=tuple(_failures(trials, boards)),
-        out_of_fold=None if folds is None else _out_of_fold(folds),
+        out_of_fold=None if folds is None else _out_of_fold(folds, contents),
         best=view,
         commands=tuple(_commands(sweep, overrides)),
     )
 
 
-def _counts(trials: Sequence[Trial], expected: Any) -> str:
+def _metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    told = [record.get("optimized_metric"), *(trial.settings.get("optimized_metric") for trial in trials)]
+    return next((str(name) for name in told if name in SELECTION_METRICS), "val/f1")
+
+
+def _best(
+    sweep: SweepFolder, trials: Readable[Trial], metric: str
+) -> tuple[list[Leaderboard], Row | None, dict[Trial, RunContents]]:
+    """Rank the trials; return the leaderboards, the best configuration and the contents of its finished trials.
+
+    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked anew.
+
+    Raises
+    ------
+    RunFolderError
+        There is no trial that can be read.
+    """
+    while trials:
+        boards = leaderboards(trials, metric)
+        row = next((board.rows[0] for board in boards if board.rows[0].rank is not None), None)
+        contents: dict[Trial, RunContents] = {}
+        for trial in () if row is None else row.finished:
+            try:
+                contents[trial] = read_contents(trial.folder)
+            except RunFolderError as error:
+                trials.unreadable.append(unreadable(trial.folder, error))
+                trials.remove(trial)
+        if row is None or len(contents) == len(row.finished):
+            return boards, row, contents
+    if not trials.unreadable:
+        raise RunFolderError(f"{sweep.path}: no trial of this sweep has begun, so there is nothing to report")
+    listed = "\n".join(lines_about(trials.unreadable))
+    raise RunFolderError(f"{sweep.path}: no trial of this sweep can be read\n{listed}")
+
+
+def _counts(trials: Sequence[Trial], expected: Any, n_unreadable: int) -> str:
     counts = Counter(trial.status for trial in trials)
-    parts = [f"{counts['finished']} of {max(expected or 0, len(trials))} trials finished"]
+    parts = [f"{counts['finished']} of {max(expected or 0, len(trials) + n_unreadable)} trials finished"]
     parts += [f"{counts[status]} {words}" for status, words in (("failed", "failed"), ("running", "not at their end"))
               if counts[status]]  # fmt: skip
+    if n_unreadable:
+        parts.append(f"{n_unreadable} unreadable and left out")
     return ", ".join(parts)
 
 
@@ -246,7 +283,9 @@ def _numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number
     words = "over folds" if folds else "mean over trials"
     names = (("test/accuracy", f"Test accuracy, {words}"), ("test/f1", f"Weighted F1, {words}"))
     found = [(title, row.estimates[name]) for name, title in names if name in row.estimates]
-    return tuple(Number(title, estimate.mean, estimate.low, estimate.high) for title, estimate in found)
+    return tuple(
+        Number(title, one.mean, one.low, one.high, least=one.least, most=one.most) for title, one in found
+    )
 
 
 def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
@@ -255,14 +294,19 @@ def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
     if len(row.finished) == 1:
         return best.level if best is not None else ""
     n = len(row.finished)
+    if all(estimate.low is None for estimate in row.estimates.values()):
+        return (
+            f"Means over {n} trials, and their smallest and largest values: fewer than {FEWEST} seeds or folds are too "
+            "few for an interval."
+        )
     if folds:
         return (
-            f"95 % intervals over {n} trials, Student's, widened as Nadeau and Bengio (2003) do, since the training "
-            "rows of the folds overlap."
+            f"95 % intervals over {n} trials, Student's on the logit scale, widened as Nadeau and Bengio (2003) do, "
+            "since the training rows of the folds overlap."
         )
     return (
-        f"95 % intervals of the mean over {n} trials, Student's: how far training varies, not how far the test rows "
-        "are a sample."
+        f"95 % intervals of the mean over {n} trials, Student's on the logit scale: how far training varies, not how "
+        "far the test rows are a sample."
     )
 
 
@@ -322,7 +366,7 @@ def _remarks(board: Leaderboard) -> list[str]:
     return found
 
 
-def _failures(trials: Sequence[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
+def _failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
     keys = dict.fromkeys([*(key for board in boards for key in board.keys), *REPLICATE_KEYS])
     return [
         Failure(
@@ -337,11 +381,11 @@ def _failures(trials: Sequence[Trial], boards: Sequence[Leaderboard]) -> list[Fa
         )
         for trial in trials
         if trial.status != "finished"
-    ]
+    ] + [Failure(one.folder.name, "", "unreadable", one.reason) for one in trials.unreadable]
 
 
-def _out_of_fold(row: Row) -> OutOfFold | None:
-    parts = [read_contents(trial.folder).predictions for trial in row.finished]
+def _out_of_fold(row: Row, contents: Mapping[Trial, RunContents]) -> OutOfFold | None:
+    parts = [contents[trial].predictions for trial in row.finished]
     present = [part for part in parts if part is not None and len(part)]
     if not present:
         return None
@@ -352,13 +396,13 @@ def _out_of_fold(row: Row) -> OutOfFold | None:
         accuracy=float((rows.true == rows.predicted).mean()),
         seeds=seeds,
         confusion=confusion_of(rows.confusion(), rows.genre_names, side),
-        calibration=calibration_of(rows.reliability(), {}, _temperatures(row), "folds"),
+        calibration=calibration_of(rows.reliability(), {}, _temperatures(list(contents.values())), "folds"),
         mistakes=mistakes_of(rows),
     )
 
 
-def _temperatures(row: Row) -> str:
-    recorded = [trial.folder.read_metrics().get("temperature") or {} for trial in row.finished]
+def _temperatures(folds: Sequence[RunContents]) -> str:
+    recorded = [contents.metrics.get("temperature") or {} for contents in folds]
     fitted = [found for found in recorded if found.get("temperature") is not None]
     if not fitted:
         return "No fold has a temperature."

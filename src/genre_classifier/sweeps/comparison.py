@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,6 +13,7 @@ from genre_classifier.evaluation.intervals import difference_intervals
 from genre_classifier.evaluation.paired_tests import McNemar, corrected_t, mcnemar
 from genre_classifier.evaluation.predictions import Predictions, read_predictions
 from genre_classifier.run_folder import RunFolder, relative
+from genre_classifier.run_listing import RUN_FILE, Unreadable, lines_about, unreadable
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Row, Trial, find_trials, leaderboards, overlap
 
@@ -32,11 +34,14 @@ class Contestant:
         Finished.
     chosen : str
         How a sweep's configuration was chosen; empty for a run.
+    unreadable : tuple of Unreadable
+        Trials of a sweep that were left out.
     """
 
     path: Path
     trials: tuple[Trial, ...]
     chosen: str
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def folds(self) -> set[int]:
@@ -136,7 +141,7 @@ def contestant(path: Path, metric: str) -> Contestant:
         There is no finished run.
     """
     trials = find_trials([path])
-    if (path / "run.json").is_file():
+    if os.path.lexists(path / RUN_FILE):
         if trials[0].status != "finished":
             raise RunFolderError(
                 f"{path}: the run is {trials[0].status}, so there are no test results to compare"
@@ -152,7 +157,7 @@ def contestant(path: Path, metric: str) -> Contestant:
     if not best.finished:
         raise RunFolderError(f"{path}: no trial is finished")
     chosen = f"best of {len(boards[0].rows)} by {metric}" if len(boards[0].rows) > 1 else ""
-    return Contestant(path, tuple(best.finished), chosen)
+    return Contestant(path, tuple(best.finished), chosen, tuple(trials.unreadable))
 
 
 def _over_folds(one: Contestant, other: Contestant) -> Comparison:
@@ -173,7 +178,8 @@ def _over_folds(one: Contestant, other: Contestant) -> Comparison:
         by_fold = [_by_fold(contestant, f"test/{metric}") for contestant in (one, other)]
         test = corrected_t([by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared)
         mine_mean, others_mean = (fmean(values.values()) for values in by_fold)
-        low, high = test.mean - test.half_width, test.mean + test.half_width
+        # Two proportions differ by one at most.
+        low, high = max(-1.0, test.mean - test.half_width), min(1.0, test.mean + test.half_width)
         differences.append(Difference(metric, mine_mean, others_mean, test.mean, low, high, test.p_value))
     method = f"corrected t-test over {len(one.folds)} folds (Nadeau and Bengio, 2003)"
     return Comparison(one, other, mine.protocol, method, tuple(differences), None)
@@ -196,13 +202,14 @@ def _by_fold(contestant: Contestant, metric: str) -> dict[int, float]:
     values: dict[int, list[float]] = {}
     for trial in contestant.trials:
         if trial.fold is not None:
-            values.setdefault(trial.fold, []).append(trial.metrics[metric])
+            values.setdefault(trial.fold, []).append(_metric_of(trial, metric))
     return {fold: fmean(found) for fold, found in values.items()}
 
 
 def _on_rows(one: Contestant, other: Contestant) -> Comparison:
-    tested = [[_tested(trial.folder) for trial in contestant.trials] for contestant in (one, other)]
-    first = tested[0][0]
+    (one, mine), (other, others) = _with_test_rows(one), _with_test_rows(other)
+    tested = [mine, others]
+    first = mine[0]
     for contestant, runs in zip((one, other), tested, strict=True):
         for trial, run in zip(contestant.trials, runs, strict=True):
             _require_same_rows(one.trials[0].folder, first, trial.folder, run)
@@ -219,8 +226,35 @@ def _on_rows(one: Contestant, other: Contestant) -> Comparison:
     return Comparison(one, other, _protocol(one, other), method, differences, test)
 
 
+def _with_test_rows(contestant: Contestant) -> tuple[Contestant, list[Predictions]]:
+    """Return a contestant and its trials' test rows; a trial whose rows cannot be read is left out of several."""
+    kept: list[Trial] = []
+    rows: list[Predictions] = []
+    left_out = list(contestant.unreadable)
+    for trial in contestant.trials:
+        try:
+            rows.append(_tested(trial.folder))
+            kept.append(trial)
+        except RunFolderError as error:
+            if len(contestant.trials) == 1:
+                raise
+            left_out.append(unreadable(trial.folder, error))
+    if not kept:
+        raise RunFolderError("\n".join([f"{contestant.path}: no trial can be read", *lines_about(left_out)]))
+    return replace(contestant, trials=tuple(kept), unreadable=tuple(left_out)), rows
+
+
 def _mean(contestant: Contestant, metric: str) -> float:
-    return fmean(trial.metrics[f"test/{metric}"] for trial in contestant.trials)
+    return fmean(_metric_of(trial, f"test/{metric}") for trial in contestant.trials)
+
+
+def _metric_of(trial: Trial, metric: str) -> float:
+    try:
+        return trial.metrics[metric]
+    except KeyError:
+        raise RunFolderError(
+            f"{trial.folder.metrics_json}: there is no {metric}, so there is nothing to compare"
+        ) from None
 
 
 def _protocol(one: Contestant, other: Contestant) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.figures import new_figure
+from genre_classifier.evaluation.figures import drawn_name, names_as_text, new_figure
 from genre_classifier.files import parse_json
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
@@ -21,6 +21,7 @@ COLUMNS = 3
 WIDE = 20.0
 # Beyond this ratio powers of ten alone are labelled.
 DECADES = 200.0
+LARGEST = 1e100
 # So many values each have a tick of their own.
 MOST_TICKS = 6
 
@@ -35,6 +36,7 @@ def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
     return trials, keys
 
 
+@names_as_text()
 def sweep_figure(board: Leaderboard) -> Figure | None:
     """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
     trials, keys = swept(board)
@@ -66,7 +68,7 @@ def having(board: Leaderboard, key: str) -> list[Trial]:
 def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
     """Draw finished trials' metric against one setting, and a line through the means of equal values."""
     points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
-    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value, _ in points)
+    numeric = all(_has_a_place(value) for value, _ in points)
     if numeric:
         values = sorted({float(value) for value, _ in points})
         places = {json.dumps(value): float(value) for value, _ in points}
@@ -85,7 +87,7 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
     )
     if len(places) < len(points):
         _join_means(axes, points, places)
-    axes.set_xlabel(key)
+    axes.set_xlabel(drawn_name(key))
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
 
@@ -110,4 +112,9 @@ def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[st
 
 def _shown(name: str) -> str:
     value = parse_json(name, "a setting", RunFolderError, allow_nan=True)
-    return "none" if value is None else str(value)
+    return "none" if value is None else drawn_name(value)
+
+
+def _has_a_place(value: Any) -> bool:
+    """Return whether a value can be a place on an axis of numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -6,15 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from genre_classifier.atomic import replacing
+from genre_classifier.evaluation.figures import names_as_text
 from genre_classifier.run_folder import relative, writing
+from genre_classifier.run_listing import lines_about, read_each
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
 from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 from genre_classifier.sweeps.tables import show_leaderboard, write_leaderboard, write_trials
+from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +29,20 @@ def finish_sweep(sweep: SweepFolder) -> int:
         A file cannot be written.
     """
     record = sweep.read_sweep()
-    trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
+    trials = read_each(sweep.trials(), read_trial)
     boards = leaderboards(trials, record["optimized_metric"]) if trials else []
     out_of_fold = _write(sweep, boards) if boards else None
     _show(sweep, boards, trials, out_of_fold, record["expected"])
-    return sum(trial.status != "finished" for trial in trials)
+    say(*lines_about(trials.unreadable))
+    unread = min(len(trials.unreadable), max(0, record["expected"] - len(trials)))
+    return sum(trial.status != "finished" for trial in trials) + unread
 
 
 def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | None:
     write_leaderboard(sweep.leaderboard_csv, boards)
     write_trials(sweep.trials_csv, boards)
     if (figure := sweep_figure(boards[0])) is not None:
-        with writing(sweep.figure), replacing(sweep.figure) as temporary:
+        with names_as_text(), writing(sweep.figure), replacing(sweep.figure) as temporary:
             figure.savefig(temporary, format="png")
     out_of_fold = write_out_of_fold(sweep, boards)
     if out_of_fold is not None:
@@ -62,9 +65,8 @@ def _show(
     out_of_fold: OutOfFold | None,
     expected: int,
 ) -> None:
-    console = Console(highlight=False)
     for board in boards:
-        show_leaderboard(board, console)
+        show_leaderboard(board)
     folder = relative(sweep.path)
     counts = Counter(trial.status for trial in trials)
     best = any(row.rank is not None for board in boards for row in board.rows)
@@ -76,9 +78,7 @@ def _show(
     if best:
         lines.append(("look at it", f"tensorboard --logdir {folder}"))
         lines.append(("export it", f"python export.py sweep={folder}"))
-    for what, text in lines:
-        console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
-    console.print(_outcome(counts, expected, str(folder)), soft_wrap=True, markup=False)
+    say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
 
 
 def _outcome(counts: Counter[str], expected: int, folder: str) -> str:

@@ -6,19 +6,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
-from genre_classifier.errors import TrialFailedError
+from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
+from genre_classifier.run_listing import lines_about, read_each
 from genre_classifier.settings import flat_settings, identity, job_config
 from genre_classifier.sweeps.progress import Progress
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 from genre_classifier.sweeps.trial import write_status
 
+DAMAGED = "damaged"
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +42,12 @@ class Job:
     @property
     def status(self) -> str | None:
         """Status of its run; None where it has not begun."""
-        return self.folder.read_run()["status"] if self.folder.run_json.is_file() else None
+        if not self.folder.run_json.is_file():
+            return None
+        try:
+            return str(self.folder.read_run()["status"])
+        except RunFolderError:
+            return DAMAGED  # and so it runs again
 
 
 class Launch:
@@ -121,13 +129,18 @@ class Launch:
         return candidates.pop(0) if candidates else None
 
     def _known_trials(self) -> dict[str, list[RunFolder]]:
-        """Return the sweep's trials by what they were to compute, finished ones first."""
+        """Return the sweep's trials by what they were to compute, finished ones first.
+
+        One that cannot be read, or is finished without its objective, is left where it is; its values are tried anew.
+        """
+        runs = read_each(self.sweep.trials(), _finished_or_begun)
+        for line in lines_about(runs.unreadable):
+            log.warning("%s", line)
         known: dict[str, list[RunFolder]] = {}
         for finished in (True, False):
-            for folder in self.sweep.trials():
-                run = folder.read_run()
+            for folder, run in runs:
                 if (run["status"] == "finished") is finished:
-                    known.setdefault(identity(run.get("settings", {})), []).append(folder)
+                    known.setdefault(identity(run.get("settings") or {}), []).append(folder)
         return known
 
     def _returned(self, job: Job) -> JobReturn:
@@ -139,6 +152,20 @@ class Launch:
         returned.overrides = list(job.overrides)
         returned.working_dir = str(job.folder.path)
         returned.status = JobStatus.COMPLETED
-        run = job.folder.read_run()
-        returned.return_value = float(run["objective"]) if run["status"] == "finished" else None
+        try:
+            run = job.folder.read_run()
+        except RunFolderError as error:
+            log.warning("%s", error)
+            return returned
+        objective = run.get("objective") if run["status"] == "finished" else None
+        returned.return_value = None if objective is None else float(objective)
         return returned
+
+
+def _finished_or_begun(folder: RunFolder) -> tuple[RunFolder, dict[str, Any]]:
+    run = folder.read_run()
+    if run["status"] == "finished":
+        if run.get("objective") is None:
+            raise RunFolderError(f"{folder.run_json}: there is no objective")
+        folder.read_metrics()
+    return folder, run

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -19,7 +19,10 @@ from typing import Any
 from genre_classifier.config import SELECTION_METRICS, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
+from genre_classifier.evaluation.replicates import interval_of_mean
+from genre_classifier.record_shapes import check_settings
 from genre_classifier.run_folder import RunFolder
+from genre_classifier.run_listing import Readable, lines_about, read_each, run_folders
 from genre_classifier.settings import PATHS, REPLICATE_KEYS, configuration, experiment, flattened, identity
 
 SPLITS = ("val", "test", "train")
@@ -116,7 +119,9 @@ class Estimate:
     deviation : float or None
         Standard deviation over the replicates; None for one.
     low, high : float or None
-        The 95 % interval of the mean; None for one replicate.
+        The 95 % interval of the mean; None where there are fewer than four seeds or folds.
+    least, most : float or None
+        The smallest and largest value of the replicates; None for one.
     """
 
     n: int
@@ -124,6 +129,8 @@ class Estimate:
     deviation: float | None = None
     low: float | None = None
     high: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,13 +214,13 @@ def selection_metric(name: str) -> str:
     return full
 
 
-def find_trials(folders: Sequence[Path]) -> list[Trial]:
+def find_trials(folders: Sequence[Path]) -> Readable[Trial]:
     """Return every run in or below the folders, each once; a folder of another format or a damaged one is left out.
 
     Raises
     ------
     RunFolderError
-        A folder does not exist, or there is no run in any.
+        A folder does not exist, or there is no run in any that can be read.
     """
     paths: dict[Path, None] = {}
     for folder in folders:
@@ -221,27 +228,33 @@ def find_trials(folders: Sequence[Path]) -> list[Trial]:
             raise RunFolderError(
                 f"{folder}: there is no such folder; runs and sweeps are kept below outputs/"
             )
-        paths |= dict.fromkeys(sorted(path.parent for path in _run_files(folder)))
-    trials = [trial for path in paths if (trial := read_trial(RunFolder(path))) is not None]
+        paths |= dict.fromkeys(run_folders(folder))
+    trials = read_each(map(RunFolder, paths), read_trial)
     if not trials:
-        raise RunFolderError(f"{', '.join(map(str, folders))}: there is no run; python train.py makes one")
+        where = ", ".join(map(str, folders))
+        if trials.unreadable:
+            raise RunFolderError(
+                "\n".join([f"{where}: there is no readable run", *lines_about(trials.unreadable)])
+            )
+        raise RunFolderError(f"{where}: there is no run; python train.py makes one")
     return trials
 
 
-def _run_files(folder: Path) -> Iterable[Path]:
-    own = folder / "run.json"
-    return [own] if own.is_file() else folder.rglob("run.json")
+def read_trial(folder: RunFolder) -> Trial:
+    """Return what a run's folder tells.
 
-
-def read_trial(folder: RunFolder) -> Trial | None:
-    """Return what a run's folder tells; None where it cannot be read."""
-    try:
-        run = folder.read_run()
-        settings = run.get("settings") or flattened(folder.read_settings())
-        status = str(run.get("status"))
-        metrics = folder.read_metrics() if status == "finished" else {}
-    except RunFolderError:
-        return None
+    Raises
+    ------
+    RunFolderError
+        A file of it is missing or damaged.
+    """
+    run = folder.read_run()
+    settings = run.get("settings")
+    if not settings:
+        settings = flattened(folder.read_settings())
+        check_settings(settings, folder.config_yaml)
+    status = str(run.get("status"))
+    metrics = folder.read_metrics() if status == "finished" else {}
     protocol = run.get("split_protocol") or {}
     data = run.get("data") or {}
     baseline = run.get("baseline") or {}
@@ -252,8 +265,8 @@ def read_trial(folder: RunFolder) -> Trial | None:
         settings=_with_whole_paths(settings, run.get("working_folder")),
         metrics=_flat_metrics(metrics),
         rows=data.get("rows_by_split") or {},
-        data=str(data.get("fingerprint", "")),
-        protocol=_without_fold(str(protocol.get("description", ""))),
+        data=data.get("fingerprint") or "",
+        protocol=_without_fold(protocol.get("description") or ""),
         epochs=run.get("epochs"),
         seconds=run.get("seconds"),
         synthetic=bool(metrics.get("synthetic_data", data.get("synthetic", False))),
@@ -268,7 +281,8 @@ def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[st
     if start is None:
         return dict(settings)
     whole = {
-        key: os.path.normpath(Path(start) / Path(path).expanduser())
+        # os.path's function leaves a ~ whose user is unknown as it is.
+        key: os.path.normpath(Path(start) / os.path.expanduser(path))  # noqa: PTH111
         for key in PATHS
         if isinstance(path := settings.get(key), str)
     }
@@ -280,7 +294,7 @@ def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         f"{split}/{name}": float(value)
         for split in SPLITS
         for name, value in (metrics.get(split) or {}).items()
-        if isinstance(value, (int, float))
+        if value is not None and math.isfinite(value)
     }
 
 
@@ -413,19 +427,20 @@ def _estimates(trials: Sequence[Trial]) -> dict[str, Estimate]:
     finished = [trial for trial in trials if trial.status == "finished"]
     names = dict.fromkeys(name for trial in finished for name in trial.metrics)
     return {
-        name: estimated({trial: trial.metrics[name] for trial in finished if name in trial.metrics})
+        name: estimated(name, {trial: trial.metrics[name] for trial in finished if name in trial.metrics})
         for name in names
     }
 
 
-def estimated(values: Mapping[Trial, float]) -> Estimate:
-    """Return mean, standard deviation and 95 % interval of a metric over replicates.
+def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
+    """Return mean, standard deviation, 95 % interval and spread of a metric over replicates.
 
-    The interval is Student's over seeds. Over folds, whose training rows overlap, it is widened as Nadeau and Bengio
-    (2003) do, and seeds of one fold count as their mean.
+    The interval is that of `interval_of_mean`. Over folds, whose training rows overlap, it is widened as Nadeau and
+    Bengio (2003) do, and seeds of one fold count as their mean.
 
     Parameters
     ----------
+    metric : str
     values : mapping of Trial to float
         At least one.
     """
@@ -433,12 +448,8 @@ def estimated(values: Mapping[Trial, float]) -> Estimate:
     mean = fmean(numbers)
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
-    deviation = stdev(numbers)
-    units = independent(values)
-    if len(units) < 2:
-        return Estimate(len(numbers), mean, deviation)
-    test = corrected_t(units, overlap(list(values)))
-    return Estimate(len(numbers), mean, deviation, test.mean - test.half_width, test.mean + test.half_width)
+    low, high = interval_of_mean(metric, independent(values), overlap(list(values))) or (None, None)
+    return Estimate(len(numbers), mean, stdev(numbers), low, high, min(numbers), max(numbers))
 
 
 def independent(values: Mapping[Trial, float]) -> list[float]:
@@ -456,7 +467,7 @@ def overlap(trials: Sequence[Trial]) -> float:
     ratios = [
         trial.rows["test"] / trial.rows["train"]
         for trial in trials
-        if trial.fold is not None and trial.rows.get("train")
+        if trial.fold is not None and trial.rows.get("train") and "test" in trial.rows
     ]
     return fmean(ratios) if ratios else 0.0
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from genre_classifier.atomic import write_text
+from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import RunFolderError
+from genre_classifier.evaluation.predictions import joined, read_predictions
 from genre_classifier.run_folder import writing
 from genre_classifier.sweeps.leaderboard import Leaderboard, Row
 from genre_classifier.sweeps.sweep_folder import SweepFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,29 +45,45 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
     Returns
     -------
     OutOfFold or None
-        Of the best of them; None where the sweep is no complete cross-validation.
+        Of the best of them; None where the sweep is no complete cross-validation. A configuration whose predictions
+        cannot be read is left out, with a warning.
     """
-    rows = [row for board in boards for row in board.rows if complete_folds(row)]
-    if not rows:
-        return None
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
+    best: OutOfFold | None = None
     header: list[str] = []
-    for row in rows:
-        for trial in row.finished:
-            names, lines = trial.folder.read_prediction_rows()
-            if not header:
-                header = names
-                writer.writerow(["rank", "trial", "seed", "fold", *header])
-            if names != header:
+    all_lines: list[list[Any]] = []
+    for row in (row for board in boards for row in board.rows if complete_folds(row)):
+        try:
+            names, lines = _lines(row)
+            found = gathered(row)
+            if header and names != header:
                 raise RunFolderError(
-                    f"{trial.folder.predictions_csv}: other columns than the other folds have"
+                    f"{row.trials[0].folder.predictions_csv}: other columns than the other folds have"
                 )
-            start = [row.rank, trial.folder.path.name, trial.settings.get("seed"), trial.fold]
-            writer.writerows([*start, *line] for line in lines)
+        except RunFolderError as error:
+            log.warning("%s; out_of_fold.csv leaves this configuration out", error)
+            continue
+        header, best = names, best or found
+        all_lines += lines
+    if best is None:
+        return None
+    text = csv_text(["rank", "trial", "seed", "fold", *header], all_lines)
     with writing(sweep.out_of_fold_csv):
-        write_text(sweep.out_of_fold_csv, buffer.getvalue())
-    return gathered(rows[0])
+        write_text(sweep.out_of_fold_csv, text)
+    return best
+
+
+def _lines(row: Row) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns of a configuration's predictions, and its lines."""
+    header: list[str] = []
+    found: list[list[Any]] = []
+    for trial in row.finished:
+        names, lines = trial.folder.read_prediction_rows()
+        header = header or names
+        if names != header:
+            raise RunFolderError(f"{trial.folder.predictions_csv}: other columns than the other folds have")
+        start = [row.rank, trial.folder.path.name, trial.settings.get("seed"), trial.fold]
+        found += ([*start, *line] for line in lines)
+    return header, found
 
 
 def complete_folds(row: Row) -> bool:
@@ -77,16 +97,18 @@ def complete_folds(row: Row) -> bool:
 
 
 def gathered(row: Row) -> OutOfFold:
-    """Return a configuration's out-of-fold predictions, counted."""
-    names: tuple[str, ...] = ()
-    counts: list[list[int]] = []
+    """Return a configuration's out-of-fold predictions, counted.
+
+    Raises
+    ------
+    RunFolderError
+        A fold has no predictions, or damaged ones.
+    """
+    parts = []
     for trial in row.finished:
-        header, lines = trial.folder.read_prediction_rows()
-        if not names:
-            names = tuple(name.removeprefix("p_") for name in header if name.startswith("p_"))
-            counts = [[0] * len(names) for _ in names]
-        true, predicted = header.index("true"), header.index("predicted")
-        position = {name: index for index, name in enumerate(names)}
-        for line in lines:
-            counts[position[line[true]]][position[line[predicted]]] += 1
-    return OutOfFold(names, tuple(map(tuple, counts)))
+        part = read_predictions(trial.folder)
+        if part is None:
+            raise RunFolderError(f"{trial.folder.predictions_csv}: there is no such file")
+        parts.append(part)
+    rows = joined(parts)
+    return OutOfFold(rows.genre_names, tuple(map(tuple, rows.confusion().tolist())))

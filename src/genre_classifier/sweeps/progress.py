@@ -13,6 +13,7 @@ from tqdm import tqdm
 from genre_classifier.errors import RunFolderError
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.terminal import say
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -76,7 +77,7 @@ class Progress:
                 disable=not sys.stderr.isatty(),
             )
             if new:
-                self._bar.write(f"{len(new)} of {self.expected} trials are finished already", file=sys.stdout)
+                self._say(f"{len(new)} of {self.expected} trials are finished already")
         else:
             self._bar.update(len(new))
 
@@ -95,16 +96,24 @@ class Progress:
             run = _run(folder)
             if _status(run) in {"finished", "failed"}:
                 self.ended.add(name)
-                self._bar.write(self._line(folder, run), file=sys.stdout)
+                self._say(self._line(folder, run))
                 self._bar.update(1)
+
+    def _say(self, line: str) -> None:
+        with self._bar.external_write_mode(file=sys.stdout):
+            say(line)
 
     def _line(self, folder: RunFolder, run: Mapping[str, Any]) -> str:
         count = f"{len(self.ended)}/{self.expected}"
-        settings = shown_settings(run.get("settings", {}), self.swept)
+        settings = shown_settings(run.get("settings") or {}, self.swept)
         if run["status"] == "failed":
             return f"{count}  trial {folder.path.name}  failed: {_first_line(run.get('reason'))}  {settings}"
-        value = f"{self.metric} {run['objective']:.4f}"
-        return f"{count}  trial {folder.path.name}  {value}  {run['seconds']:.1f} s  {settings}"
+        value = f"{self.metric} {_shown(run.get('objective'), 4)}"
+        return f"{count}  trial {folder.path.name}  {value}  {_shown(run.get('seconds'), 1)} s  {settings}"
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "?" if value is None else f"{value:.{digits}f}"
 
 
 def _run(folder: RunFolder) -> Mapping[str, Any]:

@@ -248,6 +248,11 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """A resumed sweep may have more trials, but what it does not sweep must be as it was."""
+    for key in ("sweeper", "swept", "settings"):
+        if before.get(key) is None:
+            raise RunFolderError(
+                f"{folder.sweep_json}: there is no {key}, so it cannot be told what to resume"
+            )
     differences = []
     if before["sweeper"] != now["sweeper"]:
         differences.append(

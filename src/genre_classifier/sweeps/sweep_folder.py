@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from filelock import FileLock, Timeout
 from genre_classifier.atomic import write_text
 from genre_classifier.errors import RunFolderError
 from genre_classifier.files import read_versioned_json
+from genre_classifier.record_shapes import check_sweep
 from genre_classifier.run_folder import RunFolder, writing
+from genre_classifier.run_listing import RUN_FILE
 
 FORMAT_VERSION = 1
 
@@ -78,9 +81,11 @@ class SweepFolder:
         RunFolderError
             It is missing, damaged or of another version.
         """
-        return read_versioned_json(
+        content = read_versioned_json(
             self.sweep_json, FORMAT_VERSION, kind="sweep", example="outputs/sweeps/DATE/TIME"
         )
+        check_sweep(content, self.sweep_json)
+        return content
 
     def trial(self, name: str) -> RunFolder:
         """Return the run folder of a trial."""
@@ -88,8 +93,11 @@ class SweepFolder:
 
     def trials(self) -> list[RunFolder]:
         """Return the trials that have begun, in the order of their numbers."""
-        found = [path.parent for path in self.path.glob("*/run.json")]
-        return [RunFolder(path) for path in sorted(found, key=_by_number)]
+        try:
+            folders = [path for path in self.path.iterdir() if os.path.lexists(path / RUN_FILE)]
+        except OSError:
+            return []
+        return [RunFolder(path) for path in sorted(folders, key=_by_number)]
 
     def free_names(self) -> Iterator[str]:
         """Return numbers that no trial's folder has yet."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from genre_classifier.atomic import write_text
 from genre_classifier.config import METRICS
+from genre_classifier.csv_files import csv_text
+from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
 from genre_classifier.sweeps.progress import shown_value
+from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
 ROWS_SHOWN = 20
+# Columns of leaderboard.csv beside a metric's mean, and what they are in an Estimate.
+ESTIMATE_PARTS = {"std": "deviation", "low": "low", "high": "high", "min": "least", "max": "most"}
 KEYS_SHOWN_APART = 3
 SETTINGS_SHOWN = 5
 WIDE = 100
@@ -32,7 +35,7 @@ def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
     metrics = [name for name in ALL_METRICS if any(name in row.estimates for b in boards for row in b.rows)]
     header = ["rank", "status", "replicates", *keys]
     for name in metrics:
-        header += [name, f"{name}_std", f"{name}_low", f"{name}_high"]
+        header += [name, *(f"{name}_{part}" for part in ESTIMATE_PARTS)]
     header += ["against_best", "epochs", "seconds", "best_path", "reasons", "protocol"]
     lines = ([*_configuration_cells(board, row, keys, metrics)] for board in boards for row in board.rows)
     _write(path, header, lines)
@@ -75,12 +78,7 @@ def _configuration_cells(
     yield from (_cell(row.settings.get(key)) for key in keys)
     for name in metrics:
         estimate = row.estimates.get(name)
-        values = (
-            (None,) * 4
-            if estimate is None
-            else (estimate.mean, estimate.deviation, estimate.low, estimate.high)
-        )
-        yield from map(_cell, values)
+        yield from (_cell(getattr(estimate, part, None)) for part in ("mean", *ESTIMATE_PARTS.values()))
     yield "best" if row.rank == 1 else LIKE_BEST[row.like_best] if row.rank is not None else ""
     finished = row.finished
     yield _cell(mean_of([trial.epochs for trial in finished]))
@@ -104,53 +102,50 @@ def _cell(value: Any) -> str:
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
+    text = csv_text(header, lines)
     with writing(path):
-        write_text(path, buffer.getvalue())
+        write_text(path, text)
 
 
 def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """Print a leaderboard."""
-    console = console or Console(highlight=False)
     note = "synthetic data, not music; " if board.synthetic else ""
-    table = Table(
-        title=f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}", title_justify="left"
-    )
-    table.add_column("rank", justify="right", no_wrap=True)
     together = len(board.keys) > KEYS_SHOWN_APART
-    for name in ["trial"] if together else [_heading(key, board.keys) for key in board.keys]:
-        table.add_column(name, overflow="fold", min_width=5)
-    shown = [board.metric, "test/f1", "test/accuracy"]
-    for name in shown:
-        table.add_column(name.replace("accuracy", "acc"), justify="right", no_wrap=True)
+    metrics = [board.metric, "test/f1", "test/accuracy"]
     # A narrow terminal has no room for what the CSV file has as well.
-    wide = console.width >= WIDE
-    for name in ("n", "epochs", "seconds") if wide else ("n",):
-        table.add_column(name, justify="right", no_wrap=True)
+    wide = terminal_width(console) >= WIDE
     failures = any(row.status != "finished" for row in board.rows)
+    settings = ["trial"] if together else [_heading(key, board.keys) for key in board.keys]
+    numbers = [name.replace("accuracy", "acc") for name in metrics]
+    numbers += ["n", "epochs", "seconds"] if wide else ["n"]
+    headings: list[tuple[str, Kind]] = [
+        ("rank", "number"),
+        *((name, "name") for name in settings),
+        *((name, "number") for name in numbers),
+    ]
     if failures:
-        table.add_column("status", overflow="fold")
-    for row in board.rows[:ROWS_SHOWN]:
-        table.add_row(
+        headings.append(("status", "prose"))
+    rows = [
+        (
             _shown_rank(row),
             *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
-            *(_shown_estimate(row.estimates.get(name)) for name in shown),
-            str(len(row.trials)),
+            *(_shown_estimate(row.estimates.get(name), wide=wide) for name in metrics),
+            len(row.trials),
             *(_shown_cost(row) if wide else ()),
             *((_shown_status(row),) if failures else ()),
         )
-    console.print(table)
+        for row in board.rows[:ROWS_SHOWN]
+    ]
+    title = f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}"
+    say_table(title, headings, rows, console)
     if together:
         for row in board.rows[:SETTINGS_SHOWN]:
             line = " ".join(
-                f"{key}={shown_value(row.settings[key])}" for key in board.keys if key in row.settings
+                f"{key}={shown(shown_value(row.settings[key]))}" for key in board.keys if key in row.settings
             )
-            console.print(f"{_shown_rank(row):>4}  {line}", soft_wrap=True, markup=False)
+            say(f"{_shown_rank(row):>4}  {line}", console=console)
     for line in _notes(board):
-        console.print(line, soft_wrap=True, markup=False)
+        say(line, console=console)
 
 
 def _notes(board: Leaderboard) -> Iterable[str]:
@@ -166,8 +161,11 @@ def _notes(board: Leaderboard) -> Iterable[str]:
     elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
         rows = "1 row" if unknown == 1 else f"{unknown} rows"
         yield f"{rows}: too few seeds or folds to tell whether the difference to the best row is chance"
-    if any(estimate.low is not None for row in finished for estimate in row.estimates.values()):
-        yield "mean ± half the 95 % interval over n replicates (seeds, folds)"
+    estimates = [row.estimates[board.metric] for row in finished]
+    if any(estimate.low is not None for estimate in estimates):
+        yield "[low, high]  the 95 % interval of the mean over seeds or folds"
+    if any(estimate.low is None and estimate.least is not None for estimate in estimates):
+        yield f"(min to max)  of the values; fewer than {FEWEST} seeds or folds are too few for an interval"
 
 
 def _heading(key: str, keys: Sequence[str]) -> str:
@@ -181,12 +179,18 @@ def _shown_rank(row: Row) -> str:
     return f"≈ {row.rank}" if row.like_best else str(row.rank)
 
 
-def _shown_estimate(estimate: Estimate | None) -> str:
+def _shown_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[str, str]:
+    """Return a mean with its interval or spread, in a narrow terminal on two lines."""
     if estimate is None:
         return ""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f} ± {(estimate.high - estimate.low) / 2:.3f}"
+    mean = f"{estimate.mean:.3f}"
+    if estimate.low is not None and estimate.high is not None:
+        around = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+    elif estimate.least is not None and estimate.most is not None:
+        around = f"({estimate.least:.3f} to {estimate.most:.3f})"
+    else:
+        return mean
+    return f"{mean} {around}" if wide else (mean, around)
 
 
 def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
@@ -211,5 +215,4 @@ def _shown_status(row: Row) -> str:
     reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
     if not reasons:
         return row.status
-    first = reasons[0].splitlines()[0]
-    return f"{row.status}: {first if len(first) <= 60 else first[:57] + '...'}"
+    return f"{row.status}: {shown(reasons[0].splitlines()[0])}"

@@ -115,8 +115,12 @@ def _begun(cfg: DictConfig, folder: RunFolder) -> dict[str, Any]:
 def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
     if not folder.run_json.is_file():
         return False
-    run = folder.read_run()
-    return run.get("status") == "finished" and identity(run.get("settings", {})) == identity(settings)
+    try:
+        run = folder.read_run()
+    except RunFolderError:  # it is run again
+        return False
+    told = run.get("settings") or {}
+    return run["status"] == "finished" and "objective" in run and identity(told) == identity(settings)
 
 
 def _outcome(folder: RunFolder, exit_code: int | None) -> float:

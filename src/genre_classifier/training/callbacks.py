@@ -30,6 +30,7 @@ from genre_classifier.run_folder import (
     read_checkpoint,
     writing,
 )
+from genre_classifier.terminal import say
 from genre_classifier.training.chunks import AfterStep
 
 log = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ class EpochProgress(ProgressBar):
         now = time.monotonic()
         if self._enabled and self._bar.disable and now - self._last_line > self.SECONDS_BETWEEN_LINES:
             self._last_line = now
-            print(text, file=sys.stderr, flush=True)
+            say(text, error=True)
 
     @rank_zero_only
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

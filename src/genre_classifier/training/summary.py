@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from genre_classifier.run_folder import relative
+from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
 
 COLUMNS = (
@@ -25,51 +23,50 @@ SHOWN = COLUMNS[1:4]
 
 def show(result: Result) -> None:
     """Print the metrics by split, F1 by genre, where the run is, and what can be done next."""
-    console = Console(highlight=False)
-    console.print(_metrics(result))
-    for line in _remarks(result):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(_genres(result))
+    _say_metrics(result)
+    say(*_remarks(result))
+    _say_genres(result)
     folder = relative(result.folder.path)
     if result.best_epoch is not None:
         best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
-        console.print(f"best epoch   {best}", soft_wrap=True, markup=False)
-    console.print(f"run folder   {folder} ({result.seconds:.1f} s)", soft_wrap=True, markup=False)
-    for what, command in _next_commands(result, folder):
-        console.print(f"{what:<12} {command}", soft_wrap=True, markup=False)
+        say(f"best epoch   {best}")
+    say(f"run folder   {folder} ({result.seconds:.1f} s)")
+    say(*(f"{what:<12} {command}" for what, command in _next_commands(result, folder)))
 
 
-def _metrics(result: Result) -> Table:
+def _say_metrics(result: Result) -> None:
     note = "synthetic data, not music; " if result.synthetic else ""
-    table = Table(title=f"{note}{result.protocol['description']}", title_justify="left")
-    table.add_column("split")
-    for _, heading in COLUMNS:
-        table.add_column(heading, justify="right")
-    for split, values in result.metrics.items():
-        table.add_row(split, *(f"{values[name]:.3f}" for name, _ in COLUMNS))
-    return table
+    say_table(
+        f"{note}{result.protocol['description']}",
+        [("split", "name"), *((heading, "number") for _, heading in COLUMNS)],
+        [
+            (split, *(f"{values[name]:.3f}" for name, _ in COLUMNS))
+            for split, values in result.metrics.items()
+        ],
+    )
 
 
 def _remarks(result: Result) -> Iterator[str]:
     found = result.intervals.get("test")
     if found is not None:
         ends = ", ".join(f"{heading} {found[name][0]:.3f} to {found[name][1]:.3f}" for name, heading in SHOWN)
-        yield f"95 % of test  {ends} ({found['units']} {found['unit']}s resampled)"
+        yield f"95 % of test  {ends} ({found['units']} {shown(found['unit'])}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:
         told = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
         yield f"copies       {told} have the same features as a row on another side (metrics.json: duplicates)"
 
 
-def _genres(result: Result) -> Table:
+def _say_genres(result: Result) -> None:
     split = "test" if "test" in result.metrics else next(iter(result.metrics))
-    table = Table(title=f"F1 by genre, {split} rows", title_justify="left")
-    table.add_column("genre")
-    table.add_column("rows", justify="right")
-    table.add_column("F1", justify="right")
-    for genre, f1 in result.f1_per_genre[split].items():
-        table.add_row(genre, str(result.support[split][genre]), f"{f1:.3f}")
-    return table
+    say_table(
+        f"F1 by genre, {split} rows",
+        [("genre", "name"), ("rows", "number"), ("F1", "number")],
+        [
+            (genre, result.support[split][genre], f"{f1:.3f}")
+            for genre, f1 in result.f1_per_genre[split].items()
+        ],
+    )
 
 
 def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
+from genre_classifier.csv_files import original
 from genre_classifier.data.table import Float32
 from genre_classifier.errors import DataError
 
@@ -127,7 +128,7 @@ class _Csv:
         try:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 rows = csv.reader(stream, delimiter=delimiter)
-                self.names = [name.strip() for name in next(rows, [])]
+                self.names = [original(name.strip()) for name in next(rows, [])]
                 self.sniffed = [row for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False)]
         except UnicodeDecodeError as error:
             raise DataError(
@@ -283,7 +284,10 @@ def _convert(
             with np.errstate(over="ignore"):  # a number too large becomes infinity, which the table refuses
                 matrix[filled:end, position] = values.to_numpy(zero_copy_only=False)
         for name in texts:
-            columns[name].extend(batch.column(batch.schema.get_field_index(name)).to_pylist())
+            found = batch.column(batch.schema.get_field_index(name)).to_pylist()
+            if isinstance(reader, _Csv):  # it may be a table that this project wrote
+                found = [cell and original(cell) for cell in found]
+            columns[name].extend(found)
         filled = end
         del batch, values
         pa.default_memory_pool().release_unused()

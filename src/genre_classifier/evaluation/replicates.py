@@ -1,0 +1,54 @@
+"""The interval of a metric's mean over seeds or folds, which never leaves the metric's own range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scipy.special import expit, logit
+
+from genre_classifier.evaluation.paired_tests import corrected_t
+
+# Fewer values have a t interval that is mostly the quantile: 12.7 standard errors either way for two.
+FEWEST = 4
+
+
+def interval_of_mean(
+    metric: str, values: Sequence[float], overlap: float = 0.0
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of a metric's mean over replicates; None for fewer than four.
+
+    Student's interval of the mean's logit for a metric between 0 and 1, as R's ``survey::svyciprop(method="logit")``
+    and Stata's ``proportion`` have it. The standard error is that of the mean, divided by mean (1 - mean) by the delta
+    method; the ends are transformed back. A loss is positive, so that its logarithm takes the place of the logit. Where
+    training rows overlap, the mean's standard error is that of Nadeau and Bengio (2003).
+
+    Parameters
+    ----------
+    metric : str
+        Its name, such as ``f1`` or ``val/loss``.
+    values : sequence of float
+        One a seed or fold.
+    overlap : float
+        Ratio of test to training rows of folds; 0 for values that are independent.
+
+    Returns
+    -------
+    tuple of float, or None
+        The lower and upper end.
+    """
+    if len(values) < FEWEST:
+        return None
+    test = corrected_t(values, overlap)
+    mean, half_width = test.mean, test.half_width
+    if half_width == 0:
+        return mean, mean
+    if metric.rpartition("/")[2] == "loss":
+        if mean <= 0:
+            return mean - half_width, mean + half_width
+        factor = math.exp(half_width / mean)
+        return mean / factor, mean * factor
+    if not 0 < mean < 1:  # values that are no proportions
+        return mean - half_width, mean + half_width
+    place, width = float(logit(mean)), half_width / (mean * (1 - mean))
+    return float(expit(place - width)), float(expit(place + width))
