@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
-from genre_classifier.data.table import FeatureTable, Int64
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
 
 log = logging.getLogger(__name__)

@@ -72,9 +72,11 @@ def made_with(path: Path) -> FeatureSetReference | None:
 
         try:
             raw = pq.read_schema(path).metadata or {}
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError, ValueError):
             return None  # whoever reads its rows says what is wrong
-        found = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
+        found = {
+            key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in raw.items()
+        }
     elif _sidecar(path).is_file():
         try:
             found = dict(json.loads(_sidecar(path).read_text(encoding="utf-8")))
