@@ -13,7 +13,7 @@ from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import SplitError
 from tests.conftest import GTZAN
 
-SOURCE = Source("here", "a test", "none", "none")
+SOURCE = Source("table", "a test", "none", "none")
 
 
 def table(
@@ -221,6 +221,12 @@ def test_a_bad_split_file_is_named_with_the_line(tmp_path: Path, lines: list[str
     )
     with pytest.raises(SplitError, match=message):
         make_split(made, SplitConfig(files=files))
+
+
+def test_a_split_file_may_be_written_in_another_unicode_form(tmp_path: Path) -> None:
+    made = table(["a", "b"] * 9, ids=[f"Forr\u00f3 {row}.wav" for row in range(18)])
+    test = write_ids(tmp_path / "b.txt", ["x/Forro\u0301 3.wav", "Forro\u0301 4.wav "])
+    assert make_split(made, SplitConfig(files=SplitFiles(test=test))).test.tolist() == [3, 4]
 
 
 def test_a_stem_of_several_ids_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
+from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod, data_settings
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
+from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ SIDE_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+WITHOUT_SPLIT_COLUMN = {"audio_folder", "demo"}
 AUDIO_SUFFIXES = {".wav", ".au", ".mp3", ".flac", ".ogg", ".m4a", ".aif", ".aiff", ".wma", ".opus"}
 
 
@@ -97,18 +99,27 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     if any((config.files.train, config.files.val, config.files.test)):
         return _given_by_files(table, config)
     if config.method is SplitMethod.given:
-        raise SplitError("data.split.method=given needs data.split.column or data.split.files.test")
+        column = "" if table.source.name in WITHOUT_SPLIT_COLUMN else "data.split.column or "
+        raise SplitError(f"data.split.method=given needs {column}data.split.files.test")
     grouped = config.method is SplitMethod.grouped or (
         config.method is SplitMethod.auto and table.groups is not None
     )
     if grouped and table.groups is None:
         raise SplitError(
-            f"data.split.method=grouped, but {table.where} has no groups: name their column with data.group=..., "
-            "or use data/split=stratified"
+            f"data.split.method=grouped, but {table.where} has no groups: {_how_to_group(table)}, or use "
+            "data/split=stratified"
         )
     if config.folds is not None:
         return _fold(table, config, grouped)
     return _holdout(table, config, grouped)
+
+
+def _how_to_group(table: FeatureTable) -> str:
+    if "group" in data_settings(table.source.name):
+        return "name their column with data.group=..."
+    if table.source.name == "audio_folder":
+        return "put the files into GENRE/ARTIST/ folders"
+    return "read the table with data=table and a column of groups"
 
 
 def _all(table: FeatureTable, config: SplitConfig) -> Split:
@@ -366,7 +377,7 @@ def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise SplitError(f"data.split.files.{SIDES[side]}={path}: {reason}") from error
-    entries = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalised(line))]
     if not entries:
         raise SplitError(f"data.split.files.{SIDES[side]}={path} lists no ids")
     for number, line in entries:
@@ -415,8 +426,8 @@ def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None
         where = ", ".join(SIDES[side] for side in sorted(sides_of_group[shared[0]]))
         raise SplitError(
             f"{table.where}: the split {how} puts {table.group_name} {shared[0]!r} on several sides ({where})"
-            f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split, or set data.group=null "
-            "to do without groups"
+            f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split"
+            f"{', or set data.group=null to do without groups' if 'group' in data_settings(table.source.name) else ''}"
         )
 
 

@@ -12,7 +12,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 BLOCK_VALUES = 1 << 20
-SAMPLED_ROWS = 4096
+SAMPLED_ROWS = 1024
 FEWEST_ROWS = 10
 # In distances from the median: nine of ten values lie within 1, a far one lies beyond 20 and ten times as far as
 # the last of the rest. Long tails (deviations, kurtosis) reach far, but without such a gap.

@@ -105,7 +105,8 @@ def _check_header(path: Path, names: list[str], texts: Mapping[str, str]) -> Non
         )
     for key, name in texts.items():
         if name not in names:
-            raise DataError(f"{path}: there is no column {name!r} ({key}={name}); it has {_listed(names)}")
+            said = f"{key}={name}" if key.startswith("data.") else key
+            raise DataError(f"{path}: there is no column {name!r} ({said}); it has {_listed(names)}")
 
 
 def _listed(names: Sequence[str]) -> str:
