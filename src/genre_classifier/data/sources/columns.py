@@ -243,7 +243,8 @@ def _convert(
             # In place, so that growing never holds the table twice.
             matrix.resize((max(end, len(matrix) * 5 // 4), len(features)), refcheck=False)
         for position, order in enumerate(orders):
-            values = batch.column(position).to_numpy(zero_copy_only=False)
+            with one_error(path, "is damaged"):
+                values = batch.column(position).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             order.add(values)
             with np.errstate(over="ignore"):  # a number too large becomes infinity, which the table refuses
                 matrix[filled:end, position] = values

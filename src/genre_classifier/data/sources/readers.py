@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet files as blocks of rows: a feature's cells as float64, any other column's as text.
+"""CSV, TSV and Parquet files as blocks of rows: a feature's cells as numbers, any other column's as text.
 
 A block is converted before the next one is read, so that a large file needs little more memory than its features.
 """
@@ -104,7 +104,7 @@ class Reader(Protocol):
         """Return the size below which a whole number in this column was not made whole by rounding."""
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the columns asked for, no name twice: features as float64 (null is missing), then texts as they are."""
+        """Yield the columns asked for, no name twice: features as numbers (null is missing), then texts as they are."""
 
     def row_name(self, row: int) -> str:
         """Return what a person calls a row, counted from 0 here: ``row 2`` is the first below a CSV's header."""
@@ -198,12 +198,11 @@ class ParquetReader:
         with one_error(self.path, "is damaged"):
             for batch in self.file.iter_batches(batch_size=BLOCK_ROWS, columns=[own[name] for name in names]):
                 columns = [batch.column(batch.schema.get_field_index(own[name])) for name in names]
-                numbers = [column.cast(pa.float64(), safe=False) for column in columns[: len(features)]]
                 cells = [
                     self._text(column, name, rows)
                     for column, name in zip(columns[len(features) :], names[len(features) :], strict=True)
                 ]
-                yield pa.record_batch([*numbers, *cells], names=names)
+                yield pa.record_batch([*columns[: len(features)], *cells], names=names)
                 rows += batch.num_rows
 
     def _text(self, column: pa.Array, name: str, rows: int) -> pa.Array:
