@@ -173,7 +173,7 @@ def test_a_bundle_without_names_is_not_given_row_numbers(folder, tmp_path, capsy
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("short.csv", "id,mfcc_1\n1,2\n", "no column 'mfcc_2' and 18 more (one of the bundle's 20 features)"),
+        ("short.csv", "id,mfcc_1\n1,2\n", "no column 'mfcc_2' and 18 more (the bundle's 20 features)"),
         ("bad.parquet", "x", "bad.parquet is not a Parquet file"),
         (
             "text.csv",

@@ -256,7 +256,7 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
         path,
         {} if "id" in (predictor.feature_names or ()) else {"id": "id"},
         predictor.feature_names,
-        asked=Asked("--table", f"one of the bundle's {predictor.n_features} features"),
+        asked=Asked("--table", f"the bundle's {predictor.n_features} features"),
         optional={"id"},
     )
     found = len(columns.feature_names)

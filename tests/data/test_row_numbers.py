@@ -77,7 +77,7 @@ def test_known_names_of_row_numbers_are_left_out_unless_asked_for(
     )
     caplog.clear()
     assert features_of(path, ["f0", name]) == ("f0", name)
-    assert f"data.features names {name!r}, which looks like an index or row numbers" in caplog.text
+    assert f"{name!r} of data.features looks like an index or row numbers" in caplog.text
 
 
 def test_a_name_that_a_feature_may_have_is_a_feature_where_it_holds_fractions(
@@ -93,6 +93,7 @@ LOOKS_LIKE_ROWS = {
     "from 1 to 90 once": RNG.permutation(N) + 1,
     "has a different whole number": RNG.choice(10**9, N, replace=False),
     "has a different whole number in": 20_000_000 + RNG.permutation(N),  # alike as float32
+    "has a different whole number in each": 10**17 + RNG.permutation(N) * 1000,
     "only rises": np.sort(RNG.normal(size=N)),
     "only falls": np.repeat([2, 1, 0], N // 3),  # the genre's number
     "rises from row": np.where(np.arange(N) % 7 == 3, np.nan, np.linspace(0, 1, N)),  # with blank cells

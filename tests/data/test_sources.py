@@ -283,7 +283,7 @@ def test_gtzan_without_one_of_its_columns_is_refused(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path / "g.csv", ["filename", "length", *GTZAN57.features[:-1], "label"], [["x"] * 59]
     )
-    with pytest.raises(DataError, match=r"there is no column 'mfcc20_var' \(a feature of GTZAN's table\)"):
+    with pytest.raises(DataError, match=r"there is no column 'mfcc20_var' \(GTZAN's features\)"):
         read(GtzanConfig(path=str(path)))
 
 

@@ -182,11 +182,11 @@ def _look_over(
         log.warning("%s: empty in every row and so left out of the features: %s", path, _listed(empty))
     if index and given:
         log.warning(
-            "%s: %s names %s, which looks like an index or row numbers that were saved with the table: they tell where "
-            "a row stood in a file, nothing of its music",
+            "%s: %s of %s looks like an index or row numbers that were saved with the table: they tell where a row "
+            "stood in a file, nothing of its music",
             path,
-            asked.features,
             ", ".join(map(repr, index)),
+            asked.features,
         )
     elif index:
         _warn_of_index(path, index, asked)

@@ -26,7 +26,7 @@ SOURCE = Source(
     citation="M. Defferrard, K. Benzi, P. Vandergheynst and X. Bresson, 'FMA: A dataset for music analysis', 18th "
     "International Society for Music Information Retrieval Conference (ISMIR), 2017",
 )
-ASKED = Asked("data.path", "a feature of FMA's table")
+ASKED = Asked("data.path", "FMA's features")
 SPLIT_COLUMN = "split"
 # FMA measured each file at its own sample rate with the librosa of its day, so these are not this package's features.
 MADE_WITH = FeatureSetReference(
@@ -54,7 +54,12 @@ def read(config: FmaConfig) -> FeatureTable:
     texts = {"id": INDEX, "genre": "genre", "subset": "subset", "split": "split"}
     if group is not None:
         texts["group"] = group
-    columns = read_columns(cache, texts, names, asked=ASKED)
+    try:
+        columns = read_columns(cache, texts, names, asked=ASKED)
+    except DataError as error:
+        raise DataError(
+            f"{error}; {cache.name} is made from the two tables: remove it to have it made anew"
+        ) from error
     rows = _chosen(columns.texts["subset"], columns.texts["genre"], config)
 
     def of(key: str) -> list[object]:

@@ -23,7 +23,7 @@ SOURCE = Source(
     citation="G. Tzanetakis and P. Cook, 'Musical genre classification of audio signals', IEEE Transactions on Speech "
     "and Audio Processing 10(5), 2002",
 )
-ASKED = Asked("data.path", "a feature of GTZAN's table")
+ASKED = Asked("data.path", "GTZAN's features")
 SEGMENT_SECONDS = 3.0
 # blues.00000.wav is a track, blues.00000.3.wav the fourth segment of one.
 _NAME = re.compile(r"^(?P<track>[^./\\]+\.\d{5})(?P<segment>\.\d+)?(\.[A-Za-z0-9]+)?$")

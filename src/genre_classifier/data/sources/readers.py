@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ MISSING: Final = frozenset(
     }
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
-WHOLE_FLOAT32: Final = 2.0**23  # from here on every float32 is a whole number
+# From these on every number of the type is a whole one.
+WHOLE_FLOAT16: Final = 2.0**10
+WHOLE_FLOAT32: Final = 2.0**23
 WHOLE_FLOAT64: Final = 2.0**52
 
 
@@ -182,9 +185,9 @@ class ParquetReader:
 
     def whole_below(self, name: str) -> float:
         kind = self._type(name)
-        if pa.types.is_float16(kind):
-            return 2.0**10
-        return WHOLE_FLOAT32 if pa.types.is_float32(kind) else WHOLE_FLOAT64
+        if not pa.types.is_floating(kind):
+            return math.inf
+        return {16: WHOLE_FLOAT16, 32: WHOLE_FLOAT32, 64: WHOLE_FLOAT64}[kind.bit_width]
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for name in texts:
@@ -320,7 +323,7 @@ class CsvReader:
 
     def whole_below(self, name: str) -> float:
         # With a point or exponent it may have been a float32.
-        return WHOLE_FLOAT32 if any(set(cell) & set(".eE") for cell in self._filled(name)) else WHOLE_FLOAT64
+        return WHOLE_FLOAT32 if any(set(cell) & set(".eE") for cell in self._filled(name)) else math.inf
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
         given = 0
