@@ -16,6 +16,7 @@ import pytest
 from genre_classifier.data.sources.columns import Columns, read_columns
 from genre_classifier.data.sources.readers import MISSING
 from genre_classifier.errors import DataError
+from genre_classifier.features.output import made_with
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -248,3 +249,24 @@ def test_whatever_the_parquet_library_raises_is_one_error(
                 DataError, match=r"m.parquet (is not a Parquet file|is damaged|needs more memory)"
             ):
                 columns_of(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[1]",
+        '"x"',
+        "{",
+        '{"feature_set": "x", "feature_set_version": 1e999, "feature_set_parameters": "{}"}',
+    ]
+    + [
+        f'{{"feature_set": "x", "feature_set_version": 1, "feature_set_parameters": {value}}}'
+        for value in ("1", '"1"', f'"{"[" * 100_000}"')
+    ],
+)
+def test_a_file_beside_the_table_that_is_damaged_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.csv").write_text(TEXT)
+    (tmp_path / "m.csv.json").write_text(text)
+    with pytest.raises(DataError, match=r"m.csv(.json is not JSON|: its metadata does not say how)"):
+        made_with(tmp_path / "m.csv")

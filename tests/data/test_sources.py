@@ -190,6 +190,24 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
     assert len(read(config(bad_file(tmp_path, "nan"), nan=NanPolicy.drop))) == 89
 
 
+@pytest.mark.parametrize("cell", ["", "  ", "NA"])
+@pytest.mark.parametrize(
+    ("column", "what"), [("style", "genre"), ("artist", "artist"), ("track", "id"), ("side", "split")]
+)
+def test_a_blank_cell_beside_the_features_is_named_with_row_and_column(
+    tmp_path: Path, cell: str, column: str, what: str
+) -> None:
+    header, rows = rows_of_music()
+    header = ["track", "style", *header[2:], "side"]
+    rows = [[*row, "train"] for row in rows]
+    rows[4][header.index(column)] = cell
+    path = write_csv(tmp_path / "m.csv", header, rows)
+    with pytest.raises(
+        DataError, match=rf"m.csv, row 6, column '{column}': the {what} is empty; fill it in or remove"
+    ):
+        read(config(path, label="style", split=SplitConfig(column="side")))
+
+
 NFC, NFD = "Forr\u00f3", "Forro\u0301"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -155,6 +155,7 @@ def build_table(
     nan: NanPolicy = NanPolicy.error,
     row_name: Callable[[int], str] = lambda row: f"row {row + 1}",
     made_with: FeatureSetReference | None = None,
+    columns: Mapping[str, str | None] | None = None,
 ) -> FeatureTable:
     """Check raw columns and make a table of them.
 
@@ -173,6 +174,8 @@ def build_table(
         What a person calls a row, counted from 0; row 1 for the first if not given.
     made_with : FeatureSetReference, optional
         How the features were made, where the file says so.
+    columns : mapping of str to str, optional
+        In which columns ``genre``, ``id``, ``group`` and ``split`` were found, for messages.
 
     Raises
     ------
@@ -201,7 +204,12 @@ def build_table(
         )
     _warn_of_far_values(features, feature_names, where, lambda row: row_name(int(keep[row])))
 
-    genre_text = _texts(labels, keep, "genre", where, row_name)
+    def texts(values: Sequence[object], what: str, called: str | None = None) -> Text:
+        column = (columns or {}).get(what)
+        suffix = "" if column is None else f", column {column!r}"
+        return _texts(values, keep, called or what, where, lambda row: f"{row_name(row)}{suffix}")
+
+    genre_text = texts(labels, "genre")
     refuse_alike_genres(genre_text, where)
     names = list(genre_order) if genre_order is not None else sorted(set(genre_text))
     index = {name: position for position, name in enumerate(names)}
@@ -211,18 +219,18 @@ def build_table(
     group_text = None
     if groups is not None:
         group_name = group_name or "group"
-        group_text = _texts(groups, keep, group_name, where, row_name)
+        group_text = texts(groups, "group", group_name)
         _warn_of_alike(group_text, group_name, where)
     return FeatureTable(
         features=features,
         genres=np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep)),
         feature_names=tuple(feature_names),
         genre_names=tuple(names),
-        ids=_texts(ids, keep, "id", where, row_name),
+        ids=texts(ids, "id"),
         source=source,
         groups=group_text,
         group_name=None if groups is None else group_name,
-        given_split=None if given_split is None else _texts(given_split, keep, "split", where, row_name),
+        given_split=None if given_split is None else texts(given_split, "split"),
         where=where,
         made_with=made_with,
     )

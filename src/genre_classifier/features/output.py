@@ -80,7 +80,7 @@ def made_with(path: Path) -> FeatureSetReference | None:
     elif _sidecar(path).is_file():
         try:
             found = dict(json.loads(_sidecar(path).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(f"{_sidecar(path)} is not JSON: {error}; remove it or extract anew") from error
     else:
         return None
@@ -94,7 +94,7 @@ def made_with(path: Path) -> FeatureSetReference | None:
                 "parameters": json.loads(found["feature_set_parameters"]),
             }
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: its metadata does not say how the features were made: {error}") from error
 
 

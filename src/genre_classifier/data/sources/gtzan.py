@@ -65,5 +65,6 @@ def read(config: GtzanConfig) -> FeatureTable:
         where=str(path),
         nan=config.nan,
         row_name=columns.row_name,
+        columns={"genre": "label", "id": "filename", "split": config.split.column},
         made_with=GTZAN57.reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.reference(),
     )

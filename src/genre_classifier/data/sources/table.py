@@ -53,6 +53,12 @@ def read(config: TableConfig) -> FeatureTable:
         where=str(path),
         nan=config.nan,
         row_name=columns.row_name,
+        columns={
+            "genre": config.label,
+            "group": config.group,
+            "id": config.id,
+            "split": config.split.column,
+        },
         made_with=_made_with(path, columns.feature_names),
     )
 
