@@ -118,7 +118,7 @@ def test_a_bundle_without_names_takes_a_table_of_just_its_features(folder, tmp_p
         (["--features", "1,2"], "expected 20 features, found 2"),
         (["--features", "nan" + ",1" * 19], "feature 0 ('mfcc_1') is nan"),
         (["--features", "1" + ",1" * 19, "--top-k", "9"], "top_k=9: expected 1 to 8"),
-        (["--table", "gone.csv"], "gone.csv: no such file"),
+        (["--table", "gone.csv"], "gone.csv: there is no such file; check --table"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_message(folder, capsys, arguments, message):
@@ -129,18 +129,70 @@ def test_what_cannot_be_predicted_is_one_message(folder, capsys, arguments, mess
     assert captured.err.count("\n") == 1
 
 
-def test_tables_that_do_not_fit_are_one_message(folder, tmp_path, capsys):
-    bundle = str(folder / NAME)
-    pd.DataFrame(ROWS[:, :19], columns=list(FEATURES[:19])).to_csv(tmp_path / "short.csv", index=False)
-    (tmp_path / "bad.parquet").write_bytes(b"x")
-    pd.DataFrame(ROWS, columns=list(FEATURES)).assign(mfcc_2="x").to_csv(tmp_path / "text.csv", index=False)
-    for name, message in (
-        ("short.csv", "no column chroma_entropy; the bundle needs 20 features"),
-        ("bad.parquet", "cannot be read as a table"),
-        ("text.csv", "row 0: feature 1 ('mfcc_2') is the string 'x'"),
-    ):
-        assert main(["predict", "--bundle", bundle, "--table", str(tmp_path / name)]) == 1
-        assert message in capsys.readouterr().err
+def table_text(separator: str = ",", **cells: str) -> str:
+    """Return the rows as text, the third of them with these cells, beside a column that is no feature."""
+    table = pd.DataFrame(ROWS, columns=list(FEATURES)).astype(str)
+    table.insert(0, "artist", "someone")
+    for name, cell in cells.items():
+        table.loc[2, name] = cell
+    return table.to_csv(index=False, sep=separator, lineterminator="\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("spaced.csv", table_text().replace("\n", " \n").replace(",", " , ")),
+        ("tabs.TSV", table_text("\t")),
+        ("tabs.txt", table_text("\t")),
+        ("mark.csv", "\ufeff" + table_text().replace("\n", "\r\n")),
+        ("elsewhere.csv", table_text(artist=" ")),
+        ("comma.csv", table_text().replace("\n", ",\n")),
+        (
+            "index.csv",
+            "\n".join(f"{row - 1 if row else ''},{line}" for row, line in enumerate(table_text().split())),
+        ),
+    ],
+)
+def test_a_table_to_predict_is_read_as_one_to_train_on(folder, tmp_path, capsys, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert main(["predict", "--table", str(tmp_path / name), "--bundle", str(folder / NAME)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["id"] for row in rows] == [str(row) for row in range(len(ROWS))]
+    assert [GENRES.index(row["genre_1"]) for row in rows] == EXPECTED.argmax(1).tolist()
+
+
+def test_a_bundle_without_names_is_not_given_row_numbers(folder, tmp_path, capsys):
+    table = pd.DataFrame(ROWS).rename(columns=str).assign(empty=np.nan)
+    table.to_csv(tmp_path / "new.csv")
+    table.drop(index=0).to_parquet(tmp_path / "new.pq")
+    for name, rows in (("new.csv", len(ROWS)), ("new.pq", len(ROWS) - 1)):
+        assert main(["predict", "--table", str(tmp_path / name), "--bundle", str(folder / "nameless")]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == rows + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("short.csv", "id,mfcc_1\n1,2\n", "no column 'mfcc_2' and 18 more (the bundle's 20 features)"),
+        ("bad.parquet", "x", "bad.parquet is not a Parquet file"),
+        (
+            "text.csv",
+            table_text(mfcc_2="x"),
+            "text.csv, row 4, column 'mfcc_2': 'x' is not a number; correct it",
+        ),
+        ("blank.csv", table_text(mfcc_2=" "), "blank.csv, row 4, column 'mfcc_2': NaN or an empty cell"),
+        ("na.csv", table_text(mfcc_2=" NA"), "na.csv, row 4, column 'mfcc_2': NaN or an empty cell"),
+        ("large.csv", table_text(rms="1e300"), "large.csv, row 4, column 'rms': infinity"),
+        ("utf16.csv", "\0a\0b", "utf16.csv is not a text file"),
+    ],
+)
+def test_tables_that_do_not_fit_are_one_message(folder, tmp_path, capsys, name, text, message):
+    (tmp_path / name).write_text(text)
+    assert main(["predict", "--bundle", str(folder / NAME), "--table", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert "data." not in error  # predict has no such settings
 
 
 def test_a_folder_in_place_of_a_bundle_is_explained(folder, capsys):

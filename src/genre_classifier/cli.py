@@ -21,7 +21,7 @@ from genre_classifier import (
     report_command,
     song_command,
 )
-from genre_classifier.csv_files import csv_text, original
+from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
 
@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--features", metavar="V1,V2,...", help="one row of features, in the order of training"
     )
-    predict.add_argument("--table", metavar="FILE", type=Path, help="a .csv, .tsv or .parquet file of rows")
+    predict.add_argument(
+        "--table",
+        metavar="FILE",
+        type=Path,
+        help="a table as for training: .csv, .tsv, .txt (tabs), .parquet or .pq",
+    )
     predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
     predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
     predict.set_defaults(run=_predict)
@@ -235,7 +240,7 @@ def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
     from genre_classifier.features.output import made_with
 
     expected = feature_set_of(bundle.metadata, bundle.feature_names)
-    found = made_with(path) if path.is_file() and path.suffix != ".tsv" else None
+    found = made_with(path) if path.is_file() else None
     difference = None if expected is None or found is None else expected.difference(found)
     if difference is not None:
         raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
@@ -254,22 +259,28 @@ def _parse_features(text: str) -> list[float]:
 
 
 def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
-    import pandas as pd
+    from genre_classifier.data.sources.columns import read_columns
+    from genre_classifier.data.sources.readers import Asked
+    from genre_classifier.data.table import not_finite
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except Exception as error:
-        raise DataError(f"{path}: cannot be read as a table: {error}") from error
-    features = _feature_columns(predictor, table, path)
-    answers = predictor.predict_batch(features, top_k=top_k)
-    labels = table["id"].tolist() if "id" in table.columns else range(len(table))
-    if path.suffix != ".parquet":  # it may be a table that this project wrote
-        labels = [original(label) if isinstance(label, str) else label for label in labels]
+    columns = read_columns(
+        path,
+        {} if "id" in (predictor.feature_names or ()) else {"id": "id"},
+        predictor.feature_names,
+        asked=Asked("--table", f"the bundle's {predictor.n_features} features"),
+        optional={"id"},
+    )
+    found = len(columns.feature_names)
+    if predictor.feature_names is None and found != predictor.n_features:
+        # Without names the table's order is all there is: take it only where it leaves no choice.
+        raise DataError(
+            f"{path}: {found} numeric columns; the bundle takes {predictor.n_features} features and does not name them"
+        )
+    bad = not_finite(columns.features, columns.feature_names, columns.row_name)
+    if bad is not None:
+        raise DataError(f"{path}, {bad}; correct them or remove the rows")
+    answers = predictor.predict_batch(columns.features, top_k=top_k)
+    labels = columns.texts.get("id", range(len(columns.features)))
     n_top = len(answers[0]["top_predictions"]) if answers else 0
     header = ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
     rows = []
@@ -277,26 +288,6 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
         cells = [(top["genre"], f"{top['confidence']:.6f}") for top in answer["top_predictions"]]
         rows.append([label, *(cell for pair in cells for cell in pair)])
     say_csv(csv_text(header, rows))
-
-
-def _feature_columns(predictor: Predictor, table: Any, path: Path) -> Any:
-    """Return the model's columns in its order; every other column of the table is left aside."""
-    names = predictor.feature_names
-    if names is None:
-        # Without names the table's order is all there is: take it only where it leaves no choice.
-        numeric = table.select_dtypes("number")
-        if numeric.shape[1] != predictor.n_features:
-            raise DataError(
-                f"{path}: {numeric.shape[1]} numeric columns; the bundle takes {predictor.n_features} "
-                "features and does not name them"
-            )
-        return numeric.to_numpy()
-    missing = [name for name in names if name not in table.columns]
-    if missing:
-        raise DataError(
-            f"{path}: no column {', '.join(missing[:10])}; the bundle needs {len(names)} features"
-        )
-    return table[list(names)]
 
 
 def _leaderboard(options: argparse.Namespace) -> None:

@@ -441,6 +441,11 @@ SCHEMAS = {
 }
 
 
+def data_settings(source: str) -> frozenset[str]:
+    """Return the names of a source's settings, below ``data``."""
+    return frozenset(setting.name for setting in fields(SCHEMAS.get(f"schema_data_{source}", DataConfig)))
+
+
 def register_schemas() -> None:
     """Put the schemas where the YAML files' defaults lists find them."""
     store = ConfigStore.instance()

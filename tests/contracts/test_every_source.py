@@ -1,5 +1,7 @@
 """Every data source states where it comes from, reads a small table of its real layout, and refuses a bad one."""
 
+import re
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ from genre_classifier.config import (
     FmaConfig,
     GtzanConfig,
     SplitConfig,
+    SplitMethod,
     TableConfig,
+    data_settings,
 )
 from genre_classifier.data.sources import SOURCES, read
 from genre_classifier.data.splits import make_split
-from genre_classifier.errors import DataError
+from genre_classifier.data.table import build_table
+from genre_classifier.errors import DataError, SplitError
 from genre_classifier.features.sets import CORE20, GTZAN57
 from tests.conftest import ROOT, rows_of_music, write_csv
 from tests.data.fma_layout import write_fma
@@ -50,7 +55,12 @@ def small(name: str, folder: Path) -> DataConfig:
 
 def test_every_module_is_a_source_and_has_its_options_file() -> None:
     folder = ROOT / "src" / "genre_classifier" / "data" / "sources"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "columns"} == set(SOURCES)
+    assert {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "columns",
+        "readers",
+        "row_numbers",
+    } == set(SOURCES)
     assert {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")} == set(SOURCES)
 
 
@@ -81,6 +91,39 @@ def test_a_source_names_a_missing_file(name: str, tmp_path: Path) -> None:
     config.path = str(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"absent\.csv.*: (there is no such file|No such file)"):
         read(config)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_advice_names_only_settings_that_the_source_has(name: str, tmp_path: Path) -> None:
+    table = read(small(name, tmp_path))
+    ungrouped = replace(table, groups=None, group_name=None)
+    sides = np.array(["train", "test"] * len(table), dtype=object)[: len(table)]
+    shared = replace(table, given_split=sides, groups=np.full(len(table), "one", dtype=object))
+    messages = []
+    for made, config in (
+        (ungrouped, SplitConfig(method=SplitMethod.grouped)),
+        (table, SplitConfig(method=SplitMethod.given)),
+        (shared, SplitConfig(column="split")),
+        (table, SplitConfig(folds=1000, fold=0)),
+    ):
+        with pytest.raises(SplitError) as caught:
+            make_split(made, config)
+        messages.append(str(caught.value))
+    features = table.features.copy()
+    features[1, 1] = np.nan
+    with pytest.raises(DataError) as refused:
+        build_table(
+            features=features,
+            labels=table.ids,
+            feature_names=table.feature_names,
+            ids=table.ids,
+            source=table.source,
+            where="here",
+        )
+    for message in (*messages, str(refused.value)):
+        named = set(re.findall(r"\bdata\.([a-z_]+)", message))
+        assert named <= data_settings(name), message
+    assert ("data.group" in messages[2]) == (name in {"fma", "table"})
 
 
 def test_the_demo_is_core20_labelled_synthetic_with_artists_as_groups() -> None:

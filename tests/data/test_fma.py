@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,40 @@ def test_a_second_reading_uses_the_kept_table(folder: Path, monkeypatch: pytest.
     assert read(config(folder)).fingerprint == first.fingerprint
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), PermissionError(errno.EACCES, "Permission denied")],
+)
+def test_a_cache_that_cannot_be_written_is_one_error(
+    folder: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    write_fma(folder)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", fail)
+    with pytest.raises(
+        DataError, match=rf"cannot be written \({error.strerror}\); copy features.csv and tracks.csv to"
+    ):
+        read(config(folder))
+    assert not list(folder.glob("*.parquet*"))
+
+
+def test_a_damaged_cache_is_named_with_what_to_do(folder: Path) -> None:
+    write_fma(folder)
+    read(config(folder))
+    cache = folder / CACHE
+    content = bytearray(cache.read_bytes())
+    content[10:200] = b"\xff" * 190
+    cache.write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"{CACHE} is damaged: .*; {CACHE} is made from the two tables: remove it"
+    ):
+        read(config(folder))
+    cache.write_bytes(b"PAR1")
+    assert len(read(config(folder)))
+
+
 def test_changed_tables_are_read_anew(folder: Path) -> None:
     write_fma(folder)
     first = read(config(folder))
@@ -197,7 +232,7 @@ def test_a_gap_in_the_features_is_said_with_its_column(folder: Path) -> None:
     features, _ = write_fma(folder)
     features.loc[2, ("mfcc", "mean", "03")] = np.nan
     features.to_csv(folder / "features.csv")
-    with pytest.raises(DataError, match="column 'mfcc_mean_03': NaN or an empty cell"):
+    with pytest.raises(DataError, match="track 2, column 'mfcc_mean_03': NaN or an empty cell"):
         read(config(folder))
 
 

@@ -20,7 +20,7 @@ def features(rows: int = 500) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [7, 64, 10_000])
 def test_fitting_by_blocks_gives_the_float64_statistics(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genre_classifier.data.table.BLOCK_VALUES", 5 * block)
+    monkeypatch.setattr("genre_classifier.data.values.BLOCK_VALUES", 5 * block)
     x, rows = features(), np.arange(0, 500, 2)
     scaler = scaling.fit_scaler(x, rows)
     exact = x[rows].astype(np.float64)

@@ -38,8 +38,8 @@ def test_every_format_reads_what_pandas_wrote(tmp_path: Path, suffix: str) -> No
 
 
 def test_many_blocks_read_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genre_classifier.data.sources.columns.BLOCK_BYTES", 700)
-    monkeypatch.setattr("genre_classifier.data.sources.columns.BLOCK_ROWS", 7)
+    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_BYTES", 700)
+    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_ROWS", 7)
     header, rows = rows_of_music()
     frame = pd.DataFrame(rows, columns=header)
     write_csv(tmp_path / "m.csv", header, rows)
@@ -190,6 +190,68 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
     assert len(read(config(bad_file(tmp_path, "nan"), nan=NanPolicy.drop))) == 89
 
 
+@pytest.mark.parametrize("cell", ["", "  ", "NA"])
+@pytest.mark.parametrize(
+    ("column", "what"), [("style", "genre"), ("artist", "artist"), ("track", "id"), ("side", "split")]
+)
+def test_a_blank_cell_beside_the_features_is_named_with_row_and_column(
+    tmp_path: Path, cell: str, column: str, what: str
+) -> None:
+    header, rows = rows_of_music()
+    header = ["track", "style", *header[2:], "side"]
+    rows = [[*row, "train"] for row in rows]
+    rows[4][header.index(column)] = cell
+    path = write_csv(tmp_path / "m.csv", header, rows)
+    with pytest.raises(
+        DataError, match=rf"m.csv, row 6, column '{column}': the {what} is empty; fill it in or remove"
+    ):
+        read(config(path, label="style", split=SplitConfig(column="side")))
+
+
+NFC, NFD = "Forr\u00f3", "Forro\u0301"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_and_settings_in_another_unicode_form_are_the_same(tmp_path: Path, suffix: str) -> None:
+    rows = [[f"{NFD}{row}", NFD if row % 2 else NFC, NFD, row * 0.7 % 1, row * 0.3 % 1] for row in range(9)]
+    frame = pd.DataFrame(
+        [*rows, ["x", "Jazz", NFC, 0, 1]], columns=["id", f"genre {NFD}", NFC, NFD[:5] + "1", " b "]
+    )
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    table = read(
+        TableConfig(path=str(path), label=f"genre {NFC}", group=NFD, id="id", features=["b", NFD[:5] + "1 "])
+    )
+    assert table.genre_names == (NFC, "Jazz")
+    assert table.ids.tolist()[:2] == [f"{NFC}0", f"{NFC}1"]
+    assert table.group_name == NFC
+    assert table.groups is not None
+    assert set(table.groups) == {NFC}
+    assert table.feature_names == ("b", NFD[:5] + "1")
+
+
+@pytest.mark.parametrize("other", ["ambient", "AMBIENT", "Am bient", "\uff21mbient"])
+def test_genres_that_differ_in_case_or_spaces_only_are_refused(tmp_path: Path, other: str) -> None:
+    header, rows = rows_of_music()
+    rows[4][1] = other
+    with pytest.raises(
+        DataError, match=r"genres '.*' and '.*' differ in case.* only; rename one, or join them"
+    ):
+        read(config(write_csv(tmp_path / "m.csv", header, rows)))
+
+
+def test_artists_that_differ_in_case_only_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    header, rows = rows_of_music()
+    rows[0][2] = "AMBIENT-0"
+    groups = read(config(write_csv(tmp_path / "m.csv", header, rows))).groups
+    assert groups is not None
+    assert len(set(groups)) == 19
+    assert "artist 'AMBIENT-0' and 'Ambient-0' differ only in case" in caplog.text
+
+
 def test_an_unknown_source_is_refused() -> None:
     expected = "expected one of audio_folder, demo, fma, gtzan, table"
     with pytest.raises(ConfigError, match=f"data.source=spotify: {expected}"):
@@ -239,7 +301,7 @@ def test_gtzan_without_one_of_its_columns_is_refused(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path / "g.csv", ["filename", "length", *GTZAN57.features[:-1], "label"], [["x"] * 59]
     )
-    with pytest.raises(DataError, match="there is no column 'mfcc20_var'"):
+    with pytest.raises(DataError, match=r"there is no column 'mfcc20_var' \(GTZAN's features\)"):
         read(GtzanConfig(path=str(path)))
 
 
@@ -250,6 +312,25 @@ def test_the_real_gtzan_table_reads_like_pandas() -> None:
     frame = pd.read_csv(path)
     np.testing.assert_array_equal(table.features, frame[list(GTZAN57.features)].to_numpy(np.float32))
     assert [table.genre_names[g] for g in table.genres] == frame["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("[0.265395]", r"g.csv, row 3, column 'tempo': '\[0.265395\]' is not a number; correct it$"),
+        ("", r"g.csv, row 3, column 'tempo': NaN or an empty cell, .* leave them out with data.nan=drop"),
+    ],
+)
+def test_advice_on_gtzan_names_only_settings_that_it_has(tmp_path: Path, cell: str, message: str) -> None:
+    path = gtzan_file(tmp_path / "g.csv", ["blues.00000.wav", "rock.00001.wav"])
+    frame = pd.read_csv(path, dtype=str)
+    frame.loc[1, "tempo"] = cell
+    frame.to_csv(path, index=False)
+    with pytest.raises(DataError, match=message):
+        read(GtzanConfig(path=str(path)))
+    frame.assign(tempo="").to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"column 'tempo' .* is empty in every row; fill it in$"):
+        read(GtzanConfig(path=str(path)))
 
 
 def test_parquet_text_features_are_refused_by_name(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
@@ -13,7 +13,7 @@ from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import SplitError
 from tests.conftest import GTZAN
 
-SOURCE = Source("here", "a test", "none", "none")
+SOURCE = Source("table", "a test", "none", "none")
 
 
 def table(
@@ -145,6 +145,57 @@ def test_folds_test_every_row_exactly_once(grouped: bool) -> None:
             )
 
 
+lopsided = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=9), min_size=2, max_size=6)
+
+
+@given(sizes=lopsided, folds=st.integers(2, 6), seed=st.integers(0, 2**31), grouped=st.booleans())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_genre_of_few_groups_trains_in_every_fold_and_is_tested_once(
+    caplog: pytest.LogCaptureFixture, sizes: list[list[int]], folds: int, seed: int, grouped: bool
+) -> None:
+    members = [
+        (f"g{genre}", f"g{genre}-a{n}")
+        for genre, groups in enumerate(sizes)
+        for n, k in enumerate(groups)
+        for _ in range(k)
+    ]
+    made = table([genre for genre, _ in members], [group for _, group in members] if grouped else None)
+    assume(np.bincount(made.genres).max() >= folds)
+    assume(not grouped or sum(map(len, sizes)) >= folds)
+    caplog.clear()
+    splits = [make_split(made, SplitConfig(folds=folds, fold=fold, seed=seed)) for fold in range(folds)]
+    assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(len(made)))
+    for split in splits:
+        check_sides(made, split.sides())
+        assert len(split.test)
+        assert set(made.genres[split.train].tolist()) == set(range(len(sizes)))
+        if grouped:
+            assert made.groups is not None
+            sides = [set(made.groups[rows]) for rows in split.sides().values()]
+            assert len(set.union(*sides)) == sum(map(len, sides))
+    units = [len(groups) if grouped else sum(groups) for groups in sizes]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if "some folds test none of it" in record.getMessage()
+    ]
+    assert len(told) == (folds if min(units) < folds else 0)  # once for each split
+    for genre, count in enumerate(units):
+        assert all((f"'g{genre}' has {count} " in message) == (count < folds) for message in told)
+
+
+def test_the_last_group_of_a_genre_trains_and_does_not_validate(caplog: pytest.LogCaptureFixture) -> None:
+    made = table(
+        ["a"] * 20 + ["b"] * 12,
+        [f"x{i}" for i in range(20)] + ["y"] * 9 + ["z"] * 3,
+        given_split=["train"] * 15 + ["test"] * 5 + ["train"] * 9 + ["test"] * 3,
+    )
+    split = make_split(made, SplitConfig(column="split"))
+    assert len(split.val)
+    assert set(made.genres[split.train].tolist()) == {0, 1}
+    assert "the validation rows have none of genre 'b', which has too few artists beside the" in caplog.text
+
+
 def test_a_given_column_is_followed_to_the_letter() -> None:
     given_split = ["train", "Validation", "TEST", "training", "dev", "testing"]
     made = table(["a", "b"] * 3, given_split=given_split)
@@ -223,6 +274,12 @@ def test_a_bad_split_file_is_named_with_the_line(tmp_path: Path, lines: list[str
         make_split(made, SplitConfig(files=files))
 
 
+def test_a_split_file_may_be_written_in_another_unicode_form(tmp_path: Path) -> None:
+    made = table(["a", "b"] * 9, ids=[f"Forr\u00f3 {row}.wav" for row in range(18)])
+    test = write_ids(tmp_path / "b.txt", ["x/Forro\u0301 3.wav", "Forro\u0301 4.wav "])
+    assert make_split(made, SplitConfig(files=SplitFiles(test=test))).test.tolist() == [3, 4]
+
+
 def test_a_stem_of_several_ids_is_refused(tmp_path: Path) -> None:
     made = table(["a", "b", "a", "b"], ids=["x/1.wav", "y/1.wav", "x/2.wav", "y/2.wav"])
     files = SplitFiles(test=write_ids(tmp_path / "b.txt", ["1.mp3"]))
@@ -245,8 +302,18 @@ def test_a_missing_split_file_is_named(tmp_path: Path) -> None:
         ),
         (
             table(["a", "b"] * 10, ["one"] * 10 + [f"x{i}" for i in range(10)]),
-            SplitConfig(folds=7, fold=0),
-            "genre 'a' has 6 artists, too few for 7 folds",
+            SplitConfig(folds=12, fold=0),
+            "11 artists, at most 10 rows of one genre: too few for 12 folds",
+        ),
+        (
+            table(["a", "b"] * 10, ["one", "two"] * 9 + ["three", "four"]),
+            SplitConfig(folds=11, fold=0),
+            "4 artists, at most 10 rows of one genre: too few for 11 folds",
+        ),
+        (
+            table(["a"] * 20 + ["b"] * 5, [f"x{i}" for i in range(20)] + ["y"] * 5),
+            SplitConfig(folds=3, fold=0),
+            "genre 'b' has 1 artist, too few for folds",
         ),
         (
             table(["a"] * 12 + ["b"] * 12, [f"x{i}" for i in range(12)] + ["y", "z"] * 6),

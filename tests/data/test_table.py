@@ -63,7 +63,10 @@ def test_a_table_is_frozen() -> None:
         ({"groups": ["x", "x", None, "y"], "group_name": "artist"}, "row 3: the artist is empty"),
         ({"genre_order": ("Rock", "Pop")}, "genre 'Jazz' is not one of Rock, Pop"),
         ({"genre_order": ("Rock", "Jazz", "Pop")}, "no row is of genre 'Pop'"),
-        ({"first_row": 2, "labels": ["Rock", "", "Rock", "Jazz"]}, "row 3: the genre is empty"),
+        (
+            {"row_name": "track {}".format, "labels": ["Rock", "", "Rock", "Jazz"]},
+            "track 1: the genre is empty",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_row_and_column(

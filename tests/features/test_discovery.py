@@ -74,6 +74,26 @@ def test_two_genres_that_differ_in_case_are_refused(tmp_path: Path) -> None:
         find_audio(tmp_path)
 
 
+NFC, NFD = "Forr\u00f3", "Forro\u0301"
+
+
+def test_names_are_composed_as_macos_does_not_write_them(tmp_path: Path) -> None:
+    touch(tmp_path / NFD / NFD / "a.wav")
+    touch(tmp_path / NFC / "b.wav")
+    found = {(file.genre, file.group, file.id) for file in find_audio(tmp_path)}
+    assert found == {(NFC, NFC, f"{NFC}/{NFC}/a.wav"), (NFC, None, f"{NFC}/b.wav")}
+    assert listed(tmp_path, f"path,genre,group\n{NFD}.wav,{NFD},{NFD}\n") == [
+        AudioFile(tmp_path / f"{NFD}.wav", f"{NFC}.wav", NFC, NFC)
+    ]
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in (NFC, NFD):
+        touch(tmp_path / "Rock" / f"{name}.wav")
+    with pytest.raises(DataError, match="differ in Unicode form or spaces only"):
+        find_audio(tmp_path)
+
+
 def test_names_of_any_bytes_are_found_as_text(tmp_path: Path) -> None:
     touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xff/\xfe.wav")))
     touch(tmp_path / "日本語" / "🎵.wav")

@@ -10,7 +10,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from genre_classifier.data.splits import SIDES, Split
-from genre_classifier.data.table import FeatureTable, Int64, row_blocks
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.data.values import Int64, row_blocks
 
 TOLERANCE = 1e-6
 EXAMPLES = 20

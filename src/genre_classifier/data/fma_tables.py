@@ -71,10 +71,10 @@ def cached_tables(folder: Path) -> Path:
         try:
             with replacing(cache) as temporary:
                 _write(temporary, read_tracks(paths[1]), paths[0], stamp)
-        except PermissionError as error:
+        except OSError as error:
             raise DataError(
-                f"{cache} cannot be written ({error.strerror}); copy {' and '.join(ARCHIVE.members)} to a folder of "
-                "yours"
+                f"{cache} cannot be written ({error.strerror or error}); copy {' and '.join(ARCHIVE.members)} to a "
+                "folder of yours with room for it"
             ) from error
     return cache
 
@@ -82,10 +82,9 @@ def cached_tables(folder: Path) -> Path:
 def _stamp_of(cache: Path) -> str | None:
     try:
         metadata = pa_parquet.read_schema(cache).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        return None
-    stamp = metadata.get(b"made_from")
-    return None if stamp is None else stamp.decode()
+        return metadata[b"made_from"].decode()
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        return None  # missing, damaged, or another file
 
 
 def read_tracks(path: Path) -> pa.Table:
@@ -183,5 +182,5 @@ def _blocks(
             ),
         ) as stream:
             yield from stream
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}; fetch it anew") from error

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.atomic import replacing
-from genre_classifier.data.table import Float32, Int64, row_blocks
+from genre_classifier.data.values import Float32, Int64, row_blocks
 
 
 def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:

@@ -7,6 +7,7 @@ the protocol says so.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
-from genre_classifier.data.table import FeatureTable, Int64
+from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod, data_settings
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
+from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ SIDE_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+WITHOUT_SPLIT_COLUMN = {"audio_folder", "demo"}
+FOLD_ATTEMPTS = 50
 AUDIO_SUFFIXES = {".wav", ".au", ".mp3", ".flac", ".ogg", ".m4a", ".aif", ".aiff", ".wma", ".opus"}
 
 
@@ -96,18 +101,27 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     if any((config.files.train, config.files.val, config.files.test)):
         return _given_by_files(table, config)
     if config.method is SplitMethod.given:
-        raise SplitError("data.split.method=given needs data.split.column or data.split.files.test")
+        column = "" if table.source.name in WITHOUT_SPLIT_COLUMN else "data.split.column or "
+        raise SplitError(f"data.split.method=given needs {column}data.split.files.test")
     grouped = config.method is SplitMethod.grouped or (
         config.method is SplitMethod.auto and table.groups is not None
     )
     if grouped and table.groups is None:
         raise SplitError(
-            f"data.split.method=grouped, but {table.where} has no groups: name their column with data.group=..., "
-            "or use data/split=stratified"
+            f"data.split.method=grouped, but {table.where} has no groups: {_how_to_group(table)}, or use "
+            "data/split=stratified"
         )
     if config.folds is not None:
         return _fold(table, config, grouped)
     return _holdout(table, config, grouped)
+
+
+def _how_to_group(table: FeatureTable) -> str:
+    if "group" in data_settings(table.source.name):
+        return "name their column with data.group=..."
+    if table.source.name == "audio_folder":
+        return "put the files into GENRE/ARTIST/ folders"
+    return "read the table with data=table and a column of groups"
 
 
 def _all(table: FeatureTable, config: SplitConfig) -> Split:
@@ -145,24 +159,20 @@ def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
 
 
 def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     folds, fold = config.folds, config.fold
     if folds is None or fold is None or not 0 <= fold < folds:
         raise SplitError(
             f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1"
         )
-    if grouped:
-        _require_per_genre(table, np.arange(len(table)), folds, "group", f"{folds} folds")
-        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=config.seed)
-    else:
-        _require_per_genre(table, np.arange(len(table)), folds, "row", f"{folds} folds")
-        splitter = StratifiedKFold(n_splits=folds, shuffle=True, random_state=config.seed)
-    pairs = list(splitter.split(np.zeros(len(table)), table.genres, table.groups if grouped else None))
-    rest, test = pairs[fold]
+    rest, test = _folds(table, folds, config.seed, grouped)[fold]
     shares = np.array([config.train, config.val, 0.0])
     train, val, _ = _divide(
-        table, rest, shares / shares.sum(), np.random.default_rng([config.seed, fold]), grouped
+        table,
+        rest,
+        shares / shares.sum(),
+        np.random.default_rng([config.seed, fold]),
+        grouped,
+        complete=False,
     )
     how, disjoint = _how(table, grouped)
     return Split(
@@ -178,31 +188,103 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     )
 
 
+def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tuple[Int64, Int64]]:
+    """Return the rows that do not test and that test, of each fold; every genre is among those that do not.
+
+    A genre of fewer groups (rows) than folds is absent from some of the tests.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    unit = "group" if grouped else "row"
+    rows = np.arange(len(table))
+    _require_per_genre(table, rows, 2, unit, "folds")
+    units = len(set(table.groups)) if grouped and table.groups is not None else len(table)
+    largest = int(np.bincount(table.genres).max())
+    if folds > min(units, largest):
+        raise SplitError(
+            f"{table.where}: {_counted(table, units, unit)}, at most {largest} rows of one genre: too few for {folds} "
+            "folds; add tracks, or use fewer folds"
+        )
+    counts = zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True)
+    scarce = [f"{name!r} has {_counted(table, count, unit)}" for name, count in counts if count < folds]
+    if scarce:
+        log.warning(
+            "%s: genre %s: fewer than the %d folds, so that some folds test none of it; all train on it",
+            table.where,
+            ", ".join(scarce),
+            folds,
+        )
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    for attempt in range(FOLD_ATTEMPTS):
+        # Other folds only where the seed's own put all groups of a genre into one.
+        state = seed if attempt == 0 else int(np.random.default_rng([seed, attempt]).integers(2**31))
+        splitter = kind(n_splits=folds, shuffle=True, random_state=state)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of scarce genres, which were told above
+            pairs = list(
+                splitter.split(np.zeros(len(table)), table.genres, table.groups if grouped else None)
+            )
+        if all(
+            len(test) and len(np.unique(table.genres[rest])) == len(table.genre_names) for rest, test in pairs
+        ):
+            return pairs
+    raise SplitError(
+        f"{table.where}: no {folds} folds leave every genre to train on, with no {table.group_name} on two sides; use "
+        "fewer folds, or another data.split.seed"
+    )
+
+
 def _divide(
-    table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator, grouped: bool
+    table: FeatureTable,
+    rows: Int64,
+    shares: np.ndarray,
+    rng: np.random.Generator,
+    grouped: bool,
+    *,
+    complete: bool = True,
 ) -> tuple[Int64, Int64, Int64]:
-    """Divide `rows` over the sides with a share above 0, each genre in about these shares."""
+    """Divide `rows` over the sides with a share above 0, each genre in about these shares.
+
+    Without `complete`, a genre of one group (row) only trains.
+    """
     used = int((shares > 0).sum())
     unit = "group" if grouped else "row"
-    _require_per_genre(table, rows, used, unit, f"{used} sides ({', '.join(np.array(SIDES)[shares > 0])})")
-    side_of = (
-        _grouped_sides(table, rows, shares, rng) if grouped else _stratified_sides(table, rows, shares, rng)
-    )
+    needed = used if complete else 1
+    _require_per_genre(table, rows, needed, unit, f"{used} sides ({', '.join(np.array(SIDES)[shares > 0])})")
+    if grouped:
+        side_of = _grouped_sides(table, rows, shares, rng, complete)
+    else:
+        side_of = _stratified_sides(table, rows, shares, rng)
+    missing = sorted(set(range(len(table.genre_names))) - set(table.genres[rows[side_of == 1]].tolist()))
+    if not complete and shares[1] > 0 and missing:
+        log.warning(
+            "%s: the validation rows have none of genre %s, which has too few %ss beside the test rows",
+            table.where,
+            ", ".join(repr(table.genre_names[genre]) for genre in missing),
+            table.group_name if grouped else "track",
+        )
     train, val, test = (np.sort(rows[side_of == side]).astype(np.int64) for side in range(3))
     return train, val, test
 
 
-def _require_per_genre(table: FeatureTable, rows: Int64, needed: int, unit: str, what: str) -> None:
-    for genre, name in enumerate(table.genre_names):
+def _units_per_genre(table: FeatureTable, rows: Int64, unit: str) -> list[int]:
+    found = []
+    for genre in range(len(table.genre_names)):
         mine = rows[table.genres[rows] == genre]
-        found = len(mine) if unit == "row" or table.groups is None else len(set(table.groups[mine]))
+        found.append(len(mine) if unit == "row" or table.groups is None else len(set(table.groups[mine])))
+    return found
+
+
+def _counted(table: FeatureTable, count: int, unit: str) -> str:
+    return f"{count} {unit if unit == 'row' else table.group_name}{'' if count == 1 else 's'}"
+
+
+def _require_per_genre(table: FeatureTable, rows: Int64, needed: int, unit: str, what: str) -> None:
+    for name, found in zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True):
         if found < needed:
-            plural = "" if found == 1 else "s"
-            thing = unit if unit == "row" else table.group_name
-            way_out = "use fewer folds" if "folds" in what else "choose another split"
             raise SplitError(
-                f"{table.where}: genre {name!r} has {found} {thing}{plural}, too few for {what}; "
-                f"add tracks, leave the genre out, or {way_out}"
+                f"{table.where}: genre {name!r} has {_counted(table, found, unit)}, too few for {what}; "
+                "add tracks, leave the genre out, or choose another split"
             )
 
 
@@ -218,21 +300,25 @@ def _stratified_sides(
 
 
 def _apportion(total: int, shares: np.ndarray) -> Int64:
-    """Divide `total` rows by largest remainder, at least one for every side with a share."""
+    """Divide `total` rows by largest remainder, at least one for every side with a share while they last."""
     exact = shares * total
     counts = np.floor(exact).astype(np.int64)
     for side in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
         counts[side] += 1
     for side in np.flatnonzero((shares > 0) & (counts == 0)):
-        counts[np.argmax(counts)] -= 1
-        counts[side] += 1
+        if counts.max() > 1:
+            counts[np.argmax(counts)] -= 1
+            counts[side] += 1
     return counts
 
 
-def _grouped_sides(table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator) -> Int64:
+def _grouped_sides(
+    table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator, complete: bool
+) -> Int64:
     """Give whole groups to sides, largest first, each to where it brings the genres' shares nearest to what is asked.
 
-    A side that still lacks a genre takes a group of that genre before any other wish counts.
+    A side that still lacks a genre takes a group of that genre before any other wish counts; the training side takes
+    the last one.
     """
     assert table.groups is not None
     names, group_of = np.unique(table.groups[rows].astype(str), return_inverse=True)
@@ -257,11 +343,13 @@ def _grouped_sides(table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np
             for side in active
         ]
         candidates = np.flatnonzero(lacking == lacking.max()) if any(short) else np.arange(len(active))
-        chosen = active[min(candidates, key=lambda position: costs[position])]
+        last = mine & (left == 1) & (held[0] == 0)
+        chosen = 0 if last.any() else active[min(candidates, key=lambda position: costs[position])]
         side_of_group[group] = chosen
         held[chosen] += counts[group]
         left -= mine
-    _require_every_genre(table, held[active], active)
+    if complete:
+        _require_every_genre(table, held[active], active)
     return side_of_group[group_of]
 
 
@@ -365,7 +453,7 @@ def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise SplitError(f"data.split.files.{SIDES[side]}={path}: {reason}") from error
-    entries = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalised(line))]
     if not entries:
         raise SplitError(f"data.split.files.{SIDES[side]}={path} lists no ids")
     for number, line in entries:
@@ -388,7 +476,9 @@ def _given(table: FeatureTable, config: SplitConfig, side_of: Int64, how: str) -
     if len(sides[1]) == 0 and config.val > 0:
         shares = np.array([config.train, config.val, 0.0])
         rng = np.random.default_rng(config.seed)
-        train, val, _ = _divide(table, sides[0], shares / shares.sum(), rng, table.groups is not None)
+        train, val, _ = _divide(
+            table, sides[0], shares / shares.sum(), rng, table.groups is not None, complete=False
+        )
         sides[:2] = [train, val]
         seed = config.seed
         by = f"whole {table.group_name}s" if table.groups is not None else "rows"
@@ -414,8 +504,8 @@ def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None
         where = ", ".join(SIDES[side] for side in sorted(sides_of_group[shared[0]]))
         raise SplitError(
             f"{table.where}: the split {how} puts {table.group_name} {shared[0]!r} on several sides ({where})"
-            f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split, or set data.group=null "
-            "to do without groups"
+            f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split"
+            f"{', or set data.group=null to do without groups' if 'group' in data_settings(table.source.name) else ''}"
         )
 
 

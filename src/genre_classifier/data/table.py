@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,16 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.config import NanPolicy
+from genre_classifier.data.values import Float32, Int64, far_values, finite_rows
 from genre_classifier.errors import DataError
+from genre_classifier.features.names import alike, normalised, refuse_alike_genres
 from genre_classifier.features.sets import FeatureSet, FeatureSetReference, recognise
 
 log = logging.getLogger(__name__)
 
-Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 Text = npt.NDArray[np.object_]
-
-BLOCK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -156,8 +154,9 @@ def build_table(
     given_split: Sequence[object] | None = None,
     genre_order: Sequence[str] | None = None,
     nan: NanPolicy = NanPolicy.error,
-    first_row: int = 1,
+    row_name: Callable[[int], str] = lambda row: f"row {row + 1}",
     made_with: FeatureSetReference | None = None,
+    columns: Mapping[str, str | None] | None = None,
 ) -> FeatureTable:
     """Check raw columns and make a table of them.
 
@@ -172,10 +171,12 @@ def build_table(
         Order of the genre indices; alphabetical if not given.
     nan : NanPolicy
         Whether a row with NaN or infinity is an error or left out.
-    first_row : int
-        What a person calls the first row of data (2 in a CSV file with a header).
+    row_name : callable, optional
+        What a person calls a row, counted from 0; row 1 for the first if not given.
     made_with : FeatureSetReference, optional
         How the features were made, where the file says so.
+    columns : mapping of str to str, optional
+        In which columns ``genre``, ``id``, ``group`` and ``split`` were found, for messages.
 
     Raises
     ------
@@ -184,76 +185,118 @@ def build_table(
     """
     if len(labels) == 0:
         raise DataError(f"{where} has a header but no rows: nothing to train on")
-    bad = ~finite_rows(features)
-    if bad.any() and nan is NanPolicy.error:
-        row = int(np.argmax(bad))
-        column = int(np.argmax(~np.isfinite(features[row])))
-        raise DataError(
-            f"{where}, row {row + first_row}, column {feature_names[column]!r}: {_name_of(features[row, column])}, "
-            f"as in {int(bad.sum())} row(s) in all; correct them, or leave them out with data.nan=drop"
+    bad = not_finite(features, feature_names, row_name)
+    if bad is not None and nan is NanPolicy.error:
+        raise DataError(f"{where}, {bad}; correct them, or leave them out with data.nan=drop")
+    keep = np.arange(len(features), dtype=np.int64)
+    if bad is not None:
+        keep = np.flatnonzero(finite_rows(features))
+        log.warning(
+            "%s: %d of %d rows dropped for NaN or infinity, the first for %s",
+            where,
+            len(features) - len(keep),
+            len(features),
+            bad,
         )
-    keep = np.flatnonzero(~bad)
-    if bad.any():
-        log.warning("%s: %d of %d rows dropped for NaN or infinity", where, int(bad.sum()), len(bad))
         features = features[keep]
     if len(keep) == 0:
         raise DataError(
             f"{where}: every row has NaN or infinity, so data.nan=drop leaves nothing to train on"
         )
+    _warn_of_far_values(features, feature_names, where, lambda row: row_name(int(keep[row])))
 
-    genre_text = _texts(labels, keep, "genre", where, first_row)
+    def texts(values: Sequence[object], what: str, called: str | None = None) -> Text:
+        column = (columns or {}).get(what)
+        suffix = "" if column is None else f", column {column!r}"
+        return _texts(values, keep, called or what, where, lambda row: f"{row_name(row)}{suffix}")
+
+    genre_text = texts(labels, "genre")
+    refuse_alike_genres(genre_text, where)
     names = list(genre_order) if genre_order is not None else sorted(set(genre_text))
     index = {name: position for position, name in enumerate(names)}
     unknown = next((text for text in genre_text if text not in index), None)
     if unknown is not None:
         raise DataError(f"{where}: genre {unknown!r} is not one of {', '.join(names)}")
+    group_text = None
+    if groups is not None:
+        group_name = group_name or "group"
+        group_text = texts(groups, "group", group_name)
+        _warn_of_alike(group_text, group_name, where)
     return FeatureTable(
         features=features,
         genres=np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep)),
         feature_names=tuple(feature_names),
         genre_names=tuple(names),
-        ids=_texts(ids, keep, "id", where, first_row),
+        ids=texts(ids, "id"),
         source=source,
-        groups=None if groups is None else _texts(groups, keep, group_name or "group", where, first_row),
-        group_name=None if groups is None else group_name or "group",
-        given_split=None if given_split is None else _texts(given_split, keep, "split", where, first_row),
+        groups=group_text,
+        group_name=None if groups is None else group_name,
+        given_split=None if given_split is None else texts(given_split, "split"),
         where=where,
         made_with=made_with,
     )
 
 
-def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Yield slices over rows of about a million values each, so that what is computed by block stays small."""
-    size = max(1, BLOCK_VALUES // max(1, n_columns))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
+def not_finite(features: Float32, feature_names: Sequence[str], row_name: Callable[[int], str]) -> str | None:
+    """Return where the first NaN or infinity stands and in how many rows there is one; None where there is none."""
+    bad = ~finite_rows(features)
+    if not bad.any():
+        return None
+    row = int(np.argmax(bad))
+    column = int(np.argmax(~np.isfinite(features[row])))
+    what = (
+        "NaN or an empty cell"
+        if np.isnan(features[row, column])
+        else "infinity, or a number too large for float32"
+    )
+    return f"{row_name(row)}, column {feature_names[column]!r}: {what}, as in {int(bad.sum())} row(s) in all"
 
 
-def finite_rows(features: Float32) -> npt.NDArray[np.bool_]:
-    """Return for each row whether it has neither NaN nor infinity, shape (row,)."""
-    finite = np.empty(len(features), dtype=np.bool_)
-    for block in row_blocks(*features.shape):
-        finite[block] = np.isfinite(features[block]).all(axis=1)
-    return finite
+def _warn_of_far_values(
+    features: Float32, feature_names: Sequence[str], where: str, row_name: Callable[[int], str]
+) -> None:
+    found = list(far_values(features))
+    if not found:
+        return
+    shown = [
+        f"{row_name(int(far.rows[0]))}, column {feature_names[far.column]!r}: {features[far.rows[0], far.column]:g}"
+        f"{f' (and in {len(far.rows) - 1} more rows)' if len(far.rows) > 1 else ''}, all others from {far.low:g} to "
+        f"{far.high:g}"
+        for far in found[:5]
+    ]
+    log.warning(
+        "%s: values far outside the rest of their column: %s%s; correct them if they are wrong, for each changes how "
+        "its whole column is scaled",
+        where,
+        "; ".join(shown),
+        f"; and in {len(found) - 5} more columns" if len(found) > 5 else "",
+    )
 
 
-def _texts(values: Sequence[object], keep: Int64, what: str, where: str, first_row: int) -> Text:
+def _warn_of_alike(groups: Text, what: str, where: str) -> None:
+    found = list(alike(groups.tolist()))
+    if found:
+        log.warning(
+            "%s: %s %r and %r differ only in case, spaces or the form of their letters%s; they count as two, so that "
+            "their rows may fall on two sides of a split",
+            where,
+            what,
+            *found[0],
+            f", as do {len(found) - 1} more" if len(found) > 1 else "",
+        )
+
+
+def _texts(
+    values: Sequence[object], keep: Int64, what: str, where: str, row_name: Callable[[int], str]
+) -> Text:
     texts = np.empty(len(keep), dtype=object)
     for position, row in enumerate(keep):
         value = values[row]
-        text = "" if value is None or value != value else str(value).strip()
+        text = "" if value is None or value != value else normalised(str(value))
         if not text:
-            raise DataError(
-                f"{where}, row {row + first_row}: the {what} is empty; fill it in or remove the row"
-            )
+            raise DataError(f"{where}, {row_name(row)}: the {what} is empty; fill it in or remove the row")
         texts[position] = text
     return texts
-
-
-def _name_of(value: float) -> str:
-    if np.isnan(value):
-        return "NaN or an empty cell"
-    return "infinity, or a number too large for float32"
 
 
 def _check_shapes(table: FeatureTable) -> None:

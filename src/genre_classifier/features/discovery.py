@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from genre_classifier.csv_files import original
 from genre_classifier.errors import DataError
 from genre_classifier.features.audio import SUFFIXES
+from genre_classifier.features.names import normalised, refuse_alike_genres
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def find_audio(root: Path) -> list[AudioFile]:
     Raises
     ------
     DataError
-        There is no such folder, no audio file in it, or two genres that differ in case only.
+        There is no such folder, no audio file in it, or two genres that differ only in case, spaces or Unicode form.
     """
     if not root.is_dir():
         what = "is a file; name it with --files list.csv" if root.is_file() else "there is no such folder"
@@ -55,7 +55,8 @@ def find_audio(root: Path) -> list[AudioFile]:
     files = [_placed(root, path) for path in sorted(_walk(root))]
     if not files:
         raise DataError(f"{root}: no audio file in it; expected ROOT/GENRE/FILE with {', '.join(SUFFIXES)}")
-    _refuse_case(root, {file.genre for file in files if file.genre is not None})
+    refuse_alike_genres({file.genre for file in files if file.genre is not None}, root)
+    _refuse_one_id(root, files)
     loose = sum(file.genre is None for file in files)
     if 0 < loose < len(files):
         log.warning("%s: %d files lie beside the genres' folders and have no genre", root, loose)
@@ -92,7 +93,7 @@ def read_list(path: Path) -> list[AudioFile]:
         if file.id in seen:
             raise DataError(f"{path}, row {number}: id {file.id!r} is that of row {seen[file.id]} as well")
         seen[file.id] = number
-    _refuse_case(path, {file.genre for file in files if file.genre is not None})
+    refuse_alike_genres({file.genre for file in files if file.genre is not None}, path)
     return files
 
 
@@ -110,6 +111,16 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
+def _refuse_one_id(root: Path, files: list[AudioFile]) -> None:
+    seen: dict[str, Path] = {}
+    for file in files:
+        if (other := seen.setdefault(file.id, file.path)) is not file.path:
+            raise DataError(
+                f"{root}: {str(other)!a} and {str(file.path)!a} are {file.id!r} both; they differ in Unicode form "
+                "or spaces only; rename one"
+            )
+
+
 def _placed(root: Path, path: Path) -> AudioFile:
     parts = path.relative_to(root).parts
     return AudioFile(
@@ -121,8 +132,8 @@ def _placed(root: Path, path: Path) -> AudioFile:
 
 
 def _text(name: str) -> str:
-    """Return a file name as text that every format can hold, whatever its bytes are."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a file name as text that every format can hold, whatever its bytes are, in one Unicode form."""
+    return normalised(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
@@ -134,18 +145,11 @@ def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
         raise DataError(f"{path}, row {number}: the path is empty; fill it in or remove the row")
     return AudioFile(
         path=path.parent / Path(name).expanduser(),
-        id=values.get("id") or Path(name).as_posix(),
-        genre=values.get("genre"),
-        group=values.get("group"),
+        id=normalised(values.get("id") or Path(name).as_posix()),
+        genre=_named(values.get("genre")),
+        group=_named(values.get("group")),
     )
 
 
-def _refuse_case(where: Path, genres: Iterable[str]) -> None:
-    alike = defaultdict(list)
-    for genre in sorted(genres):
-        alike[genre.casefold()].append(genre)
-    for names in alike.values():
-        if len(names) > 1:
-            raise DataError(
-                f"{where}: genres {names[0]!r} and {names[1]!r} differ in case only; rename one, or join them"
-            )
+def _named(name: str | None) -> str | None:
+    return None if name is None else normalised(name)

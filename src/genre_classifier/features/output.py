@@ -73,14 +73,19 @@ def made_with(path: Path) -> FeatureSetReference | None:
 
         try:
             raw = pq.read_schema(path).metadata or {}
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError, ValueError):
             return None  # whoever reads its rows says what is wrong
-        found = {key.decode(): value.decode("utf-8", "replace") for key, value in raw.items()}
+        found = {
+            key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in raw.items()
+        }
     elif _sidecar(path).is_file():
+        sidecar = _sidecar(path)
         try:
-            found = dict(read_json(_sidecar(path), DataError))
-        except (ValueError, TypeError) as error:
+            found = read_json(sidecar, DataError)
+        except DataError as error:
             raise DataError(f"{error}; remove it or extract anew") from error
+        if not isinstance(found, dict):
+            raise DataError(f"{sidecar} is not a JSON object; remove it or extract anew")
     else:
         return None
     if not all(key in found for key in _KEYS):
@@ -93,7 +98,7 @@ def made_with(path: Path) -> FeatureSetReference | None:
                 "parameters": parse_json(str(found["feature_set_parameters"]), path, DataError),
             }
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: its metadata does not say how the features were made: {error}") from error
 
 

@@ -59,6 +59,7 @@ def read(config: AudioFolderConfig) -> FeatureTable:
         source=SOURCE,
         where=str(path),
         nan=config.nan,
+        row_name=lambda row: f"{rows[row][1]!r}",
         made_with=extraction.made_with,
     )
 

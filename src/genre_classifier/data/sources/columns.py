@@ -1,35 +1,28 @@
-"""Columns of a CSV, TSV or Parquet file: features as float32, everything else as text, a block of rows at a time.
-
-A block is converted before the next one is read, so that a large file needs little more memory than its features.
-"""
+"""Columns of a CSV, TSV or Parquet file, for training and prediction alike: features as float32, others as text."""
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
 
-from genre_classifier.csv_files import original
-from genre_classifier.data.table import Float32
+from genre_classifier.data.sources.readers import Asked, Reader, one_error, open_table
+from genre_classifier.data.sources.row_numbers import Order, is_saved_index
+from genre_classifier.data.values import Float32, row_blocks
 from genre_classifier.errors import DataError
+from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 8 << 20
-BLOCK_ROWS = 8192
-SNIFFED_ROWS = 1000
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-PARQUET_SUFFIXES = {".parquet", ".pq"}
-NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+SETTINGS: Final = Asked("data.path", "data.features", "data.features")
+# Values set aside for a file's rows before they are read; what it says of itself may be untrue.
+LARGEST_START = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -39,187 +32,72 @@ class Columns:
     Parameters
     ----------
     features : np.ndarray [shape=(row, feature), dtype=float32]
-        An empty cell is NaN.
+        A missing cell is NaN.
     feature_names : list of str
     texts : dict of str to list
-        The columns asked for by name, one value or None a row.
-    first_row : int
-        What a person calls the first row of data: 2 below a CSV header, 1 in Parquet.
+        The other columns that were asked for, by the key that asked: one value or None for each row.
+    row_name : callable
+        What a person calls a row, counted from 0: ``row 2`` is the first below a CSV's header.
     """
 
     features: Float32
     feature_names: list[str]
     texts: dict[str, list[Any]]
-    first_row: int
+    row_name: Callable[[int], str]
 
 
-def read_columns(path: Path, texts: dict[str, str], features: Sequence[str] | None = None) -> Columns:
+def read_columns(
+    path: Path,
+    texts: Mapping[str, str],
+    features: Sequence[str] | None = None,
+    *,
+    asked: Asked = SETTINGS,
+    optional: Collection[str] = (),
+) -> Columns:
     """Read a table.
 
     Parameters
     ----------
     path : Path
         ``.csv``, ``.tsv``, ``.txt`` (tabs), ``.parquet`` or ``.pq``.
-    texts : dict of str to str
-        The configuration key and the column it names, for each column to read as text, as in
+    texts : mapping of str to str
+        The key that asks for a column and the column's name, for each column to read as text, as in
         ``{"data.label": "genre"}``.
     features : sequence of str, optional
-        The feature columns; all remaining numeric columns if not given.
+        The feature columns; all remaining numeric columns if not given, but for row numbers and empty columns.
+    asked : Asked, optional
+        Who asks, for messages.
+    optional : collection of str
+        The keys of `texts` whose column may be missing.
 
     Raises
     ------
     DataError
-        The file is missing, empty or no table, a column is missing or repeated, or a feature is not a number.
+        The file is missing, empty or no table, a column is missing, repeated or empty, or a feature is not a number.
     """
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file; check data.path")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; data.path must name a file ({_suffixes()})")
-    if suffix not in DELIMITERS and suffix not in PARQUET_SUFFIXES:
-        raise DataError(
-            f"{path}: {suffix or 'no suffix'} is not a kind of table that can be read ({_suffixes()})"
+    reader = open_table(path, asked)
+    texts = {key: normalised(name) for key, name in texts.items()}
+    texts = {key: name for key, name in texts.items() if key not in optional or name in reader.names}
+    _check_header(path, reader.names, texts)
+    if features is None:
+        wanted = _numeric_columns(path, reader, set(texts.values()), asked)
+    else:
+        wanted = _given_columns(
+            path, reader, set(texts.values()), [normalised(name) for name in features], asked
         )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty")
-    reader: _Parquet | _Csv = _Parquet(path) if suffix in PARQUET_SUFFIXES else _Csv(path, DELIMITERS[suffix])
-    _check_header(path, reader.names, texts, features)
-    wanted = _choose_features(path, reader, set(texts.values()), features)
-    text_names = list(dict.fromkeys(texts.values()))
-    matrix, columns = _convert(reader, wanted, text_names)
-    return Columns(matrix, wanted, columns, reader.first_row)
+    orders = [Order(name, reader.whole_below(name)) for name in wanted]
+    matrix, columns = _convert(path, reader, orders, list(dict.fromkeys(texts.values())))
+    if len(matrix):
+        matrix, orders = _look_over(path, matrix, orders, reader, asked, given=features is not None)
+    return Columns(
+        matrix,
+        [order.name for order in orders],
+        {key: columns[name] for key, name in texts.items()},
+        reader.row_name,
+    )
 
 
-def _suffixes() -> str:
-    return ", ".join([*DELIMITERS, *sorted(PARQUET_SUFFIXES)])
-
-
-class _Parquet:
-    first_row = 1
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.file = pa_parquet.ParquetFile(path, pre_buffer=False)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a Parquet file: {_first_line(error)}") from error
-        self.schema = self.file.schema_arrow  # made anew at every asking
-        self.names = list(self.schema.names)
-        self.rows_expected = self.file.metadata.num_rows
-
-    def is_number(self, name: str) -> bool:
-        kind = self.schema.field(name).type
-        return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-
-    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        names = list(dict.fromkeys([*features, *texts]))
-        try:
-            yield from self.file.iter_batches(batch_size=BLOCK_ROWS, columns=names)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{self.path} is damaged: {_first_line(error)}") from error
-
-
-class _Csv:
-    first_row = 2
-
-    def __init__(self, path: Path, delimiter: str) -> None:
-        self.path = path
-        self.parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                rows = csv.reader(stream, delimiter=delimiter)
-                self.names = [original(name.strip()) for name in next(rows, [])]
-                self.sniffed = [row for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False)]
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
-            ) from error
-        except csv.Error as error:
-            raise DataError(f"{path} is not a table: {error}") from error
-        self._check_widths()
-        self.rows_expected = self._rows_expected()
-
-    def _rows_expected(self) -> int:
-        # From the size of the first rows; the matrix grows or is cut where the rest is shorter or longer.
-        sniffed = sum(len(cell.encode()) + 1 for row in self.sniffed for cell in row)
-        return int(self.path.stat().st_size / max(sniffed, 1) * len(self.sniffed)) + 1
-
-    def _check_widths(self) -> None:
-        if len(self.names) < 2:
-            raise DataError(
-                f"{self.path} is not a table: its first line has {len(self.names)} column(s) when split at "
-                f"{self.parse.delimiter!r}; expected a header with a label and features"
-            )
-        for number, row in enumerate(self.sniffed, start=self.first_row):
-            if row and len(row) != len(self.names):
-                raise DataError(
-                    f"{self.path}, row {number}: {len(row)} cells, but the header has {len(self.names)}; "
-                    "correct the row"
-                )
-
-    def is_number(self, name: str) -> bool:
-        """Most of the filled cells of the first rows are numbers."""
-        position = self.names.index(name)
-        cells = [row[position].strip() for row in self.sniffed if row]
-        filled = [cell for cell in cells if cell not in NULLS]
-        return not filled or sum(map(_reads_as_number, filled)) > len(filled) / 2
-
-    def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        kinds = {name: pa.string() for name in texts} | {name: pa.float32() for name in features}
-        try:
-            with pa_csv.open_csv(
-                self.path,
-                read_options=pa_csv.ReadOptions(
-                    block_size=BLOCK_BYTES, column_names=self.names, skip_rows=1, use_threads=True
-                ),
-                parse_options=self.parse,
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=kinds,
-                    include_columns=list(dict.fromkeys([*features, *texts])),
-                    null_values=NULLS,
-                    strings_can_be_null=True,
-                ),
-            ) as stream:
-                yield from stream
-        except pa.ArrowInvalid as error:
-            self._explain(features, error)
-
-    def _explain(self, features: Sequence[str], error: Exception) -> None:
-        # Arrow's message has no row, so the first cell that is no number is looked for again, slowly.
-        with self.path.open(encoding="utf-8-sig", newline="", errors="replace") as stream:
-            rows = csv.reader(stream, delimiter=self.parse.delimiter)
-            next(rows)
-            positions = [(self.names.index(name), name) for name in features]
-            for number, row in enumerate(rows, start=self.first_row):
-                if row and len(row) != len(self.names):
-                    raise DataError(
-                        f"{self.path}, row {number}: {len(row)} cells, but the header has {len(self.names)}; "
-                        "correct the row"
-                    ) from error
-                for position, name in positions:
-                    if row and (cell := row[position].strip()) not in NULLS and not _reads_as_number(cell):
-                        raise DataError(
-                            f"{self.path}, row {number}, column {name!r}: {cell!r} is not a number; correct it, "
-                            "or name the feature columns with data.features=[...]"
-                        ) from error
-        raise DataError(f"{self.path} is not a table: {_first_line(error)}") from error
-
-
-def _reads_as_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
-
-
-def _check_header(
-    path: Path, names: list[str], texts: dict[str, str], features: Sequence[str] | None
-) -> None:
+def _check_header(path: Path, names: list[str], texts: Mapping[str, str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(
@@ -227,10 +105,8 @@ def _check_header(
         )
     for key, name in texts.items():
         if name not in names:
-            raise DataError(f"{path}: there is no column {name!r} ({key}={name}); it has {_listed(names)}")
-    for name in features or ():
-        if name not in names:
-            raise DataError(f"{path}: there is no column {name!r} (data.features); it has {_listed(names)}")
+            said = f"{key}={name}" if key.startswith("data.") else key
+            raise DataError(f"{path}: there is no column {name!r} ({said}); it has {_listed(names)}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -238,27 +114,36 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def _choose_features(
-    path: Path, reader: _Parquet | _Csv, taken: set[str], features: Sequence[str] | None
+def _given_columns(
+    path: Path, reader: Reader, taken: set[str], features: list[str], asked: Asked
 ) -> list[str]:
-    if features is not None:
-        if not features:
-            raise DataError("data.features=[] selects nothing; name one or more columns, or null for all")
-        repeated = [name for name, count in Counter(features).items() if count > 1]
-        if repeated:
-            raise DataError(f"data.features names {repeated[0]!r} twice")
-        used = [name for name in features if name in taken]
-        if used:
-            raise DataError(f"data.features names {used[0]!r}, which is the label, group, id or split column")
-        not_numeric = [
-            name for name in features if isinstance(reader, _Parquet) and not reader.is_number(name)
-        ]
-        if not_numeric:
-            raise DataError(f"{path}: column {not_numeric[0]!r} (data.features) does not hold numbers")
-        return list(features)
+    if not features:
+        raise DataError(f"{asked.features}=[] selects nothing; name one or more columns, or null for all")
+    repeated = [name for name, count in Counter(features).items() if count > 1]
+    if repeated:
+        raise DataError(f"{asked.features} names {repeated[0]!r} twice")
+    missing = [name for name in features if name not in reader.names]
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(
+            f"{path}: there is no column {missing[0]!r}{others} ({asked.features}); it has {_listed(reader.names)}"
+        )
+    used = [name for name in features if name in taken]
+    if used:
+        raise DataError(f"{asked.features} names {used[0]!r}, which is the label, group, id or split column")
+    not_numeric = [name for name in features if reader.is_typed and not reader.is_number(name)]
+    if not_numeric:
+        raise DataError(f"{path}: column {not_numeric[0]!r} ({asked.features}) does not hold numbers")
+    return features
+
+
+def _numeric_columns(path: Path, reader: Reader, taken: set[str], asked: Asked) -> list[str]:
     rest = [name for name in reader.names if name not in taken]
-    numeric = [name for name in rest if reader.is_number(name)]
-    ignored = [name for name in rest if name not in numeric]
+    index = [name for name in rest if _is_index(name, reader) and not reader.is_blank(name)]
+    numeric = [name for name in rest if name not in index and reader.is_number(name)]
+    ignored = [name for name in rest if name not in index and name not in numeric]
+    if index:
+        _warn_of_index(path, index, asked)
     if ignored:
         log.warning("%s: not numeric and so not used as features: %s", path, _listed(ignored))
     if not numeric:
@@ -266,10 +151,90 @@ def _choose_features(
     return numeric
 
 
+def _is_index(name: str, reader: Reader) -> bool:
+    return name in reader.index_names or is_saved_index(name)
+
+
+def _warn_of_index(path: Path, names: Sequence[str], asked: Asked) -> None:
+    log.warning(
+        "%s: left out of the features, as the index or row numbers that were saved with the table: %s%s",
+        path,
+        ", ".join(map(repr, names)),
+        "" if asked.setting is None else f" (to use them, name the features with {asked.setting}=[...])",
+    )
+
+
+def _look_over(
+    path: Path, matrix: Float32, orders: list[Order], reader: Reader, asked: Asked, *, given: bool
+) -> tuple[Float32, list[Order]]:
+    """Leave out empty columns and saved indexes unless they were asked for, and warn of what looks like row numbers."""
+    empty = [order.name for order in orders if order.is_empty]
+    index = [
+        order.name
+        for order in orders
+        if not order.is_empty and (order.is_index or _is_index(order.name, reader))
+    ]
+    if empty and given:
+        raise DataError(
+            f"{path}: column {empty[0]!r} ({asked.features}) is empty in every row; fill it in{asked.otherwise}"
+        )
+    if empty:
+        log.warning("%s: empty in every row and so left out of the features: %s", path, _listed(empty))
+    if index and given:
+        log.warning(
+            "%s: %s of %s looks like an index or row numbers that were saved with the table: they tell where a row "
+            "stood in a file, nothing of its music",
+            path,
+            ", ".join(map(repr, index)),
+            asked.features,
+        )
+    elif index:
+        _warn_of_index(path, index, asked)
+    left_out = set() if given else {*empty, *index}
+    kept = [position for position, order in enumerate(orders) if order.name not in left_out]
+    if not kept:
+        raise DataError(f"{path}: no numeric column is left to be a feature; it has {_listed(reader.names)}")
+    _warn_of_order(path, [orders[position] for position in kept if orders[position].name not in index], asked)
+    return _of_columns(matrix, kept), [orders[position] for position in kept]
+
+
+def _warn_of_order(path: Path, orders: Sequence[Order], asked: Asked) -> None:
+    found = [(order.name, finding) for order in orders if (finding := order.finding())]
+    if not found:
+        return
+    log.warning(
+        "%s: these features may be row numbers or ids, by which a model knows rows and not music: %s%s; if so, %s",
+        path,
+        "; ".join(f"{name!r} {finding}" for name, finding in found[:10]),
+        f"; and {len(found) - 10} more columns" if len(found) > 10 else "",
+        "the table is not what it should be"
+        if asked.setting is None
+        else f"remove the column{asked.otherwise}",
+    )
+
+
+def _of_columns(matrix: Float32, kept: list[int]) -> Float32:
+    """Return these columns, made in place so that the table is never held twice."""
+    if len(kept) == matrix.shape[1]:
+        return matrix
+    flat = matrix.reshape(-1)
+    filled = 0
+    for block in row_blocks(*matrix.shape):
+        values = matrix[block][:, kept].ravel()
+        flat[filled : filled + len(values)] = values
+        filled += len(values)
+    rows = len(matrix)
+    del flat
+    matrix.resize((rows, len(kept)), refcheck=False)
+    return matrix
+
+
 def _convert(
-    reader: _Parquet | _Csv, features: list[str], texts: list[str]
+    path: Path, reader: Reader, orders: list[Order], texts: list[str]
 ) -> tuple[Float32, dict[str, list[Any]]]:
-    matrix = np.empty((reader.rows_expected, len(features)), dtype=np.float32)
+    features = [order.name for order in orders]
+    start = min(reader.rows_expected, LARGEST_START // len(features))
+    matrix = np.empty((start, len(features)), dtype=np.float32)
     columns: dict[str, list[Any]] = {name: [] for name in texts}
     filled = 0
     for batch in reader.blocks(features, texts):
@@ -277,17 +242,15 @@ def _convert(
         if end > len(matrix):
             # In place, so that growing never holds the table twice.
             matrix.resize((max(end, len(matrix) * 5 // 4), len(features)), refcheck=False)
-        for position, name in enumerate(features):
-            values = batch.column(batch.schema.get_field_index(name))
-            if pa.types.is_decimal(values.type):
-                values = values.cast(pa.float64())
+        for position, order in enumerate(orders):
+            with one_error(path, "is damaged"):
+                values = batch.column(position).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            order.add(values)
             with np.errstate(over="ignore"):  # a number too large becomes infinity, which the table refuses
-                matrix[filled:end, position] = values.to_numpy(zero_copy_only=False)
-        for name in texts:
-            found = batch.column(batch.schema.get_field_index(name)).to_pylist()
-            if isinstance(reader, _Csv):  # it may be a table that this project wrote
-                found = [cell and original(cell) for cell in found]
-            columns[name].extend(found)
+                matrix[filled:end, position] = values
+        with one_error(path, "is damaged"):
+            for position, name in enumerate(texts, start=len(orders)):
+                columns[name].extend(batch.column(position).to_pylist())
         filled = end
         del batch, values
         pa.default_memory_pool().release_unused()

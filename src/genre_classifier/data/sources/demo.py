@@ -29,14 +29,14 @@ def read(config: DemoConfig) -> FeatureTable:
         columns = read_columns(path, {"label": "genre", "group": "artist", "id": "id"}, CORE20.features)
     return build_table(
         features=columns.features,
-        labels=columns.texts["genre"],
+        labels=columns.texts["label"],
         feature_names=columns.feature_names,
         ids=columns.texts["id"],
-        groups=columns.texts["artist"],
+        groups=columns.texts["group"],
         group_name="artist",
         genre_order=GENRES,
         source=SOURCE,
         where="demo (synthetic)",
         nan=config.nan,
-        first_row=columns.first_row,
+        row_name=columns.row_name,
     )

@@ -11,7 +11,9 @@ import numpy as np
 from genre_classifier.config import FmaConfig, FmaSubset
 from genre_classifier.data.fma_tables import ARCHIVE, INDEX, cached_tables
 from genre_classifier.data.sources.columns import read_columns
-from genre_classifier.data.table import FeatureTable, Int64, Source, build_table
+from genre_classifier.data.sources.readers import Asked
+from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.data.values import Int64
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FMA518, FMA_SERIES, PARAMETERS, FeatureSetReference
 
@@ -24,6 +26,7 @@ SOURCE = Source(
     citation="M. Defferrard, K. Benzi, P. Vandergheynst and X. Bresson, 'FMA: A dataset for music analysis', 18th "
     "International Society for Music Information Retrieval Conference (ISMIR), 2017",
 )
+ASKED = Asked("data.path", "FMA's features")
 SPLIT_COLUMN = "split"
 # FMA measured each file at its own sample rate with the librosa of its day, so these are not this package's features.
 MADE_WITH = FeatureSetReference(
@@ -50,25 +53,31 @@ def read(config: FmaConfig) -> FeatureTable:
     group = None if config.group is None else config.group.value
     texts = {"id": INDEX, "genre": "genre", "subset": "subset", "split": "split"}
     if group is not None:
-        texts["data.group"] = group
-    columns = read_columns(cache, texts, names)
+        texts["group"] = group
+    try:
+        columns = read_columns(cache, texts, names, asked=ASKED)
+    except DataError as error:
+        raise DataError(
+            f"{error}; {cache.name} is made from the two tables: remove it to have it made anew"
+        ) from error
     rows = _chosen(columns.texts["subset"], columns.texts["genre"], config)
 
-    def of(column: str) -> list[object]:
-        values = columns.texts[column]
+    def of(key: str) -> list[object]:
+        values = columns.texts[key]
         return [values[row] for row in rows]
 
     return build_table(
         features=columns.features if len(rows) == len(columns.features) else columns.features[rows],
         labels=of("genre"),
         feature_names=names,
-        ids=of(INDEX),
-        groups=None if group is None else of(group),
+        ids=of("id"),
+        groups=None if group is None else of("group"),
         group_name=group,
         given_split=of("split"),
         source=SOURCE,
         where=f"{config.path} ({config.subset.value})",
         nan=config.nan,
+        row_name=lambda row: f"track {columns.texts['id'][rows[row]]}",
         made_with=MADE_WITH,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from genre_classifier.config import GtzanConfig
 from genre_classifier.data.sources.columns import read_columns
+from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import GTZAN57
@@ -22,6 +23,7 @@ SOURCE = Source(
     citation="G. Tzanetakis and P. Cook, 'Musical genre classification of audio signals', IEEE Transactions on Speech "
     "and Audio Processing 10(5), 2002",
 )
+ASKED = Asked("data.path", "GTZAN's features")
 SEGMENT_SECONDS = 3.0
 # blues.00000.wav is a track, blues.00000.3.wav the fourth segment of one.
 _NAME = re.compile(r"^(?P<track>[^./\\]+\.\d{5})(?P<segment>\.\d+)?(\.[A-Za-z0-9]+)?$")
@@ -39,29 +41,30 @@ def read(config: GtzanConfig) -> FeatureTable:
     texts = {"GTZAN's table": "filename", "GTZAN's label": "label"}
     if config.split.column is not None:
         texts["data.split.column"] = config.split.column
-    columns = read_columns(path, texts, GTZAN57.features)
-    names = columns.texts["filename"]
+    columns = read_columns(path, texts, GTZAN57.features, asked=ASKED)
+    names = columns.texts["GTZAN's table"]
     parsed = [_NAME.match(str(name).strip()) for name in names]
-    for row, (name, match) in enumerate(zip(names, parsed, strict=True), start=columns.first_row):
+    for row, (name, match) in enumerate(zip(names, parsed, strict=True)):
         if match is None:
             raise DataError(
-                f"{path}, row {row}, column 'filename': {name!r} is not a GTZAN name such as blues.00000.wav or "
-                "blues.00000.3.wav; for a table of your own use data=table"
+                f"{path}, {columns.row_name(row)}, column 'filename': {name!r} is not a GTZAN name such as "
+                "blues.00000.wav or blues.00000.3.wav; for a table of your own use data=table"
             )
     segmented = [match["segment"] is not None for match in parsed if match]
     if any(segmented) and not all(segmented):
         raise DataError(f"{path} mixes 30-second tracks and 3-second segments; use one of the two tables")
     return build_table(
         features=columns.features,
-        labels=columns.texts["label"],
+        labels=columns.texts["GTZAN's label"],
         feature_names=columns.feature_names,
         ids=names,
         groups=[match["track"] for match in parsed if match] if any(segmented) else None,
         group_name="track",
-        given_split=columns.texts[config.split.column] if config.split.column else None,
+        given_split=columns.texts["data.split.column"] if config.split.column is not None else None,
         source=SOURCE,
         where=str(path),
         nan=config.nan,
-        first_row=columns.first_row,
+        row_name=columns.row_name,
+        columns={"genre": "label", "id": "filename", "split": config.split.column},
         made_with=GTZAN57.reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.reference(),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from genre_classifier.config import TableConfig
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.features.names import normalised
 from genre_classifier.features.output import made_with
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference
 
@@ -42,16 +43,22 @@ def read(config: TableConfig) -> FeatureTable:
     rows = len(columns.features)
     return build_table(
         features=columns.features,
-        labels=columns.texts[config.label],
+        labels=columns.texts["data.label"],
         feature_names=columns.feature_names,
-        ids=columns.texts[config.id] if config.id else [str(row) for row in range(rows)],
-        groups=columns.texts[config.group] if config.group else None,
-        group_name=config.group,
-        given_split=columns.texts[config.split.column] if config.split.column else None,
+        ids=columns.texts["data.id"] if config.id is not None else [str(row) for row in range(rows)],
+        groups=columns.texts["data.group"] if config.group is not None else None,
+        group_name=None if config.group is None else normalised(config.group),
+        given_split=columns.texts["data.split.column"] if config.split.column is not None else None,
         source=SOURCE,
         where=str(path),
         nan=config.nan,
-        first_row=columns.first_row,
+        row_name=columns.row_name,
+        columns={
+            "genre": config.label,
+            "group": config.group,
+            "id": config.id,
+            "split": config.split.column,
+        },
         made_with=_made_with(path, columns.feature_names),
     )
 

@@ -1,0 +1,55 @@
+"""How a name (genre, group, id, column) is spelled, and which names are too alike to be two."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from genre_classifier.errors import DataError
+
+
+def normalised(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), without spaces at its ends.
+
+    macOS writes file names in the other form (NFD); both look the same.
+
+    Examples
+    --------
+    >>> normalised("Forro\\u0301 ") == "Forr\\u00f3"
+    True
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of different names that differ only in case, spaces or the Unicode form of their letters."""
+    found = defaultdict(list)
+    for name in sorted(set(names)):
+        found[_compared(name)].append(name)
+    for same in found.values():
+        if len(same) > 1:
+            yield same[0], same[1]
+
+
+def refuse_alike_genres(genres: Iterable[str], where: object) -> None:
+    """Raise DataError where two genres are most likely one, spelled in two ways.
+
+    Parameters
+    ----------
+    genres : iterable of str
+        As `normalised` returns them.
+    where : object
+        The file or folder, for the message.
+    """
+    for one, other in alike(genres):
+        how = "case" if one.casefold() == other.casefold() else "case, spaces or the form of their letters"
+        raise DataError(
+            f"{where}: genres {one!r} and {other!r} differ in {how} only; rename one, or join them"
+        )
+
+
+def _compared(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    # Format characters (zero-width spaces, soft hyphens) are as invisible as spaces.
+    return "".join(sign for sign in folded if not sign.isspace() and unicodedata.category(sign) != "Cf")
