@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument(
-        "folder", nargs="?", type=Path, help="FOLDER/GENRE/[ARTIST/]FILE in WAV, MP3, FLAC, OGG or AU"
+        "folder", nargs="?", type=Path, help="FOLDER/GENRE/[ARTIST/]FILE in any format that libsndfile reads"
     )
     parser.add_argument("output", type=Path, help="the table to write: .parquet or .csv")
     parser.add_argument(
@@ -56,8 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the subcommand: write the table and say what became of the files."""
-    from genre_classifier.features.extract import extract
-    from genre_classifier.features.output import check_output, write_extraction
+    from genre_classifier.features.discovery import left_out
+    from genre_classifier.features.extract import NothingMeasuredError, extract
+    from genre_classifier.features.output import check_output, write_errors, write_extraction
 
     check_output(options.output)
     settings = _settings(options)
@@ -68,10 +69,17 @@ def run(options: argparse.Namespace) -> None:
         raise GenreClassifierError(
             "interrupted; the same command goes on with the files that are left"
         ) from None
+    except NothingMeasuredError as error:
+        raise DataError(f"{error}; {write_errors(error.failures, options.output)} lists all files") from error
     errors = write_extraction(extraction, options.output)
     print(f"{options.output}: {_summary(extraction)}")
     if errors is not None:
         print(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", file=sys.stderr)
+        print(left_out(extraction.failures), file=sys.stderr)
+    nobodies = extraction.nobodies()
+    if nobodies:
+        names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
+        print(f"{nobodies.total()} files are by {names}, which is no artist", file=sys.stderr)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -92,12 +100,17 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _files(options: argparse.Namespace) -> list[AudioFile]:
-    from genre_classifier.features.discovery import find_audio, read_list
+    from genre_classifier.features.discovery import read_list, scan
 
     if (options.folder is None) == (options.files is None):
         given = "neither" if options.folder is None else "both"
         raise DataError(f"{given} of FOLDER and --files LIST given: one of them says which files to measure")
-    return find_audio(options.folder) if options.files is None else read_list(options.files)
+    if options.files is not None:
+        return read_list(options.files)
+    collection = scan(options.folder)
+    if collection.n_others:
+        print(f"{options.folder}: {collection.others()}", file=sys.stderr)
+    return collection.files
 
 
 def _summary(extraction: Extraction) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
 from genre_classifier.data.table import FeatureTable, Int64
 from genre_classifier.errors import SplitError
+from genre_classifier.features.formats import SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ SIDE_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-AUDIO_SUFFIXES = {".wav", ".au", ".mp3", ".flac", ".ogg", ".m4a", ".aif", ".aiff", ".wma", ".opus"}
+AUDIO_SUFFIXES = {*SUFFIXES, ".m4a", ".wma"}
 
 
 @dataclass(frozen=True)
