@@ -13,7 +13,11 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 # By which variables libraries take a folder for their caches, and what they use below the home without one.
-_LIBRARIES = {"NUMBA_CACHE_DIR": (".cache",), "MPLCONFIGDIR": (".cache", ".config")}
+_FOLDERS = {
+    "XDG_CACHE_HOME": (".cache",),  # pooch, of librosa, and others
+    "NUMBA_CACHE_DIR": (".cache",),
+    "MPLCONFIGDIR": (".cache", ".config"),
+}
 _BASES = {".cache": "XDG_CACHE_HOME", ".config": "XDG_CONFIG_HOME"}
 
 
@@ -26,28 +30,28 @@ def cache_folder() -> Path | None:
     folder = _home(".cache")
     if folder is not None and _is_writable(folder):
         return folder / "genre-classifier"
-    return _temporary()
+    temporary = _temporary()
+    return None if temporary is None else temporary / "genre-classifier"
 
 
 def prepare_caches() -> None:
-    """Let numba (of librosa) and matplotlib write their caches where the user's own folders cannot be written.
+    """Let libraries (numba and pooch of librosa, matplotlib) write caches where the user's folders cannot be written.
 
-    Call it before they are imported. It sets ``NUMBA_CACHE_DIR`` and ``MPLCONFIGDIR``, which processes that are started
-    later inherit, and only where the libraries could not write otherwise.
+    Call it before they are imported. It sets ``XDG_CACHE_HOME``, ``NUMBA_CACHE_DIR`` and ``MPLCONFIGDIR``, which
+    processes that are started later inherit, and only those whose folder could not be written otherwise.
     """
-    for variable, names in _LIBRARIES.items():
-        chosen = os.environ.get(variable)
-        homes = [Path(chosen)] if chosen else [_home(name) for name in names]
-        if all(home is not None and _is_writable(home) for home in homes):
-            continue
-        temporary = _temporary()
-        if temporary is None:
-            continue
-        folder = temporary / variable.partition("_")[0].lower()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.environ[variable] = str(folder)
-        if variable == "NUMBA_CACHE_DIR" and "numba" in sys.modules:
+    lacking = [variable for variable, names in _FOLDERS.items() if not _has_folder(variable, names)]
+    temporary = _temporary() if lacking else None
+    if temporary is not None:
+        os.environ.update(dict.fromkeys(lacking, str(temporary)))
+        if "numba" in sys.modules:
             sys.modules["numba"].config.reload_config()
+
+
+def _has_folder(variable: str, names: tuple[str, ...]) -> bool:
+    chosen = os.environ.get(variable)
+    homes = [Path(chosen)] if chosen else [_home(name) for name in names]
+    return all(home is not None and _is_writable(home) for home in homes)
 
 
 def _home(name: str) -> Path | None:

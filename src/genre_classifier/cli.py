@@ -23,6 +23,7 @@ from genre_classifier import (
     report_command,
     song_command,
 )
+from genre_classifier.cache_folders import prepare_caches
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
+        prepare_caches()
         options.run(options)
     except (GenreClassifierError, OSError, ValueError) as error:
         if options.debug:
