@@ -71,7 +71,14 @@ def run(options: argparse.Namespace) -> None:
         ) from None
     except NothingMeasuredError as error:
         raise DataError(f"{error}; {write_errors(error.failures, options.output)} lists all files") from error
-    errors = write_extraction(extraction, options.output)
+    try:
+        errors = write_extraction(extraction, options.output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{options.output} cannot be written: {reason}; make room or name another table and start again: what was "
+            "measured is kept in the cache"
+        ) from error
     print(f"{options.output}: {_summary(extraction)}")
     if errors is not None:
         print(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", file=sys.stderr)

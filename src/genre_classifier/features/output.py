@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_classifier.atomic import replacing, write_text
+from genre_classifier.atomic import replacing
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
 
@@ -55,8 +55,9 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
     else:
         import pyarrow.csv as pa_csv
 
-        write_text(_sidecar(path), json.dumps(_metadata(extraction.made_with), indent=2) + "\n")
-        with replacing(path) as temporary:
+        how = json.dumps(_metadata(extraction.made_with), indent=2) + "\n"
+        with replacing(_sidecar(path)) as sidecar, replacing(path) as temporary:
+            sidecar.write_text(how, encoding="utf-8")
             pa_csv.write_csv(table, temporary)
     return write_errors(extraction.failures, path)
 
