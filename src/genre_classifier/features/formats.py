@@ -8,7 +8,7 @@ from pathlib import Path
 _WAVE = {"WAV", "WAVEX", "RF64", "W64", "NIST"}
 
 # What a file with each suffix is allowed to be, in libsndfile's words. Its other formats are RAW, which says neither
-# rate nor channels, and MAT4 and MAT5, which are matrices of anything.
+# rate nor channels, MAT4 and MAT5, which are matrices of anything, and XI, which is a single instrument.
 FORMATS = {
     ".wav": _WAVE,
     ".mp3": {"MP3"},
@@ -45,7 +45,6 @@ FORMATS = {
     ".sds": {"SDS"},
     ".wve": {"WVE"},
     ".htk": {"HTK"},
-    ".xi": {"XI"},
 }
 SUFFIXES = tuple(FORMATS)
 SHOWN = "WAV, MP3, FLAC, OGG, Opus, AIFF, AU, CAF or another format of libsndfile"
