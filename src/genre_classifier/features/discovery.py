@@ -258,7 +258,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{n} {what}" for what, n in counts.most_common())
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{n} {what}" for what, n in ordered)
 
 
 def _text(name: str) -> str:
