@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,6 +56,7 @@ def measure_apart(
     name: str,
     excerpt: Excerpt,
     limits: Limits,
+    given_up: Connection | None = None,
     *,
     file: BinaryIO | None = None,
     remove: bool = False,
@@ -72,6 +73,8 @@ def measure_apart(
     excerpt : Excerpt
     limits : Limits
         A recording longer than ``limits.music`` is measured that far; the result's notes say so.
+    given_up : Connection, optional
+        Becomes readable, by the closing of its other end, when nobody waits for the result any more.
     file : BinaryIO, optional
         The open file, such as ``tempfile.TemporaryFile()``, which has no name that could be left behind; `path` is then
         what messages call it, and its suffix. POSIX only.
@@ -82,10 +85,10 @@ def measure_apart(
     Raises
     ------
     AudioError
-        The file cannot be measured, takes too long or too much memory, or crashes the process.
+        The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     """
     with _handed_over(path, file, remove) as descriptor:
-        return _measure_with(path, name, excerpt, limits, descriptor)
+        return _measure_with(path, name, excerpt, limits, given_up, descriptor)
 
 
 @contextmanager
@@ -115,7 +118,12 @@ def _handed_over(path: Path, file: BinaryIO | None, remove: bool) -> Iterator[in
 
 
 def _measure_with(
-    path: Path, name: str, excerpt: Excerpt, limits: Limits, descriptor: int | None
+    path: Path,
+    name: str,
+    excerpt: Excerpt,
+    limits: Limits,
+    given_up: Connection | None,
+    descriptor: int | None,
 ) -> Measured:
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = _context(name != "core20").Process(
@@ -125,7 +133,10 @@ def _measure_with(
     sending.close()
     answered = False
     try:
-        if not receiving.poll(limits.seconds):
+        ready = wait([receiving] if given_up is None else [receiving, given_up], limits.seconds)
+        if given_up in ready:
+            raise AudioError(f"{path} was given up", kind="unreadable")
+        if not ready:
             raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
         answered = True
         found: Measured | AudioError = receiving.recv()
