@@ -168,6 +168,7 @@ class _Walk:
         self._root = root
         self._found: list[AudioFile] = []
         self._others: dict[str | None, Counter[str]] = defaultdict(Counter)  # by genre
+        self._genres: dict[str, Path] = {}  # their folders
         self._visited: dict[tuple[int, int], Path] = {}
 
     def collection(self) -> Collection:
@@ -176,10 +177,11 @@ class _Walk:
         while waiting:
             waiting.extend(reversed(self._folders_below(waiting.pop())))  # which link comes first
         in_genre = {file.genre for file in self._found}
-        for genre in [genre for genre in self._others if genre is not None and genre not in in_genre]:
+        for genre, folder in self._genres.items():
+            if genre in in_genre:
+                continue
             others = self._others[genre]
             holds = f"no music, {_counted(others)}" if others else "no file"
-            folder = self._root / genre
             problem = Failure("empty", f"{folder} holds {holds}")
             self._found.append(AudioFile(folder, genre, genre, problem=problem))
         n_others: Counter[str] = sum(self._others.values(), Counter())
@@ -206,8 +208,7 @@ class _Walk:
                 self._take(folder / name)
         below = [folder / name for name, is_folder in found if is_folder and not is_system_folder(name)]
         if folder == self._root:
-            for genre in below:
-                self._others.setdefault(_text(genre.name), Counter())
+            self._genres = {_text(genre.name): genre for genre in below}
         return below
 
     def _see_again(self, folder: Path, first: Path) -> None:
