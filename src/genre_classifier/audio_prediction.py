@@ -6,6 +6,7 @@ log space, as those of independent witnesses; none of them can decide alone, nor
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from genre_classifier.features.measure import measure_file
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
 from genre_classifier.prediction import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.terminal import shown
+
+log = logging.getLogger(__name__)
 
 Float64 = npt.NDArray[np.float64]
 
@@ -62,6 +65,8 @@ class AudioRecipe:
     def measure(self, path: Path, excerpt: Excerpt) -> tuple[float, Float64, npt.NDArray[np.float32]]:
         """Return a song's length, its windows' starts in seconds and their features (window, feature)."""
         measured = measure_file(path, self.features, excerpt)
+        for note in measured.notes:
+            log.warning("%s", note)
         return measured.seconds, measured.starts, measured.features[:, self.columns]
 
 

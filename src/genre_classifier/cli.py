@@ -21,6 +21,7 @@ from genre_classifier import (
     report_command,
     song_command,
 )
+from genre_classifier.cache_folders import prepare_caches
 from genre_classifier.csv_files import csv_text
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare()
     options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
+        prepare_caches()
         options.run(options)
     except (GenreClassifierError, OSError, ValueError) as error:
         if options.debug:

@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.cache_folders import prepare_caches
 from genre_classifier.config import explain, find_problems, raise_problems
 from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
@@ -44,6 +45,7 @@ def run(main: Callable[[], Any]) -> None:
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
     prepare()
+    prepare_caches()  # before Lightning imports matplotlib
     if os.environ.get(FULL_ERROR) == "1":
         with _sweep_finished():
             main()

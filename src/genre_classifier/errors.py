@@ -28,7 +28,7 @@ class AudioError(DataError):
     message : str
         Which file, what was found, and what was expected.
     kind : str
-        ``unreadable``, ``silent``, ``too short`` or ``mislabelled``.
+        ``unreadable``, ``silent``, ``too short``, ``mislabelled``, ``out of phase``, ``unsupported`` or ``empty``.
     """
 
     def __init__(self, message: str, *, kind: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument(
-        "folder", nargs="?", type=Path, help="FOLDER/GENRE/[ARTIST/]FILE in WAV, MP3, FLAC, OGG or AU"
+        "folder", nargs="?", type=Path, help="FOLDER/GENRE/[ARTIST/]FILE in any format that libsndfile reads"
     )
     parser.add_argument("output", type=Path, help="the table to write: .parquet or .csv")
     parser.add_argument(
@@ -56,8 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the subcommand: write the table and say what became of the files."""
-    from genre_classifier.features.extract import extract
-    from genre_classifier.features.output import check_output, write_extraction
+    from genre_classifier.features.discovery import left_out
+    from genre_classifier.features.extract import NothingMeasuredError, extract
+    from genre_classifier.features.output import check_output, write_errors, write_extraction
 
     check_output(options.output)
     settings = _settings(options)
@@ -68,10 +69,24 @@ def run(options: argparse.Namespace) -> None:
         raise GenreClassifierError(
             "interrupted; the same command goes on with the files that are left"
         ) from None
-    errors = write_extraction(extraction, options.output)
+    except NothingMeasuredError as error:
+        raise DataError(f"{error}; {write_errors(error.failures, options.output)} lists all files") from error
+    try:
+        errors = write_extraction(extraction, options.output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{options.output} cannot be written: {reason}; make room or name another table and start again: what was "
+            "measured is kept in the cache"
+        ) from error
     say(f"{options.output}: {_summary(extraction)}")
     if errors is not None:
         say(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", error=True)
+        say(left_out(extraction.failures), error=True)
+    nobodies = extraction.nobodies()
+    if nobodies:
+        names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
+        say(f"{nobodies.total()} files are by {names}, which is no artist", error=True)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -92,12 +107,17 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _files(options: argparse.Namespace) -> list[AudioFile]:
-    from genre_classifier.features.discovery import find_audio, read_list
+    from genre_classifier.features.discovery import read_list, scan
 
     if (options.folder is None) == (options.files is None):
         given = "neither" if options.folder is None else "both"
         raise DataError(f"{given} of FOLDER and --files LIST given: one of them says which files to measure")
-    return find_audio(options.folder) if options.files is None else read_list(options.files)
+    if options.files is not None:
+        return read_list(options.files)
+    collection = scan(options.folder)
+    if collection.n_others:
+        say(f"{options.folder}: {collection.others()}", error=True)
+    return collection.files
 
 
 def _summary(extraction: Extraction) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that are about audio files."""
     parser.add_argument(
-        "songs", nargs="*", type=Path, metavar="SONG", help="audio files in WAV, MP3, FLAC, OGG or AU"
+        "songs", nargs="*", type=Path, metavar="SONG", help="audio files in any format that libsndfile reads"
     )
     parser.add_argument(
         "--over-time",

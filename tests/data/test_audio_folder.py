@@ -100,3 +100,100 @@ def test_an_extracted_table_says_how_it_was_made_when_it_is_read(suffix: str, tm
     chosen = read(TableConfig(path=str(output), label="genre", features=["rms", "mfcc_1"]))
     assert chosen.made_with == CORE20.reference(1.0)
     assert read(TableConfig(path=str(output), label="genre", features=["rms"])).feature_set is None
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["a.m4a", "b.m4a", "c.wma"], r"3 files left out: 2 \.m4a in Ska \(unsupported\), 1 \.wma in Ska"),
+        (["a.mp3", "b.ogg"], r"Ska \(unreadable\).*a\.mp3 cannot be decoded"),
+        (["cover.jpg"], r"Ska holds no music, 1 \.jpg"),
+        ([], "Ska holds no file"),
+    ],
+)
+def test_a_genre_that_ends_with_nothing_is_an_error_that_says_why(
+    names: list[str], reason: str, strict: bool, tmp_path: Path
+) -> None:
+    root = collection(tmp_path / "music")
+    (root / "Ska").mkdir()
+    for name in names:
+        (root / "Ska" / name).write_bytes(b"no music at all" * 100)
+    with pytest.raises(AudioError, match="Ska" if strict else f"nothing is left of genre 'Ska': .*{reason}"):
+        go(root, strict=strict)
+
+
+def test_a_genre_of_any_format_of_libsndfile_is_read(tmp_path: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=1)
+    for place, suffix in enumerate(("aiff", "AIF", "w64", "caf", "rf64")):
+        path = write(
+            root / "Ska" / f"{place}.{'aiff' if suffix == 'AIF' else suffix}", music(1.5, seed=place)
+        )
+        path.rename(path.with_suffix(f".{suffix}"))
+    table = go(root)
+    assert [table.genre_names[genre] for genre in table.genres].count("Ska") == 5
+
+
+def test_what_is_left_out_is_one_warning_with_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = collection(tmp_path / "music")
+    for number in range(30):
+        (root / "Rock" / f"{number}.m4a").write_bytes(b"x")
+    (root / "loose.wma").write_bytes(b"x")
+    (root / "Rock" / "cover.jpg").write_bytes(b"x")
+    assert len(go(root)) == 4
+    assert "31 files left out: 30 .m4a in Rock (unsupported), 1 .wma in" in caplog.text
+    assert caplog.text.count("WARNING") == 2
+    assert "cover.jpg" not in caplog.text
+
+
+NOBODIES = ("Various Artists", "Unknown Artist", "VA", "<unknown>", "N/A")
+
+
+def test_tracks_by_nobody_are_groups_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "music"
+    for number, artist in enumerate(NOBODIES):
+        write(root / "Jazz" / f"{number}.flac", music(1.5, seed=number), artist=artist)
+    write(root / "Rock" / "Various" / "a.wav", music(1.5, seed=20))
+    write(root / "Rock" / "Various" / "b.flac", music(1.5, seed=21), artist="Janis")
+    write(root / "Rock" / "c.flac", music(1.5, seed=22), artist="Janis")
+    table = go(root)
+    assert table.groups is not None
+    assert table.groups.tolist() == [
+        *(f"Jazz/{number}.flac" for number in range(5)),
+        *("Rock/Various/a.wav", "Janis", "Janis"),
+    ]
+    assert table.group_name == "artist"
+    assert caplog.text.count("WARNING") == 1
+    assert "6 of 8 files are by 'Various Artists', 'Unknown Artist', 'VA'" in caplog.text
+
+
+def test_where_all_are_by_nobody_there_are_no_artists(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "music"
+    for number, genre in enumerate(("Jazz", "Jazz", "Rock", "Rock")):
+        write(root / genre / f"{number}.flac", music(2.5, seed=number), artist=NOBODIES[number % 2])
+    files = [f"{genre}/{number}.flac" for number, genre in enumerate(("Jazz", "Jazz", "Rock", "Rock"))]
+    table = go(root)
+    assert table.group_name == "track"
+    assert table.groups is not None
+    assert table.groups.tolist() == files
+    assert "4 of 4 files are by 'Various Artists', 'Unknown Artist'" in caplog.text
+    windowed = go(root, windows=1.0)
+    assert windowed.group_name == "track"
+    assert windowed.groups is not None
+    assert windowed.groups.tolist() == [file for file in files for _ in range(3)]
+
+
+def test_a_file_with_an_odd_header_is_measured_with_a_note(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = collection(tmp_path / "music")
+    path = root / "Rock" / "0.wav"
+    content = path.read_bytes()
+    start = content.index(b"data") + 4
+    path.write_bytes(content[:start] + b"\xff\xff\xff\xff" + content[start + 4 :])
+    assert len(go(root)) == 4
+    assert f"{path}: its header does not say how long it is; it was measured all the same" in caplog.text

@@ -10,7 +10,10 @@ import pytest
 soundfile = pytest.importorskip("soundfile", reason="needs the extra audio")
 pytest.importorskip("soxr", reason="needs the extra audio")
 
-FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "au": "AU"}
+FORMATS = {
+    **{"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "au": "AU", "aiff": "AIFF", "w64": "W64"},
+    **{"rf64": "RF64", "caf": "CAF"},
+}
 
 
 def music(seconds: float = 3.0, rate: int = 22_050, seed: int = 0, channels: int = 1) -> np.ndarray:

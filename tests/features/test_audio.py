@@ -13,6 +13,7 @@ import pytest
 
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
 from genre_classifier.features.audio import Excerpt, open_audio
+from genre_classifier.features.measure import attempt, measure_file
 from genre_classifier.features.sets import SAMPLE_RATE
 from tests.features.sounds import FORMATS, music, soundfile, write
 
@@ -22,6 +23,13 @@ SUFFIXES = list(FORMATS)
 def decoded(path: Path, excerpt: Excerpt = Excerpt()) -> list[tuple[float, np.ndarray]]:  # noqa: B008
     with open_audio(path) as recording:
         return [(clip.start, clip.samples) for clip in recording.clips(excerpt)]
+
+
+def notes(path: Path, excerpt: Excerpt = Excerpt()) -> list[str]:  # noqa: B008
+    with open_audio(path) as recording:
+        for _ in recording.clips(excerpt):
+            pass
+        return recording.notes
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -129,11 +137,22 @@ def test_a_header_alone_is_unreadable(suffix: str, tmp_path: Path) -> None:
     assert refused(path).kind in {"unreadable", "too short"}
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "au"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "au", "aiff", "w64", "caf"])
 def test_half_a_file_is_unreadable(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a.{suffix}", music(6.0, 44_100), 44_100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert refused(path).kind == "unreadable"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "au", "aiff", "w64"])
+def test_the_part_of_a_truncated_file_that_is_asked_for_is_measured(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{suffix}", music(6.0))
+    [(_, whole)] = decoded(path, Excerpt(duration=2.0))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    [(_, samples)] = decoded(path, Excerpt(duration=2.0))
+    np.testing.assert_array_equal(samples, whole)
+    [reason] = notes(path, Excerpt(duration=2.0)) or ["flac says it of the end only"]
+    assert "bytes of samples, it has" in reason or suffix == "flac"
 
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3"])
@@ -198,3 +217,60 @@ def test_without_soundfile_the_install_line_is_named(tmp_path: Path, monkeypatch
         MissingExtraError, match=r"soundfile and soxr not installed.*pip install 'genre-classifier"
     ):
         decoded(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(1.0, -1.0), (0.5, -0.5005)], ids=["inverted", "all but inverted"]
+)
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_channels_that_cancel_are_told_as_that(
+    suffix: str, left: float, right: float, tmp_path: Path
+) -> None:
+    path = write(tmp_path / f"a.{suffix}", music(4.0) * np.array([left, right], dtype=np.float32), 44_100)
+    with pytest.raises(AudioError, match=r"a\.\w+: its channels cancel each other in mono") as caught:
+        measure_file(path, "core20", Excerpt())
+    assert caught.value.kind == "out of phase"
+
+
+@pytest.mark.parametrize(("gains", "kind"), [((0.0, 0.0), "silent"), ((1.0, -0.9), None), ((1.0, 0.0), None)])
+def test_other_channels_are_measured_or_silent(
+    gains: tuple[float, float], kind: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.wav", music(2.0) * np.array(gains, dtype=np.float32))
+    result = attempt(path, "core20", Excerpt()).result
+    assert getattr(result, "kind", None) == kind
+
+
+def test_a_file_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(AudioError, match=r"a\.wav cannot be read: Permission denied"), open_audio(path):
+        pass
+
+
+def test_an_open_file_without_a_name_is_read_like_any_other(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac")
+    [(_, expected)] = decoded(path)
+    with path.open("rb") as file:
+        path.unlink()
+        with open_audio(Path("song.flac"), file.fileno()) as recording:
+            [clip] = recording.clips(Excerpt())
+    np.testing.assert_array_equal(clip.samples, expected)
+
+
+def test_no_more_is_decoded_than_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.flac", np.tile(music(5.0, 8_000), (24, 1)), 8_000)
+    read: list[int] = []
+    original = soundfile.SoundFile.read
+
+    def counted(self, frames: int = -1, **options):
+        read.append(frames)
+        return original(self, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    decoded(path, Excerpt(offset=10.0, duration=6.0, window=2.0))
+    assert sum(read) == 6 * 8_000

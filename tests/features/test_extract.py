@@ -21,7 +21,7 @@ from genre_classifier.cli import main
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.audio import Excerpt, open_audio
 from genre_classifier.features.core20 import extract_core20
-from genre_classifier.features.discovery import AudioFile, find_audio
+from genre_classifier.features.discovery import AudioFile, find_audio, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.measure import Failure, attempt, extractor
 from genre_classifier.features.output import made_with
@@ -278,17 +278,25 @@ def test_a_killed_extraction_goes_on_where_it_was(
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
-    read, wrote = os.pipe()  # closed for good when the last process that holds it has ended
+    root = collection(tmp_path / "music", n_tracks=20)
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, signal\nfrom genre_classifier.features.workers import _pool\n"
-        "if __name__ == '__main__':\n    pool = _pool(2)\n    pool.submit(os.getpid).result()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\nimport genre_classifier.features.extract as extract\n"
+        "from genre_classifier.cli import main\n"
+        "def kill(*_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "extract.BATCH_FILES = 1\nextract.FeatureCache.add = kill\n"
+        "if __name__ == '__main__':\n    main(sys.argv[1:])\n"
     )
-    subprocess.run([sys.executable, str(script)], pass_fds=[wrote], check=False)
-    os.close(wrote)
-    with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b""
+    command = ["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(tmp_path / "c"), "--jobs", "2"]
+    # Closed when the last process that inherited it has ended.
+    with subprocess.Popen(
+        [sys.executable, str(script), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as started:
+        assert started.communicate(timeout=120)[0] == b""
+    assert started.returncode == -signal.SIGKILL
 
 
 def test_an_interrupted_extraction_keeps_what_it_has(
@@ -496,3 +504,164 @@ def test_without_ray_the_install_line_is_named(
     root = collection(tmp_path / "music", n_tracks=1)
     assert main(["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--ray", "local"]) == 1
     assert "pip install 'genre-classifier[ray]'" in capsys.readouterr().err
+
+
+def damage(cache: Path, statement: str, *values: object) -> None:
+    database = sqlite3.connect(cache)
+    with database:
+        database.execute(statement, values)
+    database.close()
+
+
+NAN_ROW = np.full(20, np.nan, np.float32).tobytes()
+DAMAGE = {
+    "NaN": ("UPDATE measured SET features = ?", NAN_ROW),
+    "infinite": ("UPDATE measured SET features = ?", np.full(20, np.inf, np.float32).tobytes()),
+    "other numbers": ("UPDATE measured SET features = ?", np.arange(20, dtype=np.float32).tobytes()),
+    "21 columns": ("UPDATE measured SET features = ?", np.zeros(21, np.float32).tobytes()),
+    "float64": ("UPDATE measured SET features = ?", np.zeros(20, np.float64).tobytes()),
+    "two rows": ("UPDATE measured SET features = ?", np.zeros(40, np.float32).tobytes()),
+    "cut off": ("UPDATE measured SET features = ?", NAN_ROW[:-1]),
+    "empty": ("UPDATE measured SET features = ?", b""),
+    "text": ("UPDATE measured SET features = ?", "1, 2, 3"),
+    "nothing": ("UPDATE measured SET features = ?", None),
+    "no clip": ("UPDATE measured SET starts = ?", b""),
+    "half a start": ("UPDATE measured SET starts = ?", b"1234"),
+    "start not finite": ("UPDATE measured SET starts = ?", np.array([np.nan]).tobytes()),
+    "another start": ("UPDATE measured SET starts = ?", np.array([7.0]).tobytes()),
+    "length as text": ("UPDATE measured SET seconds = ?", "long"),
+    "negative length": ("UPDATE measured SET seconds = ?", -1.0),
+    "no UTF-8": ("UPDATE measured SET artist = CAST(? AS TEXT)", b"\xff\xfe"),
+    "another artist": ("UPDATE measured SET artist = ?", "Nobody"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_entry_is_measured_again_with_a_note(
+    kind: str, tmp_path: Path, cache: Path, measured: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = collection(tmp_path / "music", n_tracks=1)
+    first = go(root, cache)
+    damage(cache, *DAMAGE[kind])
+    again = go(root, cache)
+    assert sorted(measured) == ["0.wav"] * 4
+    np.testing.assert_array_equal(again.features, first.features)
+    assert list(again.rows()) == list(first.rows())
+    assert f"{cache}: 2 entries are damaged, and their files are measured again" in caplog.text
+    assert go(root, cache).n_known == 2
+
+
+def test_entries_of_versions_without_checksums_are_taken(tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=1)
+    go(root, cache)
+    damage(cache, "DROP TABLE checksums")
+    assert go(root, cache).n_known == 2
+
+
+def test_a_cache_that_breaks_is_given_up_with_one_message(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = collection(tmp_path / "music", n_tracks=6)
+    first = go(root, cache)
+    content = bytearray(cache.read_bytes())
+    content[4096:] = b"\xaa" * (len(content) - 4096)  # all but the first page, which makes it a database
+    cache.write_bytes(content)
+    again = go(root, cache)
+    np.testing.assert_array_equal(again.features, first.features)
+    assert caplog.text.count("what is measured from now on is not kept") == 1
+
+
+@pytest.mark.parametrize("pages", [1, 7])
+def test_a_full_disk_under_the_cache_is_one_message_and_all_is_measured(
+    pages: int,
+    tmp_path: Path,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = sqlite3.connect
+
+    def on_a_small_disk(*arguments, **options) -> sqlite3.Connection:
+        database = connect(*arguments, **options)
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_small_disk)
+    monkeypatch.setattr("genre_classifier.features.extract.BATCH_FILES", 1)
+    windows = Excerpt(duration=None, window=1.0, step=0.05)
+    found = go(collection(tmp_path / "music"), cache, excerpt=windows)
+    assert len(found.files) == 4
+    assert caplog.text.count("cannot be used any more (database or disk is full)") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_that_does_not_fit_on_the_disk_is_one_message_and_nothing_half_written(
+    suffix: str, tmp_path: Path
+) -> None:
+    root = collection(tmp_path / "music")
+    output = tmp_path / "out" / f"f{suffix}"
+    code = (
+        "import resource, signal, sys\nfrom genre_classifier.cli import main\n"
+        "import genre_classifier.features.output as output\n"
+        "write = output.write_extraction\n"
+        "def limited(*arguments):\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "    return write(*arguments)\n"
+        "output.write_extraction = limited\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["extract", str(root), str(output), "--cache", str(tmp_path / "c.sqlite"), "--jobs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {output} cannot be written: ")
+    assert done.stderr.count("\n") == 1
+    assert list(output.parent.iterdir()) == []
+
+
+def test_the_command_lists_what_is_left_out_and_names_a_lost_genre(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = collection(tmp_path / "music")
+    for name in ("Rock/a.m4a", "Rock/cover.jpg", "Ska/b.wma"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x" * 100)
+    output = tmp_path / "f.csv"
+    command = ["extract", str(root), str(output), "--cache", str(cache), "--jobs", "1"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "error: nothing is left of genre 'Ska': 1 file left out: 1 .wma in Ska (unsupported)" in error
+    assert f"{tmp_path / 'f.errors.csv'} lists all files" in error
+    assert not output.exists()
+    (root / "Ska" / "b.wma").unlink()
+    (root / "Ska").rmdir()
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "1 files that are not music passed over (1 .jpg)" in captured.err
+    assert "1 file left out: 1 .m4a in Rock (unsupported)" in captured.err
+    with (tmp_path / "f.errors.csv").open(newline="") as stream:
+        [row] = csv.DictReader(stream)
+    assert (row["path"], row["kind"]) == (str(root / "Rock" / "a.m4a"), "unsupported")
+
+
+def test_a_list_that_names_an_unread_suffix_says_so(tmp_path: Path, cache: Path) -> None:
+    write(tmp_path / "a.wav")
+    (tmp_path / "b.m4a").write_bytes(b"\0\0\0\x20ftypM4A " * 50)
+    (tmp_path / "list.csv").write_text("path,genre\na.wav,Rock\nb.m4a,Rock\n")
+    found = extract(read_list(tmp_path / "list.csv"), Settings(cache=cache, jobs=1, progress=False))
+    [(file, failure)] = found.failures
+    assert (file.id, failure.kind) == ("b.m4a", "unsupported")
+    assert ".m4a is not read; convert it" in failure.reason
+
+
+def test_without_a_folder_for_caches_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("genre_classifier.features.cache.cache_folder", lambda: None)
+    root = collection(tmp_path / "music", n_tracks=1)
+    found = extract(find_audio(root), Settings(jobs=1, progress=False))
+    assert len(found.files) == 2
+    assert "no folder for caches can be written: what is measured is not kept" in caplog.text

@@ -20,6 +20,7 @@ from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod, data_s
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
+from genre_classifier.features.formats import SUFFIXES
 from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ SIDE_NAMES = {
 }
 WITHOUT_SPLIT_COLUMN = {"audio_folder", "demo"}
 FOLD_ATTEMPTS = 50
-AUDIO_SUFFIXES = {".wav", ".au", ".mp3", ".flac", ".ogg", ".m4a", ".aif", ".aiff", ".wma", ".opus"}
+AUDIO_SUFFIXES = {*SUFFIXES, ".m4a", ".wma"}
 
 
 @dataclass(frozen=True)

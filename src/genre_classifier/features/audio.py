@@ -1,16 +1,16 @@
 """Decoding: from an audio file to clips of mono samples at 22,050 Hz.
 
-soundfile reads WAV, FLAC, OGG (Vorbis and Opus), MP3 and AU, soxr resamples; both are imported on first use. A file is
-read clip by clip, so that an hour of it takes no more memory than its longest clip.
+soundfile reads the formats of :mod:`genre_classifier.features.formats`, soxr resamples; both are imported on first use.
+A file is read clip by clip, so that an hour of it takes no more memory than its longest clip, and no further than the
+last clip that is asked for.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,28 +22,21 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
+from genre_classifier.features.formats import FORMATS, SHOWN, SUFFIXES, advice, suffix_of
+from genre_classifier.features.headers import UNKNOWN_FRAMES, declared, with_known_size
 from genre_classifier.features.sets import CLIP_SECONDS, SAMPLE_RATE
+
+__all__ = ["SUFFIXES", "Clip", "Excerpt", "Recording", "open_audio", "require_audio", "resampled"]
 
 Float32 = npt.NDArray[np.float32]
 
-# What a file with each suffix is allowed to be, in libsndfile's words.
-FORMATS = {
-    ".wav": {"WAV", "WAVEX", "RF64", "W64"},
-    ".mp3": {"MP3"},
-    ".flac": {"FLAC"},
-    ".ogg": {"OGG"},
-    ".oga": {"OGG"},
-    ".opus": {"OGG"},
-    ".au": {"AU"},
-    ".snd": {"AU"},
-}
-SUFFIXES = tuple(FORMATS)
 SHORTEST_SECONDS = 1.0
 SHORTEST_STEP = 0.05  # seconds
 SILENCE = 1e-4  # largest sample, where full scale is 1: three steps of 16 bits
 BLOCK_SAMPLES = 1 << 22  # read at a time, all channels together
 RATES = (1_000, 768_000)  # Hz, of what can be music
 LOST_SECONDS = 0.25  # an encoder's padding at the end of a file is no damage
+CANCELLED = 1e-4  # of the channels' power is left in mono: 40 dB less
 
 
 @dataclass(frozen=True)
@@ -129,20 +122,43 @@ class Recording:
     ----------
     path : Path
         For messages.
-    file : soundfile.SoundFile
+    open_file : callable
+        Opens the file and returns a ``soundfile.SoundFile``; called again where a decoder has failed.
     """
 
-    def __init__(self, path: Path, file: Any) -> None:
+    def __init__(self, path: Path, open_file: Callable[[], Any]) -> None:
         self.path = path
-        self._file = file
-        self.rate = int(file.samplerate)
-        self.seconds = file.frames / file.samplerate
+        self.notes: list[str] = []
+        self._open = open_file
+        self._file = open_file()
+        _check_kind(path, self._file)
+        self.rate = int(self._file.samplerate)
+        self._said = declared(self._file)
+        if self._said is not None:
+            self.notes.append(self._said.note)
+        self._n_frames: int | None = self._file.frames if self._file.frames < UNKNOWN_FRAMES else None
+        self._failure = ""
+        self._power = self._mono_power = 0.0  # sums of squares over what was decoded
         self._first, self._kept = 0, np.empty(0, np.float32)  # the frames read last, which windows may share
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording; where its header does not say it, of what was decoded."""
+        return (self._n_frames or 0) / self.rate
 
     @property
     def artist(self) -> str | None:
         """What the file's tags say, if anything."""
         return (self._file.copy_metadata().get("artist") or "").strip() or None
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels that were decoded cancel each other in mono."""
+        return self._power > 0.0 and self._mono_power < CANCELLED * self._power
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def clips(self, excerpt: Excerpt) -> Iterator[Clip]:
         """Yield the clips of an excerpt, one decoded after the other.
@@ -152,6 +168,9 @@ class Recording:
         AudioError
             The excerpt is shorter than a second, or the file ends or breaks before it should.
         """
+        end = excerpt.offset + (excerpt.duration or math.inf)
+        if self._n_frames is None:
+            self._n_frames = self._count(end)
         available = max(0.0, self.seconds - excerpt.offset)
         if available < SHORTEST_SECONDS:
             after = f" after offset={excerpt.offset:g}" if excerpt.offset else ""
@@ -159,9 +178,22 @@ class Recording:
                 f"{self.path} has {available:.3g} s{after}; expected at least {SHORTEST_SECONDS:g}",
                 kind="too short",
             )
+        self._refuse_truncated(end)
         for start, length in excerpt.spans(self.seconds):
             mono = self._frames(int(start * self.rate), int(length * self.rate))
             yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate))
+
+    def _refuse_truncated(self, end: float) -> None:
+        """Raise AudioError if the header says more than the file holds of what is asked for."""
+        said = self._said
+        if said is None or said.frames is None:
+            return
+        if min(said.frames / self.rate, end) - self.seconds > LOST_SECONDS:
+            raise AudioError(
+                f"{self.path} ends after {self.seconds:.1f} s of {said.frames / self.rate:.1f} ({said.note}): "
+                "it is truncated",
+                kind="unreadable",
+            )
 
     def _frames(self, first: int, n_frames: int) -> Float32:
         """Return mono frames, decoding those that the last window did not have."""
@@ -177,28 +209,72 @@ class Recording:
     def _read(self, first: int, n_frames: int) -> Float32:
         """Decode frames and mix them to mono."""
         mono = np.empty(n_frames, dtype=np.float32)
-        block = max(1, BLOCK_SAMPLES // self._file.channels)
         filled = 0
-        with _decoding(self.path):
-            self._file.seek(first)
-            while filled < n_frames:
-                frames = self._file.read(min(block, n_frames - filled), dtype="float32", always_2d=True)
-                if not len(frames):
-                    break
-                mono[filled : filled + len(frames)] = frames.mean(axis=1)
-                filled += len(frames)
+        for frames in self._blocks(first, n_frames):
+            mixed = mono[filled : filled + len(frames)]
+            mixed[:] = frames.mean(axis=1)
+            filled += len(frames)
+            if frames.shape[1] > 1:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self._power += float(np.einsum("fc,fc->", frames, frames)) / frames.shape[1]
+                    self._mono_power += float(np.einsum("f,f->", mixed, mixed))
         if n_frames - filled > LOST_SECONDS * self.rate:
+            reason = f" ({self._failure})" if self._failure else ""
             raise AudioError(
-                f"{self.path} ends after {(first + filled) / self.rate:.1f} s of {self.seconds:.1f}: "
+                f"{self.path} ends after {(first + filled) / self.rate:.1f} s of {self.seconds:.1f}{reason}: "
                 "it is truncated or damaged",
                 kind="unreadable",
             )
+        if self._failure and not self.notes:
+            self.notes.append(f"its last samples cannot be decoded ({self._failure})")
         return mono[:filled]
+
+    def _count(self, end: float) -> int:
+        """Return how many frames there are by decoding them, up to so many seconds."""
+        limit = UNKNOWN_FRAMES if end == math.inf else math.ceil(end * self.rate)
+        n_frames = sum(len(frames) for frames in self._blocks(0, limit))
+        self._failure = ""  # as some decoders end where they do not know the length
+        return n_frames
+
+    def _blocks(self, first: int, n_frames: int) -> Iterator[Float32]:
+        """Yield the frames that can be decoded of so many, shape (frame, channel).
+
+        A decoder that fails gives nothing of a block. It is opened again, and the block halved until the last frame
+        before the damage is found.
+        """
+        import soundfile
+
+        block = max(1, BLOCK_SAMPLES // self._file.channels)
+        place, end = first, first + n_frames
+        at_place = False
+        while place < end and block:
+            wanted = min(block, end - place)
+            with _stderr_lock, _silenced_stderr():
+                try:
+                    if not at_place:
+                        self._file.seek(place)
+                    frames = self._file.read(wanted, dtype="float32", always_2d=True)
+                except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+                    self._failure = self._failure or _reason(error)
+                    self._file.close()
+                    self._file = self._open()
+                    block, at_place = wanted // 2, False
+                    continue
+            if not len(frames):
+                return
+            place, at_place = place + len(frames), True
+            yield frames
 
 
 @contextmanager
-def open_audio(path: Path) -> Iterator[Recording]:
+def open_audio(path: Path, descriptor: int | None = None) -> Iterator[Recording]:
     """Open an audio file.
+
+    Parameters
+    ----------
+    path : Path
+    descriptor : int, optional
+        Of the open file, where `path` is no more than its name.
 
     Raises
     ------
@@ -208,19 +284,60 @@ def open_audio(path: Path) -> Iterator[Recording]:
         soundfile or soxr is not installed.
     """
     require_audio()
+    if descriptor is None:
+        _refuse_no_file(path)
+        handle: int | str = str(path)
+    else:
+        handle = descriptor
+    try:
+        plain = open(handle, "rb", buffering=0, closefd=descriptor is None)  # noqa: SIM115
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
+    with plain:
+        if plain.seek(0, os.SEEK_END) == 0:
+            raise AudioError(f"{path} is empty", kind="unreadable")
+        recording = Recording(path, lambda: _open_sound(path, plain, descriptor))
+        try:
+            yield recording
+        finally:
+            recording.close()
+
+
+def _refuse_no_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.is_symlink() and not path.exists():
+        what = f"is a link to {path.readlink()}, which does not exist"
+    elif path.is_dir():
+        what = "is a folder"
+    else:
+        what = "is no ordinary file" if path.exists() else "does not exist"
+    raise AudioError(f"{path} {what}; expected an audio file", kind="unreadable")
+
+
+def _open_sound(path: Path, plain: Any, descriptor: int | None) -> Any:
+    """Return a ``soundfile.SoundFile``, also of a file whose header does not say how much sound it holds."""
     import soundfile
 
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise AudioError(f"{path} {what}; expected an audio file", kind="unreadable")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path} is empty", kind="unreadable")
-    with _decoding(path):
-        # As bytes, since a name need not be text.
-        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
-    with file:
-        _check_kind(path, file)
-        yield Recording(path, file)
+    errors = (soundfile.SoundFileError, RuntimeError, OSError)
+    with _stderr_lock, _silenced_stderr():
+        try:
+            if descriptor is None:  # as bytes, since a name need not be text
+                file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+            else:
+                plain.seek(0)
+                file = soundfile.SoundFile(descriptor, closefd=False)
+            if file.frames:
+                return file
+            failure: BaseException | None = None
+        except errors as error:
+            failure = error
+        guessed = with_known_size(plain, soundfile.SoundFile, errors)
+    if guessed is not None and guessed.frames:
+        return guessed
+    if failure is not None:
+        raise _cannot_be_decoded(path, _reason(failure)) from failure
+    return file
 
 
 def require_audio() -> None:
@@ -246,11 +363,8 @@ def resampled(mono: Float32, rate: int) -> Float32:
 
 def _check_kind(path: Path, file: Any) -> None:
     if file.format == "RAW":  # so libsndfile takes anything whose suffix is .au or .snd
-        raise AudioError(
-            f"{path} cannot be decoded (Format not recognised); expected WAV, FLAC, OGG, MP3 or AU",
-            kind="unreadable",
-        )
-    allowed = FORMATS.get(path.suffix.lower())
+        raise _cannot_be_decoded(path, "Format not recognised")
+    allowed = FORMATS.get(suffix_of(path.name))
     if allowed is not None and file.format not in allowed:
         raise AudioError(
             f"{path} is {file.format}, not what {path.suffix} says; rename it", kind="mislabelled"
@@ -260,33 +374,26 @@ def _check_kind(path: Path, file: Any) -> None:
             f"{path} has a sample rate of {file.samplerate} Hz; expected {RATES[0]} to {RATES[1]}",
             kind="unreadable",
         )
-    # libsndfile reads what there is of a WAV or AU file that was cut off, and notes in passing what there should be.
-    cut = re.search(r"[Dd]ata(?: [Ss]ize)?\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info)
-    if cut is not None and int(cut[2]) < int(cut[1]) < 0xFFFFFF00:
-        raise AudioError(
-            f"{path} has {int(cut[2]):,} bytes of samples, its header says {int(cut[1]):,}: it is truncated",
-            kind="unreadable",
+
+
+def _cannot_be_decoded(path: Path, reason: str) -> AudioError:
+    if suffix_of(path.name) not in FORMATS:
+        return AudioError(
+            f"{path} cannot be decoded ({reason}): {path.suffix or 'a file without suffix'} is not read; "
+            f"{advice(path)}",
+            kind="unsupported",
         )
+    return AudioError(f"{path} cannot be decoded ({reason}); expected {SHOWN}", kind="unreadable")
 
 
-_stderr_lock = threading.Lock()
+def _reason(error: BaseException) -> str:
+    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    if "does not exist or is not a regular file" in reason:
+        return "Format not recognised"  # so says the MP3 decoder of what is no MP3
+    return reason
 
 
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn what libsndfile raises into an AudioError, and keep its decoders' own messages off the terminal."""
-    import soundfile
-
-    with _stderr_lock, _silenced_stderr():
-        try:
-            yield
-        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-            if "does not exist or is not a regular file" in reason:
-                reason = "Format not recognised"  # so says the MP3 decoder of what is no MP3
-            raise AudioError(
-                f"{path} cannot be decoded ({reason}); expected WAV, FLAC, OGG, MP3 or AU", kind="unreadable"
-            ) from error
+_stderr_lock = threading.RLock()
 
 
 @contextmanager

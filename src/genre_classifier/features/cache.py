@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from genre_classifier.cache_folders import cache_folder
 from genre_classifier.errors import DataError
 from genre_classifier.features.audio import Excerpt
 from genre_classifier.features.sets import FeatureSetReference
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 WAIT_SECONDS = 60.0  # for another process that writes
@@ -32,6 +37,13 @@ CREATE TABLE measured (
 CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, content TEXT) WITHOUT ROWID;
 CREATE INDEX files_by_size ON files (size);
 """
+# Beside the tables of the format, so that versions that know of no checksums read and write these.
+_CHECKSUMS = """
+CREATE TABLE IF NOT EXISTS checksums (
+    content TEXT, recipe TEXT, checksum INTEGER, PRIMARY KEY (content, recipe)
+) WITHOUT ROWID
+"""
+_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # the disk's trouble, not the database's
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +59,15 @@ class Measured:
     starts : np.ndarray [shape=(clip,), dtype=float64]
         Where each clip starts, in seconds.
     features : np.ndarray [shape=(clip, feature), dtype=float32]
+    notes : tuple of str
+        What is odd about the file and did not hinder measuring it; not kept.
     """
 
     seconds: float
     artist: str | None
     starts: npt.NDArray[np.float64]
     features: npt.NDArray[np.float32]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +85,10 @@ class Stamp:
         return cls(_key(path), status.st_size, status.st_mtime_ns)
 
 
-def default_cache() -> Path:
-    """Return where features are kept when nothing else is said."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "genre-classifier" / "features.sqlite"
+def default_cache() -> Path | None:
+    """Return where features are kept when nothing else is said; None where nothing can be written."""
+    folder = cache_folder()
+    return None if folder is None else folder / "features.sqlite"
 
 
 def recipe_of(made_with: FeatureSetReference, excerpt: Excerpt) -> str:
@@ -91,12 +106,17 @@ def content_of(path: Path) -> str:
 class FeatureCache:
     """Measured files in a database.
 
+    A database that can no longer be used while files are measured, as on a full disk, is given up with a warning: the
+    files are measured, and what they gave is not kept.
+
     Parameters
     ----------
-    path : Path
-        Made where it does not exist, with its folder.
+    path : Path or None
+        Made where it does not exist, with its folder; None keeps nothing.
     recipe : str
         From :func:`recipe_of`.
+    n_features : int
+        How many features each clip has.
 
     Raises
     ------
@@ -104,14 +124,23 @@ class FeatureCache:
         It is no such database, or of a later version.
     """
 
-    def __init__(self, path: Path, recipe: str) -> None:
+    def __init__(self, path: Path | None, recipe: str, n_features: int) -> None:
         self.path = path
         self.recipe = recipe
+        self.n_features = n_features
+        self.damaged: list[str] = []  # why entries are not used
+        self._database: sqlite3.Connection | None = None
+        if path is None:
+            log.warning("no folder for caches can be written: what is measured is not kept")
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=WAIT_SECONDS)
-            self._prepare()
+            self._prepare(self._database)
         except (sqlite3.Error, OSError) as error:
+            if _primary_code(error) in _PASSING:
+                self._give_up(error)
+                return
             raise DataError(
                 f"{path} cannot be used to keep features ({error}); remove it, or name another file (--cache, "
                 "data.cache)"
@@ -121,70 +150,141 @@ class FeatureCache:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._database.close()
+        if self._database is not None:
+            self._database.close()
 
-    def _prepare(self) -> None:
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+    @staticmethod
+    def _prepare(database: sqlite3.Connection) -> None:
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in _TABLES.split(";"):
-                    self._database.execute(statement)
-                self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             elif version != FORMAT_VERSION:
                 raise sqlite3.DatabaseError(f"format {version}, this version reads {FORMAT_VERSION}")
+            database.execute(_CHECKSUMS)
+
+    def _give_up(self, error: BaseException) -> None:
+        log.warning(
+            "%s cannot be used any more (%s): what is measured from now on is not kept", self.path, error
+        )
+        if self._database is not None:
+            self._database.close()
+        self._database = None
 
     def find(self, path: Path, stamp: Stamp) -> Measured | None:
-        """Return what a file gave before; reads the file only where another name held as many bytes."""
-        row = self._database.execute(
+        """Return what a file gave before; reads the file only where another name held as many bytes.
+
+        An entry that cannot be what was kept is passed over, and named in ``damaged``.
+        """
+        if self._database is None:
+            return None
+        try:
+            return self._find(self._database, path, stamp)
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+
+    def _find(self, database: sqlite3.Connection, path: Path, stamp: Stamp) -> Measured | None:
+        row = database.execute(
             "SELECT content FROM files WHERE path = ? AND size = ? AND modified = ?",
             (stamp.path, stamp.size, stamp.modified),
         ).fetchone()
         if row is not None:
-            return self._measured(row[0])
+            return self._measured(database, path, row[0])
         alike = "SELECT 1 FROM files WHERE size = ? LIMIT 1"
-        if self._database.execute(alike, (stamp.size,)).fetchone() is None:
+        if database.execute(alike, (stamp.size,)).fetchone() is None:
             return None
         content = content_of(path)
-        found = self._measured(content)
+        found = self._measured(database, path, content)
         if found is not None:
-            with self._database:
-                self._remember(stamp, content)
+            with database:
+                self._remember(database, stamp, content)
         return found
 
     def add(self, batch: Iterable[tuple[Stamp, str, Measured]]) -> None:
         """Keep a batch of files, each with its content's SHA-256; all of it or, if interrupted, none."""
-        with self._database:
-            for stamp, content, measured in batch:
-                self._database.execute(
-                    "INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        content,
-                        self.recipe,
-                        measured.seconds,
-                        measured.artist,
-                        measured.starts.astype("<f8").tobytes(),
-                        measured.features.astype("<f4").tobytes(),
-                    ),
-                )
-                self._remember(stamp, content)
+        if self._database is None:
+            return
+        try:
+            with self._database:
+                for stamp, content, measured in batch:
+                    self._insert(self._database, content, measured)
+                    self._remember(self._database, stamp, content)
+        except sqlite3.Error as error:
+            self._give_up(error)
 
-    def _remember(self, stamp: Stamp, content: str) -> None:
-        self._database.execute(
+    def _insert(self, database: sqlite3.Connection, content: str, measured: Measured) -> None:
+        entry = (
+            measured.seconds,
+            measured.artist,
+            measured.starts.astype("<f8").tobytes(),
+            measured.features.astype("<f4").tobytes(),
+        )
+        key = (content, self.recipe)
+        database.execute("INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?, ?)", (*key, *entry))
+        database.execute("INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)", (*key, _checksum(entry)))
+
+    @staticmethod
+    def _remember(database: sqlite3.Connection, stamp: Stamp, content: str) -> None:
+        database.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
             (stamp.path, stamp.size, stamp.modified, content),
         )
 
-    def _measured(self, content: str) -> Measured | None:
-        row = self._database.execute(
-            "SELECT seconds, artist, starts, features FROM measured WHERE content = ? AND recipe = ?",
+    def _measured(self, database: sqlite3.Connection, path: Path, content: str) -> Measured | None:
+        row = database.execute(
+            "SELECT seconds, CAST(artist AS BLOB), starts, features, checksum FROM measured "
+            "LEFT JOIN checksums USING (content, recipe) WHERE content = ? AND recipe = ?",
             (content, self.recipe),
         ).fetchone()
         if row is None:
             return None
-        starts = np.frombuffer(row[2], dtype="<f8")
-        features = np.frombuffer(row[3], dtype="<f4").reshape(len(starts), -1)
-        return Measured(row[0], row[1], starts, features)
+        try:
+            return self._checked(*row)
+        except (ValueError, TypeError) as error:  # a text that is not UTF-8 is a ValueError
+            self.damaged.append(f"{path}: {error}")
+            return None
+
+    def _checked(
+        self, seconds: object, artist: bytes | None, starts: object, features: object, checksum: object
+    ) -> Measured:
+        """Return an entry as it was kept; ValueError where it cannot be that."""
+        if not isinstance(seconds, float) or not 0.0 < seconds < float("inf"):
+            raise ValueError(f"it is {seconds!r} seconds long")
+        if not isinstance(starts, bytes) or not isinstance(features, bytes):
+            raise ValueError(f"starts and features are {type(starts).__name__} and {type(features).__name__}")
+        name = None if artist is None else artist.decode()
+        n_clips = len(starts) // 8
+        if n_clips == 0 or len(starts) != 8 * n_clips or len(features) != 4 * n_clips * self.n_features:
+            raise ValueError(
+                f"{len(starts)} bytes of starts and {len(features)} of features are no clips of "
+                f"{self.n_features} features"
+            )
+        measured = Measured(
+            seconds,
+            name,
+            np.frombuffer(starts, dtype="<f8"),
+            np.frombuffer(features, dtype="<f4").reshape(n_clips, self.n_features),
+        )
+        if not (np.isfinite(measured.starts).all() and np.isfinite(measured.features).all()):
+            raise ValueError("a value is not finite")
+        # Entries of versions that kept no checksum have none.
+        if checksum is not None and checksum != _checksum((seconds, name, starts, features)):
+            raise ValueError("its checksum is another")
+        return measured
+
+
+def _checksum(entry: tuple[float, str | None, bytes, bytes]) -> int:
+    seconds, artist, starts, features = entry
+    return zlib.crc32(features, zlib.crc32(starts, zlib.crc32(repr((float(seconds), artist)).encode())))
+
+
+def _primary_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _key(path: Path) -> str:

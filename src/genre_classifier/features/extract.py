@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
+from genre_classifier.features.artists import is_nobody
 from genre_classifier.features.audio import Excerpt, require_audio
 from genre_classifier.features.cache import FeatureCache, Measured, Stamp, default_cache, recipe_of
-from genre_classifier.features.discovery import AudioFile
+from genre_classifier.features.discovery import AudioFile, left_out, one_of_each_kind
 from genre_classifier.features.measure import Failure, Outcome, extractor
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSet, FeatureSetReference
 from genre_classifier.features.workers import (
@@ -29,6 +31,24 @@ log = logging.getLogger(__name__)
 
 BATCH_FILES = 64
 BATCH_SECONDS = 2.0
+SHOWN_NOTES = 5
+
+
+class NothingMeasuredError(AudioError):
+    """No file at all, or none of a genre, gave anything.
+
+    Parameters
+    ----------
+    message : str
+    kind : str
+        As of :class:`genre_classifier.errors.AudioError`, of the first failure.
+    failures : list of (AudioFile, Failure)
+        All of them.
+    """
+
+    def __init__(self, message: str, *, kind: str, failures: list[tuple[AudioFile, Failure]]) -> None:
+        super().__init__(message, kind=kind)
+        self.failures = failures
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class Settings:
     jobs : int or None
         Processes; None takes one for each core.
     cache : Path or None
-        Where measured files are kept; None is the user's cache folder.
+        Where measured files are kept; None is the user's cache folder, or a temporary one where that cannot be written.
     ray : str or None
         Address of a Ray cluster that measures in place of this machine.
     strict : bool
@@ -113,13 +133,26 @@ class Extraction:
         """Yield file, id and group of each row of `features`.
 
         A file's windows are named by where they start. They stay together: where neither folder nor tag nor list gives
-        a group, the file is one.
+        a group, the file is one. A file whose artist is nobody, such as 'Various Artists', is one as well.
         """
         windowed = any(len(measured.starts) > 1 for measured in self.measured)
         for file, measured in zip(self.files, self.measured, strict=True):
-            group = file.group or measured.artist or (file.id if windowed else None)
+            artist = self.artist(file, measured)
+            alone = windowed or (artist is None and (file.group or measured.artist) is not None)
+            group = artist or (file.id if alone else None)
             for start in measured.starts:
                 yield file, f"{file.id}@{start:g}" if windowed else file.id, group
+
+    @staticmethod
+    def artist(file: AudioFile, measured: Measured) -> str | None:
+        """Return who a file is by: what folder or list says, or else its tag; None where these name nobody."""
+        return next((name for name in (file.group, measured.artist) if not is_nobody(name)), None)
+
+    def nobodies(self) -> Counter[str]:
+        """Return which names of nobody stand for an artist, each with its number of files."""
+        pairs = zip(self.files, self.measured, strict=True)
+        named = [(file.group or measured.artist, self.artist(file, measured)) for file, measured in pairs]
+        return Counter(name for name, artist in named if name and artist is None)
 
 
 def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
@@ -136,7 +169,9 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
     Raises
     ------
     DataError
-        `settings` names no feature set, or no file could be measured.
+        `settings` names no feature set.
+    NothingMeasuredError
+        No file could be measured, or none of a genre.
     AudioError
         With ``settings.strict``, of the first file that gives nothing.
     MissingExtraError
@@ -149,18 +184,27 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
     extractor(settings.features)
     results: dict[int, Measured | Failure] = {}
     started = time.perf_counter()
-    with FeatureCache(settings.cache or default_cache(), recipe_of(made_with, settings.excerpt)) as cache:
+    recipe = recipe_of(made_with, settings.excerpt)
+    with FeatureCache(settings.cache or default_cache(), recipe, len(settings.feature_set.features)) as cache:
         stamps = _look_up(files, cache, results)
+        if cache.damaged:
+            log.warning(
+                "%s: %d entries are damaged, and their files are measured again (%s)",
+                cache.path,
+                len(cache.damaged),
+                cache.damaged[0],
+            )
         n_known = sum(isinstance(result, Measured) for result in results.values())
         if stamps:
             started = time.perf_counter()
             _measure_rest(files, stamps, settings, cache, results)
-        _refuse_failures(results, settings.strict)
-    kept = [position for position in range(len(files)) if isinstance(results[position], Measured)]
     failures = [(files[i], result) for i, result in sorted(results.items()) if isinstance(result, Failure)]
+    measured = {i: result for i, result in sorted(results.items()) if isinstance(result, Measured)}
+    _refuse_failures(failures, [files[i] for i in measured], settings.strict)
+    _tell_notes(list(measured.values()))
     return Extraction(
-        files=[files[position] for position in kept],
-        measured=[result for i in kept if isinstance(result := results[i], Measured)],
+        files=[files[i] for i in measured],
+        measured=list(measured.values()),
         failures=failures,
         made_with=made_with,
         feature_names=settings.feature_set.features,
@@ -175,6 +219,9 @@ def _look_up(
     """Fill in what is known; return the stamps of the files that are to be measured."""
     stamps = {}
     for position, file in enumerate(files):
+        if file.problem is not None:
+            results[position] = file.problem
+            continue
         try:
             stamp = Stamp.of(file.path)
             known = cache.find(file.path, stamp)
@@ -243,12 +290,40 @@ def _outcomes(paths: list[Path], settings: Settings) -> Outcomes:
     return in_processes(paths, settings.features, settings.excerpt, jobs)
 
 
-def _refuse_failures(results: dict[int, Measured | Failure], strict: bool) -> None:
-    failures = [result for _, result in sorted(results.items()) if isinstance(result, Failure)]
-    if failures and strict:
-        raise AudioError(failures[0].reason, kind=failures[0].kind)
-    if failures and len(failures) == len(results):
+def _refuse_failures(failures: list[tuple[AudioFile, Failure]], kept: list[AudioFile], strict: bool) -> None:
+    """Raise what :func:`extract` says of files that gave nothing."""
+    if not failures:
+        return
+    first = failures[0][1]
+    if strict:
+        raise AudioError(first.reason, kind=first.kind)
+    if not kept:
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-        raise AudioError(f"no file could be measured: {failures[0].reason}{more}", kind=failures[0].kind)
-    for failure in failures:
+        message = f"no file could be measured: {first.reason}{more}"
+        raise NothingMeasuredError(message, kind=first.kind, failures=failures)
+    for _, failure in failures:
         log.debug("%s: %s", failure.kind, failure.reason)
+    lost = defaultdict(list)
+    for file, failure in failures:
+        if file.genre is not None:
+            lost[file.genre].append((file, failure))
+    for genre in {file.genre for file in kept if file.genre is not None}:
+        lost.pop(genre, None)
+    if lost:
+        names = ", ".join(repr(genre) for genre in lost)
+        of_lost = [pair for of_genre in lost.values() for pair in of_genre]
+        reasons = "; ".join(failure.reason for failure in one_of_each_kind(of_lost))
+        raise NothingMeasuredError(
+            f"nothing is left of genre {names}: {left_out(of_lost)}; {reasons}; repair or convert the files, or take "
+            "the genre away",
+            kind=first.kind,
+            failures=failures,
+        )
+
+
+def _tell_notes(measured: list[Measured]) -> None:
+    notes = [note for result in measured for note in result.notes]
+    for note in notes[:SHOWN_NOTES]:
+        log.warning("%s; it was measured all the same", note)
+    if len(notes) > SHOWN_NOTES:
+        log.warning("and %d more such files", len(notes) - SHOWN_NOTES)

@@ -29,7 +29,7 @@ class Failure:
     Parameters
     ----------
     kind : str
-        ``unreadable``, ``silent``, ``too short`` or ``mislabelled``.
+        ``unreadable``, ``silent``, ``too short``, ``mislabelled``, ``out of phase``, ``unsupported`` or ``empty``.
     reason : str
         What was found, and in which file.
     """
@@ -76,7 +76,7 @@ def _threads() -> Any:
     return ThreadpoolController()
 
 
-def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
+def measure_file(path: Path, name: str, excerpt: Excerpt, *, descriptor: int | None = None) -> Measured:
     """Decode a file and measure a set's features of its clips; silent ones are left out.
 
     Parameters
@@ -86,16 +86,19 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
         Of the feature set.
     excerpt : Excerpt
         Which part, and whether in windows.
+    descriptor : int, optional
+        Of the open file, where `path` is no more than its name.
 
     Raises
     ------
     AudioError
-        The file cannot be read, is not what its suffix says, shorter than a second, or silent.
+        The file cannot be read, is not what its suffix says, shorter than a second, silent, or silent in mono because
+        its channels cancel.
     """
     extract = extractor(name)
     starts, rows = [], []
     # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
-    with _threads().limit(limits=1, user_api="blas"), open_audio(path) as recording:
+    with _threads().limit(limits=1, user_api="blas"), open_audio(path, descriptor) as recording:
         for clip in recording.clips(excerpt):
             if clip.is_silent:
                 continue
@@ -104,9 +107,15 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
             except DataError as error:
                 raise AudioError(f"{path}: {error}", kind="unreadable") from error
             starts.append(clip.start)
+        if recording.cancels:
+            raise AudioError(
+                f"{path}: its channels cancel each other in mono, as one of them is inverted; invert it, or keep one",
+                kind="out of phase",
+            )
         if not rows:
             raise AudioError(f"{path} is silent", kind="silent")
-        return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows))
+        notes = tuple(f"{path}: {note}" for note in recording.notes)
+        return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows), notes)
 
 
 def attempt(path: Path, name: str, excerpt: Excerpt) -> Outcome:

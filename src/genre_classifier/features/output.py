@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from genre_classifier.files import parse_json, read_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from genre_classifier.features.discovery import AudioFile
     from genre_classifier.features.extract import Extraction
+    from genre_classifier.features.measure import Failure
 
 FORMAT_VERSION = 1
 SUFFIXES = (".parquet", ".csv")
@@ -53,10 +56,11 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
     else:
         import pyarrow.csv as pa_csv
 
-        write_text(_sidecar(path), json.dumps(_metadata(extraction.made_with), indent=2) + "\n")
-        with replacing(path) as temporary:
+        how = json.dumps(_metadata(extraction.made_with), indent=2) + "\n"
+        with replacing(_sidecar(path)) as sidecar, replacing(path) as temporary:
+            sidecar.write_text(how, encoding="utf-8")
             pa_csv.write_csv(table, temporary)
-    return _write_errors(extraction, path)
+    return write_errors(extraction.failures, path)
 
 
 def made_with(path: Path) -> FeatureSetReference | None:
@@ -134,15 +138,16 @@ def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
     return pa.table(arrays).replace_schema_metadata(_metadata(extraction.made_with))
 
 
-def _write_errors(extraction: Extraction, path: Path) -> Path | None:
-    """Write PATH's errors beside it; remove those of an earlier run where there are none."""
+def write_errors(failures: Sequence[tuple[AudioFile, Failure]], path: Path) -> Path | None:
+    """Write the table of errors of the table PATH beside it; remove that of an earlier run if there are none."""
     errors = path.with_name(f"{path.stem}.errors.csv")
-    if not extraction.failures:
+    if not failures:
         errors.unlink(missing_ok=True)
         return None
+    errors.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         (os.fsencode(file.path).decode("utf-8", "backslashreplace"), failure.kind, failure.reason)
-        for file, failure in extraction.failures
+        for file, failure in failures
     ]
     write_text(errors, csv_text(["path", "kind", "reason"], rows))
     return errors

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre_classifier.cache_folders import prepare_caches
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.features.sets import HOP_LENGTH, N_FFT
 
@@ -24,6 +25,7 @@ FRAME = {"n_fft": N_FFT, "hop_length": HOP_LENGTH}
 
 def load_librosa() -> Any:
     """Return librosa; MissingExtraError where it is not installed."""
+    prepare_caches()  # numba compiles into one
     try:
         import librosa
     except ImportError as error:

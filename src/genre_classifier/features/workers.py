@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import socket
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
-from multiprocessing.connection import wait as wait_for_sentinel
 from pathlib import Path
 from typing import Any
 
+from genre_classifier.child_process import die_with_parent
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.audio import Excerpt
 from genre_classifier.features.measure import Failure, Outcome, attempt
@@ -90,16 +88,8 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def _start_worker() -> None:
     """Leave interruptions to a process' parent, and let it end with that."""
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    # A killed parent cannot tell its workers to stop, and each of them holds the queue open for the others.
-    wait_for_sentinel([sentinel])
-    os._exit(1)
 
 
 def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> Outcomes:

@@ -9,7 +9,7 @@ from genre_classifier.config import AudioFolderConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.audio import Excerpt
-from genre_classifier.features.discovery import AudioFile, find_audio, read_list
+from genre_classifier.features.discovery import AudioFile, find_audio, left_out, one_of_each_kind, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.sets import CLIP_SECONDS
 
@@ -29,24 +29,22 @@ def read(config: AudioFolderConfig) -> FeatureTable:
     Raises
     ------
     DataError
-        There are no files, one has no genre, none can be measured, or, with ``strict``, one cannot.
+        There are no files, one has no genre, none of a genre can be measured, or, with ``strict``, one cannot.
     """
     if config.split.column is not None:
         raise DataError(f"data.split.column={config.split.column}: a folder of audio has no split column")
     path = Path(config.path).expanduser()
     files = read_list(path) if path.suffix.lower() == ".csv" else find_audio(path)
-    without = next((file for file in files if file.genre is None), None)
+    without = next((file for file in files if file.genre is None and file.problem is None), None)
     if without is not None:
         raise DataError(
             f"{without.path} has no genre; put it into {path}/GENRE/, or name one in a list of files"
         )
     extraction = extract(files, _settings(config))
-    for _, failure in extraction.failures[:10]:
-        log.warning("left out, %s: %s", failure.kind, failure.reason)
-    if len(extraction.failures) > 10:
-        log.warning(
-            "and %d more files are left out; see genre-classifier extract", len(extraction.failures) - 10
-        )
+    if extraction.failures:
+        log.warning("%s: %s; genre-classifier extract lists them all", path, left_out(extraction.failures))
+        for failure in one_of_each_kind(extraction.failures):
+            log.warning("left out, %s: %s", failure.kind, failure.reason)
     rows = list(extraction.rows())
     groups, group_name = _groups(rows, extraction)
     return build_table(
@@ -82,14 +80,24 @@ def _groups(
 ) -> tuple[list[str] | None, str | None]:
     """Return each row's group, a file standing for itself where it has none, and what groups are."""
     pairs = zip(extraction.files, extraction.measured, strict=True)
-    named = [file.group is not None or measured.artist is not None for file, measured in pairs]
+    named = [extraction.artist(file, measured) is not None for file, measured in pairs]
+    nobodies = extraction.nobodies()
+    if nobodies:
+        names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
+        log.warning(
+            "%d of %d files are by %s, which is no artist; each of them is a group of its own",
+            nobodies.total(),
+            len(named),
+            names,
+        )
     if not any(named):
         windowed = any(group is not None for *_, group in rows)
-        return ([str(group) for *_, group in rows], "track") if windowed else (None, None)
-    if not all(named):
+        return ([group or file.id for file, _, group in rows], "track") if windowed else (None, None)
+    without = named.count(False) - nobodies.total()
+    if without:
         log.warning(
             "%d of %d files have neither an artist's folder nor an artist tag; each counts as an artist of its own",
-            named.count(False),
+            without,
             len(named),
         )
     return [group or file.id for file, _, group in rows], "artist"

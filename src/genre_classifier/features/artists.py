@@ -1,0 +1,67 @@
+"""Artist names that name nobody."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Letters and digits of what players, rippers and catalogues write where they know no artist.
+_NOBODY = {
+    *(
+        "various",
+        "variousartist",
+        "variousartists",
+        "variousinterprets",
+        "variousperformers",
+        "variousauthors",
+    ),
+    *("va", "vvaa", "aavv", "artistsvarious", "multipleartists", "multiple", "severalartists", "compilation"),
+    *("compilations", "unknown", "unknownartist", "unknownartists", "artistunknown", "unknownperformer"),
+    *("na", "none", "null", "nan", "nil", "undefined", "unspecified", "notavailable", "notapplicable", "tba"),
+    *("noartist", "noname", "artist", "anonymous", "untitled", "verschiedene", "verschiedeneinterpreten"),
+    *("verschiedenekünstler", "diverse", "diverseinterpreten", "diversekünstler", "diverseartister"),
+    *("unbekannt", "unbekannterinterpret", "unbekannterkünstler", "artisteinconnu", "inconnu", "divers"),
+    *("artistesdivers", "artistesvariés", "multiinterprètes", "desconocido", "artistadesconocido"),
+    *("variosartistas", "variosintérpretes", "váriosartistas", "váriosintérpretes", "artistadesconhecido"),
+    *("desconhecido", "varieartisti", "variartisti", "artistivari", "artistasconosciuto", "sconosciuto"),
+    *("diverseartiesten", "onbekendeartiest", "onbekend", "okändartist", "ukjentartist", "ukendtkunstner"),
+    *("różniwykonawcy", "nieznanywykonawca", "неизвестныйисполнитель", "неизвестен", "разныеисполнители"),
+    *(
+        "разные",
+        "сборник",
+        "群星",
+        "未知艺术家",
+        "未知藝人",
+        "不明なアーティスト",
+        "オムニバス",
+        "알수없는아티스트",
+    ),
+}
+_BETWEEN_PARTS = re.compile(r"\s+[-:|~\u2013\u2014]+\s+")
+_BETWEEN_NAMES = re.compile(r"[;/|]")
+_PLACEHOLDERS = re.compile(r"[\s\-_\u2013\u2014.?/\\<>()\[\]{}*#|~:;,'\"]*")
+
+
+def is_nobody(name: str | None) -> bool:
+    """Whether an artist's name, from a tag, a folder or a list, says that there is none or that it is not known.
+
+    Case, spaces and punctuation do not matter, so ``V.A.``, ``<unknown>`` and ``VARIOUS  ARTISTS`` are nobody; what
+    follows a dash neither, nor a number, so ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.
+
+    Examples
+    --------
+    >>> [is_nobody(name) for name in ("N/A", "various artists", "", "Vanessa", "!!!")]
+    [True, True, True, False, False]
+    """
+    text = unicodedata.normalize("NFKC", name or "").casefold().replace("_", " ").strip()
+    if _PLACEHOLDERS.fullmatch(text):
+        return True
+    head = _BETWEEN_PARTS.split(text, maxsplit=1)[0]
+    names = {_letters(name) for name in _BETWEEN_NAMES.split(text)}
+    return names <= _NOBODY or not _NOBODY.isdisjoint({_letters(text), _letters(head)})
+
+
+def _letters(text: str) -> str:
+    """Return a text's letters, and its digits but those at the end."""
+    signs = "".join(sign for sign in text if sign.isalnum()).rstrip("0123456789")
+    return unicodedata.normalize("NFC", signs)
