@@ -90,7 +90,7 @@ def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str
     value = recorded.get(key)
     if value is None or "${" in str(value):
         raise ConfigError(
-            f"the run's saved configuration: {key}={str(node)[:80]}: an interpolation in a file is not resolved unless "
+            f"the run's saved configuration: {key}={node!s:.80}: an interpolation in a file is not resolved unless "
             "it names another setting, and run.json has no value for this one"
         )
     return value
