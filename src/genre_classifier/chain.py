@@ -11,7 +11,7 @@ import numpy as np
 from genre_classifier.prediction import Predictor, check_genre_names
 from genre_classifier.scaler_state import ScalerStatistics
 
-SLICE = 1024  # rows of one pass: what is between two layers stays in the processor's cache
+SLICE = 256  # rows of one pass: what is between two layers stays in the processor's cache
 
 
 class Layer(NamedTuple):

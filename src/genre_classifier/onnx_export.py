@@ -129,7 +129,7 @@ def _graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
             value = f"{result}_rectified"
             nodes.append(helper.make_node("Relu", [result], [value]))
     nodes.append(helper.make_node("Softmax", [value], [OUTPUT], axis=1))
-    shapes = {
+    shapes: dict[str, list[str | int | None]] = {
         INPUT: ["batch", n_features],
         REMAINDER: ["remainders", n_features],
         OUTPUT: ["batch", n_genres],

@@ -145,7 +145,7 @@ class _GraphReader:
             ("Add", ["difference_high", "difference_low"], [value], {}),
         ]
         self._expect("first operators", nodes[:3], start)
-        used = {
+        used: dict[str, tuple[int, ...]] = {
             REMAINDER: (1, self.n_features),
             "mean_high": (1, self.n_features),
             "mean_low": (1, self.n_features),

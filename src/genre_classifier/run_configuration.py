@@ -90,7 +90,7 @@ def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str
     value = recorded.get(key)
     if value is None or "${" in str(value):
         raise ConfigError(
-            f"the run's saved configuration: {key}={str(node)[:80]}: an interpolation in a file is not resolved unless "
+            f"the run's saved configuration: {key}={node!s:.80}: an interpolation in a file is not resolved unless "
             "it names another setting, and run.json has no value for this one"
         )
     return value
@@ -100,7 +100,7 @@ def _check_groups(node: DictConfig, key: str = "") -> None:
     """Raise ConfigError where a whole group of settings is an interpolation or has no value."""
     for name in node:
         child = node._get_node(name)
-        where = f"{key}.{name}".removeprefix(".")
+        where = f"{key}.{name!s}".removeprefix(".")
         if isinstance(child, DictConfig) and not child._is_none():
             if child._is_missing() or child._is_interpolation():
                 raise ConfigError(f"the run's saved configuration: {where} is no group of settings")
