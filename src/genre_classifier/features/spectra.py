@@ -28,7 +28,7 @@ def load_librosa() -> Any:
     prepare_caches()  # numba compiles into one
     try:
         import librosa
-        import librosa.feature  # librosa imports its parts on first use, and numba compiles them then
+        import librosa.feature.spectral  # librosa imports its parts on first use, and numba compiles them then
     except ImportError as error:
         raise MissingExtraError(
             "these features cannot be measured: librosa is not installed; run: pip install 'genre-classifier[audio]'"
@@ -36,7 +36,7 @@ def load_librosa() -> Any:
     except RuntimeError as error:  # numba's 'no locator available'
         raise GenreClassifierError(
             f"these features cannot be measured: numba finds no folder to compile into ({error}); name one that can be "
-            "written in NUMBA_CACHE_DIR"
+            "written in XDG_CACHE_HOME or NUMBA_CACHE_DIR"
         ) from error
     return librosa
 
