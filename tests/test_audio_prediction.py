@@ -284,3 +284,26 @@ def test_the_frames_of_overlapping_windows_are_decoded_once(
 def test_tables_that_say_nothing_are_predicted_as_before(short: Path, tmp_path: Path) -> None:
     pd.DataFrame(ROWS, columns=list(CORE20.features)).to_parquet(tmp_path / "plain.parquet")
     assert main(["predict", "--table", str(tmp_path / "plain.parquet"), "--bundle", str(short)]) == 0
+
+
+def test_songs_of_any_format_are_predicted_and_others_told(
+    short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    songs = [write(tmp_path / f"a.{suffix}") for suffix in ("aiff", "w64", "caf", "wav")]
+    content = songs[-1].read_bytes()
+    start = content.index(b"data") + 4
+    songs[-1].write_bytes(content[:start] + bytes(4) + content[start + 4 :])  # as a recorder leaves it
+    other = tmp_path / "it's.m4a"
+    other.write_bytes(b"\0\0\0\x20ftypM4A " * 50)
+    gone = tmp_path / "gone.mp3"
+    assert main(["predict", *map(str, songs), str(other), str(gone), "--bundle", str(short)]) == 1
+    captured = capsys.readouterr()
+    assert [line.partition(":")[0] for line in captured.out.splitlines()] == [str(song) for song in songs]
+    assert caplog.text.count(f"{songs[-1]}: its header does not say how long it is") == 1
+    assert (
+        f"error: {other} cannot be decoded (Format not recognised): .m4a is not read; convert it"
+        in captured.err
+    )
+    assert """ffmpeg -i 'it'"'"'s.m4a' 'it'"'"'s.flac'""" in captured.err
+    assert f"error: {gone} does not exist; expected an audio file" in captured.err
+    assert "error: 2 of 6 songs could not be measured" in captured.err

@@ -105,6 +105,17 @@ def test_a_folder_that_somebody_else_may_have_prepared_is_not_used(kind: str, tm
     assert found.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    theirs = tmp_path / "home" / ".cache" / "genre-classifier"
+    theirs.mkdir(parents=True)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: (path != theirs or mode == os.F_OK) and access(path, mode)
+    )
+    assert cache_folder() == own_folder(tmp_path) / "genre-classifier"
+
+
 @pytest.mark.usefixtures("no_home")
 def test_where_nothing_can_be_written_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+OURS = "genre-classifier"
 # By which variables libraries take a folder for their caches, and what they use below the home without one.
 _FOLDERS = {
     "XDG_CACHE_HOME": (".cache",),  # pooch, of librosa, and others
@@ -27,11 +28,11 @@ def cache_folder() -> Path | None:
     It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. Where neither can be written, as in a container whose user has no
     home, a folder for temporary files that only this user can write takes its place. None where there is none either.
     """
-    folder = _home(".cache")
-    if folder is not None and _is_writable(folder):
-        return folder / "genre-classifier"
+    home = _home(".cache")
+    if home is not None and _is_writable(home / OURS):
+        return home / OURS
     temporary = _temporary()
-    return None if temporary is None else temporary / "genre-classifier"
+    return None if temporary is None else temporary / OURS
 
 
 def prepare_caches() -> None:

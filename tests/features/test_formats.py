@@ -138,6 +138,17 @@ def test_a_size_that_is_a_few_bytes_off_is_read(
     np.testing.assert_array_equal(samples[:shared], expected[:shared])
 
 
+def test_samples_that_a_header_does_not_count_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", music(6.0))
+    expected, _ = clip_of(path)
+    content = bytearray(path.read_bytes())
+    set_wav(content, 2 * 2 * SAMPLE_RATE)  # as of a recorder that was cut off after it had said 2 s
+    path.write_bytes(content)
+    samples, notes = clip_of(path)
+    np.testing.assert_array_equal(samples, expected[: 2 * SAMPLE_RATE])
+    assert notes == ["what follows the samples that its header counts is not read"]
+
+
 def test_a_flac_file_that_is_a_few_samples_shorter_than_it_says_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", music(2.0))
     expected, _ = clip_of(path)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from genre_classifier.errors import DataError, MissingExtraError
+from genre_classifier.errors import DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.features.fma518 import extract_fma518
 from genre_classifier.features.gtzan57 import extract_gtzan57
 from genre_classifier.features.sets import FMA518, GTZAN57, FeatureSet
+from genre_classifier.features.spectra import load_librosa
 from tests.features.reference import DEGENERATE, MUSICAL, librosa_fma518, librosa_gtzan57, signal
 
 SETS = {
@@ -76,3 +78,17 @@ def test_without_librosa_the_install_line_is_named(known: Known, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", no_librosa)
     with pytest.raises(MissingExtraError, match=r"pip install 'genre-classifier\[audio\]'"):
         known[1](np.zeros(10))
+
+
+def test_a_numba_without_a_folder_to_compile_into_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "librosa.feature":
+                raise RuntimeError(
+                    "cannot cache function 'localmax': no locator available for file 'librosa/util.py'"
+                )
+
+    monkeypatch.delitem(sys.modules, "librosa.feature", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(GenreClassifierError, match=r"no locator available.*NUMBA_CACHE_DIR"):
+        load_librosa()

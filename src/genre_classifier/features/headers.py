@@ -20,6 +20,7 @@ NO_LENGTH = "its header does not say how long it is"
 _SHORTER = re.compile(
     r"^ *(data|Data Size|SSND|riff)\s*:\s*(-?\d+|0x[0-9A-Fa-f]+) \(should be (\d+)\)", re.MULTILINE
 )
+_FOLLOWED = re.compile(r"Unknown chunk marker \(\w+\) at position \d+\. Exiting parser")
 _NOT_CLOSED = re.compile(r"wasn't closed properly|Should not be 0|Data Size\s*: -1$|SSND : 0 ", re.MULTILINE)
 
 
@@ -173,6 +174,8 @@ def declared(file: Any) -> Declared | None:
         return Declared(file.frames * n_said / max(n_held, 1), note)
     if _SHORTER.search(file.extra_info) or _NOT_CLOSED.search(file.extra_info):
         return Declared(None, NO_LENGTH)
+    if file.format in {"WAV", "WAVEX"} and _FOLLOWED.search(file.extra_info):
+        return Declared(None, "what follows the samples that its header counts is not read")
     return None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.cache_folders import prepare_caches
-from genre_classifier.errors import MissingExtraError
+from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.sets import HOP_LENGTH, N_FFT
 
 Float32 = npt.NDArray[np.float32]
@@ -24,13 +24,19 @@ FRAME = {"n_fft": N_FFT, "hop_length": HOP_LENGTH}
 
 
 def load_librosa() -> Any:
-    """Return librosa; MissingExtraError where it is not installed."""
+    """Return librosa; MissingExtraError where it is not installed, GenreClassifierError where it cannot be compiled."""
     prepare_caches()  # numba compiles into one
     try:
         import librosa
+        import librosa.feature.spectral  # librosa imports its parts on first use, and numba compiles them then
     except ImportError as error:
         raise MissingExtraError(
             "these features cannot be measured: librosa is not installed; run: pip install 'genre-classifier[audio]'"
+        ) from error
+    except RuntimeError as error:  # numba's 'no locator available'
+        raise GenreClassifierError(
+            f"these features cannot be measured: numba finds no folder to compile into ({error}); name one that can be "
+            "written in XDG_CACHE_HOME or NUMBA_CACHE_DIR"
         ) from error
     return librosa
 
