@@ -1,0 +1,68 @@
+"""Ending a process with the one that started it, however that one ends."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import wait
+from typing import Any
+
+POLL_SECONDS = 0.2  # where the system cannot report the end of a parent
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(parent_pid: int | None = None) -> None:
+    """Let the system end this process as soon as its parent has ended, even by SIGKILL.
+
+    Call it first in a child process. A thread watches the parent; on Linux the kernel does so as well, which ends a
+    process that is stopped or busy outside of Python. The kernel takes the thread that started a process for its
+    parent, so that thread must live as long as the child. A call in a process that ``multiprocessing`` started through
+    its fork server watches the process that asked for it, not the server.
+
+    Parameters
+    ----------
+    parent_pid : int, optional
+        The parent's process id. By default ``multiprocessing`` is asked, or else the system; give it where neither
+        knows a parent that ended before this call.
+    """
+    parent = multiprocessing.parent_process()
+    sentinel: Any = None
+    if parent_pid is None and parent is not None:
+        parent_pid, sentinel = parent.pid, parent.sentinel
+    elif parent_pid is None:
+        parent_pid = os.getppid()
+    direct = os.getppid() == parent_pid
+    if direct and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sentinel is None:
+        if os.getppid() != parent_pid:  # it ended before anything watched it
+            _die()
+        sentinel = _process_descriptor(parent_pid)
+    threading.Thread(target=_die_after, args=(sentinel, parent_pid), daemon=True).start()
+
+
+def _process_descriptor(pid: int | None) -> int | None:
+    """Return a descriptor that is ready once a process has ended; None where the system has none."""
+    try:
+        return os.pidfd_open(pid) if sys.platform == "linux" and pid is not None else None
+    except OSError:
+        return None
+
+
+def _die_after(sentinel: Any, parent_pid: int | None) -> None:
+    if sentinel is not None:
+        wait([sentinel])
+    else:
+        while os.getppid() == parent_pid:
+            time.sleep(POLL_SECONDS)
+    _die()
+
+
+def _die() -> None:
+    """End at once: no exit handler may wait for a parent that is gone."""
+    os._exit(128 + signal.SIGTERM)
