@@ -62,6 +62,12 @@ class Record:
         self.content["split_protocol"] = split.protocol.as_dict()
         self._write()
 
+    def note_resumed(self, checkpoint: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
+        """Note what the run goes on from, and which settings are other than they were there."""
+        self.content["resumed_from"] = str(checkpoint)
+        self.content["changed_on_resuming"] = {key: list(values) for key, values in changed.items()}
+        self._write()
+
     def finish(self, objective: float, seconds: float, epochs: int | None, best_epoch: int | None) -> None:
         """Note that the run is finished."""
         self.content |= {
