@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> float | None:
     from genre_classifier.training.fit import train
     from genre_classifier.training.summary import show
 
-    result = train(cfg)
+    with command_line.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
+        result = train(cfg)
     if result is None:  # one of several processes, and not the one that reports
         return None
     show(result)

@@ -18,7 +18,8 @@ import torch
 from genre_classifier import __version__
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.run_folder import RunFolder, relative, writing
+from genre_classifier.errors import RunFolderError
+from genre_classifier.run_folder import RunFolder, hold, let_go, relative, writing
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Record:
             "objective": objective,
         }
         self._write()
+        self._end()
 
     def interrupted(self, epoch: int) -> KeyboardInterrupt:
         """Return what Ctrl-C becomes: it says how to go on."""
@@ -101,10 +103,15 @@ class Record:
             raise
 
     def begin(self) -> None:
-        """Make the folder and write what is known."""
+        """Make the folder, let no other run have it, and write what is known."""
         if self.enabled:
             with writing(self.folder.path):
                 self.folder.path.mkdir(parents=True, exist_ok=True)
+            try:
+                hold(self.folder.path, to_train=True)
+            except RunFolderError:
+                self.enabled = False  # what stands there is the other's
+                raise
         self._write()
 
     def fail(self, error: BaseException) -> None:
@@ -119,6 +126,11 @@ class Record:
             self._write()
         except Exception:
             log.exception("run.json could not be written either")
+        self._end()
+
+    def _end(self) -> None:
+        if self.enabled:
+            let_go(self.folder.path)
 
     def _write(self) -> None:
         if self.enabled:

@@ -63,6 +63,8 @@ def start_sweep(config: DictConfig) -> SweepFolder:
         )
     folder = SweepFolder(_folder(config, resume))
     _open.enter_context(folder.locked())
+    if resume is None and folder.sweep_json.exists():
+        raise RunFolderError(f"{folder.path} already holds a sweep: choose a folder that does not exist yet")
     record = _record(config, swept, expected)
     if resume is not None:
         _check_same_sweep(folder, folder.read_sweep(), record)

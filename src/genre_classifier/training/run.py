@@ -117,7 +117,7 @@ class Run:
         self.cfg = cfg
         self.settings = typed(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
-        self.is_first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
+        self.is_first_process = _is_first_process(self.settings)
         self.flat = flat_settings(cfg)
         self.record = Record(self.folder, self.flat, enabled=self.is_first_process)
         self.resumed: Resumption | None = None
@@ -201,6 +201,14 @@ class Run:
             keeper.replay(rows)
             best_epoch = keeper.best_epoch
         return self.conclude(rows, best_epoch)
+
+
+def _is_first_process(settings: TrainConfig) -> bool:
+    """Return whether this process writes the run's folder; those of other devices and machines share it."""
+    ranks = ["LOCAL_RANK"]
+    if settings.trainer.devices != 1 or settings.trainer.num_nodes != 1:
+        ranks += ["NODE_RANK", "GROUP_RANK", "RANK", "SLURM_PROCID"]
+    return all(int(os.environ.get(name, "0")) == 0 for name in ranks)
 
 
 def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
