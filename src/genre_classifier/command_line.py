@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.child_process import die_with_parent
 from genre_classifier.config import explain, find_problems, raise_problems
 from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
@@ -132,6 +133,7 @@ class RunStart(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
+            die_with_parent()
             return
         with one_message():
             raise_problems(find_problems(job_config(config, config.hydra.run.dir)))

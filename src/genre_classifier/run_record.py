@@ -116,12 +116,13 @@ class Record:
 
     def fail(self, error: BaseException) -> None:
         """Note that the run failed, and why."""
-        interrupted = isinstance(error, KeyboardInterrupt)
-        self.content |= {
-            "status": "failed",
-            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
-            "seconds": round(self.elapsed(), 3),
-        }
+        self.fail_because(reason_of(error))
+
+    def fail_because(self, reason: str) -> None:
+        """Note that the run failed for a reason; what failed first counts."""
+        if self.content["status"] == "failed":
+            return
+        self.content |= {"status": "failed", "reason": reason, "seconds": round(self.elapsed(), 3)}
         try:
             self._write()
         except Exception:
@@ -135,6 +136,18 @@ class Record:
     def _write(self) -> None:
         if self.enabled:
             self.folder.write_run(self.content)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says of why a run failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = type(error).__name__
+    if name == "SIGTERMException":  # Lightning's
+        return "stopped by SIGTERM"
+    if isinstance(error, MemoryError):
+        return f"{name}: out of memory{f' ({error})' if str(error) else ''}"
+    return f"{name}: {error}" if str(error) else f"{name} without a message"
 
 
 def versions() -> dict[str, str]:

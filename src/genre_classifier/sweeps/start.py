@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -240,6 +241,7 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
         "genre_classifier": __version__,
         "sweeper": str(config.hydra.sweeper._target_),
         "launcher": str(config.hydra.launcher._target_),
+        "script": str(Path(sys.argv[0]).absolute()),
         "overrides": [str(text) for text in config.hydra.overrides.task],
         "swept": {name: _values(override) for name, override in swept.items()},
         "optimized_metric": str(config.optimized_metric),

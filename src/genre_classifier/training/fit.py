@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
 
 from genre_classifier.config import Strategy, TrainConfig
@@ -30,6 +32,9 @@ from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result, Run, plain
 
 log = logging.getLogger(__name__)
+
+# Where Lightning says that a process it started for another device has ended.
+LAUNCHER_LOG = "lightning.fabric.strategies.launchers.subprocess_script"
 
 
 def train(cfg: DictConfig) -> Result | None:
@@ -60,7 +65,8 @@ def train(cfg: DictConfig) -> Result | None:
         if run.resumed is not None and run.resumed.is_complete(settings):
             return run.conclude_earlier() if run.is_first_process else None
         trainer, history, checkpoint = _build_trainer(run)
-        _fit(trainer, run)
+        with _told_of_other_processes(run):
+            _fit(trainer, run)
         if not trainer.is_global_zero:
             return None
         return run.conclude(history.rows, _best_epoch(history, checkpoint))
@@ -169,10 +175,37 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
     return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
+@contextmanager
+def _told_of_other_processes(run: Run) -> Iterator[None]:
+    """Record that another device's process has ended: Lightning then kills this one, which has no time to say so."""
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if found := re.search(r"terminated with code (-?\d+)", record.getMessage()):
+                run.record.fail_because(
+                    f"the process of another device ended with exit code {found[1]}, and what it printed says why; "
+                    "Lightning then stopped this one"
+                )
+
+    logger, watch = logging.getLogger(LAUNCHER_LOG), Watch()
+    level = logger.level
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watch)
+        logger.setLevel(level)
+
+
 def _fit(trainer: pl.Trainer, run: Run) -> None:
     ckpt_path = None if run.resumed is None else run.resumed.path
     try:
         trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as stopped:  # a SystemExit without a code, which would pass for a success
+        run.record.fail(stopped)
+        log.warning("%s", run.record.interrupted(trainer.current_epoch))
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         # Lightning turns Ctrl-C into an exit after it has closed down.
         if not trainer.interrupted:
