@@ -234,6 +234,7 @@ def _shown(chosen: Mapping[str, Any]) -> str:
 
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
+    from genre_classifier.commands import command
     from genre_classifier.run_folder import relative
     from genre_classifier.sweeps.leaderboard import leaderboards, read_trial
     from genre_classifier.sweeps.out_of_fold import write_out_of_fold
@@ -250,5 +251,5 @@ def _finish(folder: SweepFolder) -> int:
         print(f"out of fold  {relative(folder.out_of_fold_csv)}")
     where = relative(folder.path)
     print(f"run folders  {where}")
-    print(f"with others  genre-classifier leaderboard {where} outputs/runs")
+    print(f"with others  {command('genre-classifier', 'leaderboard', where, 'outputs/runs')}")
     return sum(trial.status != "finished" for trial in trials)

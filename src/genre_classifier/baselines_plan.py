@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from genre_classifier.commands import setting
 from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings, is_about_the_machine, quoted
+from genre_classifier.settings import flat_settings, is_about_the_machine
 
 ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
 
@@ -160,7 +161,7 @@ def _message(error: Exception) -> str:
 def data_overrides(data: str | None, path: str | None) -> list[str]:
     """Return ``--data`` and ``--path`` as overrides."""
     found = [] if data is None else [f"data={data}"]
-    return found if path is None else [*found, f"data.path={quoted(path)}"]
+    return found if path is None else [*found, setting("data.path", path)]
 
 
 def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> list[Division]:

@@ -232,11 +232,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """Return a path as a person in the current folder would type it."""
+    """Return a path as a person in the folder of the command would type it."""
+    from genre_classifier.settings import started_in
+
+    start = started_in()
     try:
-        return path.absolute().relative_to(Path.cwd())
+        return path.absolute().relative_to(start)
     except ValueError:
-        return path
+        return path if start == Path.cwd() else path.absolute()
 
 
 _held: dict[Path, BaseFileLock] = {}

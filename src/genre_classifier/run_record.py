@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from genre_classifier import __version__
+from genre_classifier.commands import argument
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import RunFolderError
 from genre_classifier.run_folder import RunFolder, hold, let_go, relative, writing
+from genre_classifier.settings import started_in
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Record:
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seed": settings["seed"],
             "optimized_metric": settings["optimized_metric"],
-            "working_folder": str(Path.cwd()),
+            "working_folder": str(started_in()),
             "resumed_from": settings.get("ckpt_path"),
             "settings": dict(settings),
             "versions": versions(),
@@ -89,7 +91,7 @@ class Record:
             return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
         return KeyboardInterrupt(
             f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
-            f"ckpt_path={relative(last)}"
+            f"{argument('ckpt_path', relative(last))}"
         )
 
     @contextmanager

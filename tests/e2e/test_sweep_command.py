@@ -222,6 +222,51 @@ def test_the_workers_of_a_killed_sweep_end_with_it(tmp_path: Path, short: list[s
     assert [status for status, _ in statuses(folder).values()] == ["running", "running"]
 
 
+def elsewhere(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run train.py in another folder than its own, with jobs that run in theirs."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words, "hydra.job.chdir=true"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        env=environment(),
+    )
+
+
+def test_a_sweep_over_tables_by_relative_paths_from_another_folder(
+    tmp_path: Path, short: list[str], music_csv: Path
+) -> None:
+    for name in ("a b.csv", "c.csv"):
+        shutil.copy(music_csv, tmp_path / name)
+    words = [word for word in short if not word.startswith("data.path=")]
+    words = ["-m", *words, "data.path='a b.csv',c.csv", "trainer.max_epochs=1"]
+    result = elsewhere(tmp_path, *words, "hydra.sweep.dir='my (1) sweep'")
+    assert result.returncode == 0, result.stderr
+    sweep = tmp_path / "my (1) sweep"
+    runs = [json.loads((sweep / name / "run.json").read_text()) for name in ("0", "1")]
+    assert [run["status"] for run in runs] == ["finished"] * 2
+    paths = [run["settings"]["data.path"] for run in runs]
+    assert paths == [str(tmp_path / name) for name in ("a b.csv", "c.csv")]
+    assert "python export.py \"sweep='my (1) sweep'\"\n" in result.stdout
+    again = elsewhere(tmp_path, *words, "sweep.resume='my (1) sweep'")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 trials are finished already" in again.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"a b.csv", "c.csv", "my (1) sweep"}
+
+
+def test_a_run_in_its_own_folder_finds_what_is_named_from_where_it_was_started(
+    tmp_path: Path, short: list[str], music_csv: Path
+) -> None:
+    shutil.copy(music_csv, tmp_path / "music.csv")
+    for name, more in (("one", []), ("two", ["trainer.max_epochs=4", "ckpt_path=one/checkpoints/last.ckpt"])):
+        result = elsewhere(tmp_path, *short, "data.path=music.csv", f"hydra.run.dir={name}", *more)
+        assert result.returncode == 0, result.stderr
+        assert f"export it    python export.py run={name}\n" in result.stdout
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["epochs"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"music.csv", "one", "two"}
+
+
 def in_one_go_and_killed(tmp_path: Path, at: str, overrides: Sequence[str]) -> None:
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     killed_when(cut / at, cut, *overrides)
@@ -379,7 +424,10 @@ def test_two_processes_train_one_trial_wherever_the_sweep_is_started(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.dropuot=0.1,0.2"], "names a setting that does not exist. Did you mean model.dropout?"),
+        (
+            ["model.dropuot=0.1,0.2"],
+            "model.dropuot: there is no such key. model has hidden_dims, dropout. Did you",
+        ),
         ([OPTUNA, "optimizer.rate=interval(0,1)"], "optimizer.rate: the search space names a setting"),
         (["seed=range(3,3)"], "seed: its range is empty, so there is no trial"),
         (["model.dropout=interval(0.1,0.5)"], "model.dropout=interval(0.1,0.5): an interval has no list"),

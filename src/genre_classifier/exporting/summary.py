@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genre_classifier.bundle import ChecklistItem
+from genre_classifier.commands import command
 from genre_classifier.exporting.export import Export
 from genre_classifier.run_folder import relative
 
@@ -30,8 +31,8 @@ def show(export: Export) -> None:
     for part, path in export.paths.items():
         line(part, str(relative(path)))
     bundle = relative(export.paths["model"]).with_suffix("")
-    line("verify it", f"genre-classifier verify {bundle}")
-    line("serve it", f"genre-classifier serve --bundle {bundle}")
+    line("verify it", command("genre-classifier", "verify", bundle))
+    line("serve it", command("genre-classifier", "serve", "--bundle", bundle))
 
 
 def _table(export: Export) -> Table:

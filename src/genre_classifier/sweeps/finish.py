@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from genre_classifier.atomic import replacing
+from genre_classifier.commands import argument, command, setting
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
@@ -74,8 +75,8 @@ def _show(
         lines.append(("out of fold", f"accuracy {out_of_fold.accuracy:.4f} over all rows, best row; {where}"))
     lines.append(("sweep", str(folder)))
     if best:
-        lines.append(("look at it", f"tensorboard --logdir {folder}"))
-        lines.append(("export it", f"python export.py sweep={folder}"))
+        lines.append(("look at it", command("tensorboard", "--logdir", folder)))
+        lines.append(("export it", command("python", "export.py", setting("sweep", folder))))
     for what, text in lines:
         console.print(f"{what:<12} {text}", soft_wrap=True, markup=False)
     console.print(_outcome(counts, expected, str(folder)), soft_wrap=True, markup=False)
@@ -91,5 +92,5 @@ def _outcome(counts: Counter[str], expected: int, folder: str) -> str:
         parts.append(f"{missing} not run to their end")
     text = ", ".join(parts)
     if failed or missing:
-        text += f"; to run those, give the same command and sweep.resume={folder}"
+        text += f"; to run those, give the same command and {argument('sweep.resume', folder)}"
     return text

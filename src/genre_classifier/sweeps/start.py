@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
+from genre_classifier.commands import setting
 from genre_classifier.config import better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
-from genre_classifier.settings import experiment, flattened, job_config, quoted
+from genre_classifier.settings import experiment, flattened, job_config
 from genre_classifier.sweeps.composing import SweepConfigLoader
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
@@ -62,6 +64,11 @@ def start_sweep(config: DictConfig) -> SweepFolder:
             f"this sweep has {_shown(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: correct the "
             f"search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
         )
+    _compose_quickly()
+    if resume is None:
+        from genre_classifier.sweeps.data_check import check_data
+
+        check_data(config, swept, _hydra().config_loader)
     folder = SweepFolder(_folder(config, resume))
     _open.enter_context(folder.locked())
     if resume is None and folder.sweep_json.exists():
@@ -100,6 +107,11 @@ def _swept(config: DictConfig) -> dict[str, Override]:
             fixed.add(name)
             found.pop(name, None)
     return found
+
+
+def swept_settings(config: DictConfig) -> set[str]:
+    """Return the names of the settings and groups that have several values."""
+    return set(_swept(config))
 
 
 def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:
@@ -223,9 +235,10 @@ def _folder(config: DictConfig, resume: str | None) -> Path:
             raise RunFolderError(f"sweep.resume={resume}: there is no such folder")
         SweepFolder(folder).read_sweep()
     with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(folder)
+        # Whole, since a job may run in another folder.
+        config.hydra.sweep.dir = str(folder.absolute())
         # A launcher composes each job anew from these overrides.
-        config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
+        config.hydra.overrides.hydra.append(setting(key, folder.absolute()))
     return folder
 
 
@@ -246,8 +259,15 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
         "swept": {name: _values(override) for name, override in swept.items()},
         "optimized_metric": str(config.optimized_metric),
         "expected": expected,
-        "settings": {key: value for key, value in settings.items() if key not in swept},
+        "settings": {key: value for key, value in settings.items() if not _is_swept(key, swept, config)},
     }
+
+
+def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bool:
+    """Return whether a setting is swept, or belongs to a group that is."""
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
+    return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -273,13 +293,21 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         )
 
 
+def _hydra() -> Hydra:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return hydra
+
+
+def _compose_quickly() -> None:
+    hydra = _hydra()
+    hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
+
+
 def _wrap_launcher(config: DictConfig) -> None:
     from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
 
     Plugins.instance().register(TrialLauncher)
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
     inner = config.hydra.launcher
     with read_write(config), open_dict(config):
         if "ray_launcher" in str(inner._target_):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.child_process import die_with_parent
+from genre_classifier.commands import setting
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings, identity, quoted
+from genre_classifier.settings import flat_settings, identity, started_in, with_paths_from
 from genre_classifier.sweeps.processes import (
     run_in_process,
     set_up_logging,
@@ -72,8 +72,10 @@ def run_trial(cfg: DictConfig) -> float:
     """
     _end_with_the_sweep()
     hydra = HydraConfig.get()
+    if hydra.job.chdir:
+        cfg = with_paths_from(started_in(), cfg)
     folder = RunFolder(Path(str(cfg.run_dir)))
-    sweep = SweepFolder(Path(os.path.abspath(hydra.sweep.dir)))  # noqa: PTH100 - keeps symbolic links
+    sweep = SweepFolder(started_in() / str(hydra.sweep.dir))
     with sweep.locked(folder.path.name):
         settings = _begun(cfg, folder)
         if _is_finished(folder, settings):
@@ -169,7 +171,7 @@ def _in_process(start: Start) -> None:
 def _be_restartable(start: Start) -> None:
     """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
     folder = start.job.run_dir
-    own = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
+    own = [setting("hydra.run.dir", folder), "hydra.output_subdir=null"]
     if start.job.ckpt_path is not None:
-        own.append(f"ckpt_path={quoted(start.job.ckpt_path)}")
+        own.append(setting("ckpt_path", start.job.ckpt_path))
     sys.argv = [str(start.script), *start.overrides, *own]

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from genre_classifier.commands import command, setting
 from genre_classifier.run_folder import relative
 from genre_classifier.training.run import Result
 
@@ -35,8 +36,8 @@ def show(result: Result) -> None:
         best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
         console.print(f"best epoch   {best}", soft_wrap=True, markup=False)
     console.print(f"run folder   {folder} ({result.seconds:.1f} s)", soft_wrap=True, markup=False)
-    for what, command in _next_commands(result, folder):
-        console.print(f"{what:<12} {command}", soft_wrap=True, markup=False)
+    for what, line in _next_commands(result, folder):
+        console.print(f"{what:<12} {line}", soft_wrap=True, markup=False)
 
 
 def _metrics(result: Result) -> Table:
@@ -76,7 +77,7 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     commands = []
     if result.folder.tensorboard.exists():
         root = folder.parts[0] if not folder.is_absolute() else folder
-        commands.append(("look at it", f"tensorboard --logdir {root}"))
+        commands.append(("look at it", command("tensorboard", "--logdir", root)))
     if result.best_checkpoint is not None:
-        commands.append(("export it", f"python export.py run={folder}"))
+        commands.append(("export it", command("python", "export.py", setting("run", folder))))
     return commands
