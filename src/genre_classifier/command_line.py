@@ -181,11 +181,9 @@ class RunStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
-            from genre_classifier.sweeps.start import start_sweep, swept_settings
+            from genre_classifier.sweeps.start import problems_of_every_trial, start_sweep
 
-            swept = swept_settings(config)
-            problems = find_problems(job_config(config, config.hydra.run.dir))
-            raise_problems([p for p in problems if len(p.keys) == 1 or not swept.intersection(p.keys)])
+            raise_problems(problems_of_every_trial(config))
             RunStart.sweep = start_sweep(config)
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.settings import flattened
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
+from genre_classifier.sweeps.start import problems_of_every_trial
 from tests.conftest import ROOT
 
 
@@ -105,6 +106,38 @@ def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
     for key, value in first.items():
         assert flattened(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
     assert list(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["data=table", "data.path=a.csv,b.csv"], []),
+        (["data=table,demo", "data.path=a.csv"], []),
+        (["data=table", "seed=1,2"], ["data.path has no value"]),
+        (
+            ["model.dropout=2,0.1", "optimizer.lr=0"],
+            ["model.dropout=2.0: expected", "optimizer.lr=0.0: expected"],
+        ),
+        (["data.split.train=0.9,0.7"], []),
+        (["data.split.train=0.9", "seed=1,2"], ["data.split.train=0.9, val=0.15 and test=0.15 add up to"]),
+        (["data.split.folds=3", "data.split.fold=0,1,2"], []),
+        (["data.split.method=given", "data.split.files.test=a.txt,b.txt"], []),
+    ],
+)
+def test_what_is_wrong_with_every_trial_is_known_before_the_first(
+    overrides: list[str], told: list[str], as_the_first_trial: Callable[..., DictConfig]
+) -> None:
+    found = problems_of_every_trial(as_the_first_trial(*overrides))
+    assert len(found) == len(told)
+    for problem, text in zip(found, told, strict=True):
+        assert problem.message.startswith(text)
+
+
+def test_what_a_searchs_own_file_sweeps_needs_no_value(as_the_first_trial: Callable[..., DictConfig]) -> None:
+    config = as_the_first_trial("data=table")
+    assert [problem.keys for problem in problems_of_every_trial(config)] == [("data.path",)]
+    config.hydra.sweeper.params = {"data.path": "a.csv,b.csv"}
+    assert problems_of_every_trial(config) == []
 
 
 def test_sweeping_hydras_own_settings_stays_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:

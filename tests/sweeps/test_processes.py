@@ -12,6 +12,7 @@ import pytest
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.run_record import reason_of
 from genre_classifier.sweeps import processes
+from genre_classifier.sweeps.trial import Start, _be_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
 from tests.conftest import composed
 
@@ -73,6 +74,24 @@ def test_the_counters_of_this_system_can_be_read() -> None:
 )
 def test_an_exception_is_told_with_what_it_says(error: BaseException, told: str) -> None:
     assert reason_of(error) == told
+
+
+def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["data=table", "data.path='/music/a (1).csv'", "data.label=genre", "run_dir='/runs/my sweep/0'"]
+    job = composed(*words, "ckpt_path='/runs/my sweep/0/checkpoints/last.ckpt'")
+    overrides = ("data=table", "data.path='a (1).csv'", "data.label=genre")
+    monkeypatch.setattr(sys, "argv", ["of the sweep"])
+    _be_restartable(Start(job, {}, Path("sweep"), Path("/project/train.py"), overrides))
+    assert sys.argv == [
+        "/project/train.py",
+        *overrides,
+        "hydra.run.dir=/runs/my sweep/0",
+        "hydra.output_subdir=null",
+        "data.path='/music/a (1).csv'",
+        "ckpt_path=/runs/my sweep/0/checkpoints/last.ckpt",
+    ]
 
 
 def test_sigterm_is_told_as_such(tmp_path: Path, music_overrides: list[str]) -> None:

@@ -28,7 +28,7 @@ def compose_as_the_first_trial() -> None:
     ) -> DictConfig:
         if run_mode is not RunMode.MULTIRUN:
             return original(self, config_name, overrides, run_mode, **more)
-        first = [_first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
+        first = [first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
         composed = original(self, config_name, first, run_mode, **more)
         told = dict(zip(first, overrides, strict=True))
         with read_write(composed):
@@ -39,8 +39,8 @@ def compose_as_the_first_trial() -> None:
     ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign, assignment]
 
 
-def _first_value(override: Override) -> str:
-    """Return an override with its first value alone; as it is where it has no list of values."""
+def first_value(override: Override) -> str:
+    """Return an override's text with its first value alone; as it is where it has no list of values."""
     text = str(override.input_line)
     if override.is_hydra_override() or not override.is_discrete_sweep():
         return text

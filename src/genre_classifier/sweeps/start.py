@@ -21,12 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
 from genre_classifier.commands import setting
-from genre_classifier.config import better_is_higher
+from genre_classifier.config import Problem, better_is_higher, find_problems
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import experiment, flattened, job_config
-from genre_classifier.sweeps.composing import SweepConfigLoader
+from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -109,9 +109,24 @@ def _swept(config: DictConfig) -> dict[str, Override]:
     return found
 
 
-def swept_settings(config: DictConfig) -> set[str]:
-    """Return the names of the settings and groups that have several values."""
-    return set(_swept(config))
+def problems_of_every_trial(config: DictConfig) -> list[Problem]:
+    """Return what is wrong with a multirun's configuration whatever the values of the swept settings.
+
+    The configuration has the first value of each, but for intervals and what a search's own file sweeps.
+    """
+    swept = _swept(config)
+    given = {str(text) for text in config.hydra.overrides.task}
+    open_ones = {
+        name
+        for name, override in swept.items()
+        if override.input_line not in given or first_value(override) == override.input_line
+    }
+    return [
+        problem
+        for problem in find_problems(job_config(config, "run_dir"))
+        if not open_ones.intersection(problem.keys)
+        and (len(problem.keys) == 1 or not swept.keys() & set(problem.keys))
+    ]
 
 
 def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:

@@ -18,7 +18,7 @@ from genre_classifier.child_process import die_with_parent
 from genre_classifier.commands import setting
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings, identity, started_in, with_paths_from
+from genre_classifier.settings import OWN_PATHS, flat_settings, identity, started_in, with_paths_from
 from genre_classifier.sweeps.processes import (
     run_in_process,
     set_up_logging,
@@ -170,8 +170,8 @@ def _in_process(start: Start) -> None:
 
 def _be_restartable(start: Start) -> None:
     """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
-    folder = start.job.run_dir
-    own = [setting("hydra.run.dir", folder), "hydra.output_subdir=null"]
-    if start.job.ckpt_path is not None:
-        own.append(setting("ckpt_path", start.job.ckpt_path))
+    own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
+    # The command is given where this process runs, and its paths lead from where the sweep was started.
+    paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}
+    own += [setting(key, path) for key, path in paths.items() if isinstance(path, str)]
     sys.argv = [str(start.script), *start.overrides, *own]
