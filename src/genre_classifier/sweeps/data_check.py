@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from hydra.core.config_loader import ConfigLoader
@@ -74,7 +74,7 @@ def _table(data: DataConfig, tables: dict[str, FeatureTable]) -> FeatureTable:
     return tables[key]
 
 
-def _jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[Sequence[str]]:
+def _jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[list[str]]:
     """Yield a job's overrides for each of the sweep's data settings; of what else is swept, the first value."""
     fixed = [
         str(text)
