@@ -20,10 +20,14 @@ def main(cfg: DictConfig) -> float | None:
         from genre_classifier.sweeps.trial import run_trial
 
         return run_trial(cfg)
+    from genre_classifier.settings import started_in, with_paths_from
     from genre_classifier.training.fit import train
     from genre_classifier.training.summary import show
 
-    result = train(cfg)
+    if HydraConfig.get().job.chdir:
+        cfg = with_paths_from(started_in(), cfg)
+    with command_line.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
+        result = train(cfg)
     if result is None:  # one of several processes, and not the one that reports
         return None
     show(result)

@@ -1,5 +1,8 @@
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,8 @@ from omegaconf import OmegaConf
 
 from genre_classifier.atomic import replacing, write_text
 from genre_classifier.errors import CheckpointError, RunFolderError
-from genre_classifier.run_folder import RunFolder, claim, read_checkpoint
+from genre_classifier.run_folder import RunFolder, claim, hold, let_go, read_checkpoint
+from tests.conftest import ROOT, composed
 
 
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
@@ -22,6 +26,92 @@ def test_a_chosen_folder_that_holds_a_run_is_refused(tmp_path: Path, name: str, 
     (tmp_path / "mine" / name).write_text("{}")
     with pytest.raises(RunFolderError, match=f"mine already holds {what}"):
         claim(tmp_path / "mine", exact=True)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from genre_classifier.errors import RunFolderError
+from genre_classifier.run_folder import claim, hold
+for line in sys.stdin:
+    deed, path = line.split()
+    try:
+        print("has", claim(Path(path), exact=True) if deed == "claim" else hold(Path(path)), flush=True)
+    except RunFolderError as error:
+        print("refused:", error, flush=True)
+"""
+
+
+class Other:
+    """Another process, which claims and holds folders when it is told."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        )
+
+    def told(self, deed: str, path: Path) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{deed} {path}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline()
+
+    def __enter__(self) -> "Other":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_a_folder_that_another_process_has_claimed_is_refused_until_that_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with Other() as other:
+        assert other.told("claim", folder).startswith("has ")
+        for attempt in (lambda: claim(folder, exact=True), lambda: hold(folder)):
+            with pytest.raises(RunFolderError, match="another run is at work in this folder; choose"):
+                attempt()
+        assert not list(folder.glob("run.json"))
+    # It was killed; what is left of its lock holds nobody up.
+    assert claim(folder, exact=True) == folder
+    with Other() as other:
+        assert other.told("claim", folder).startswith("refused: ")
+        let_go(folder)
+        assert list(folder.iterdir()) == []
+        assert other.told("hold", folder).startswith("has ")
+
+
+def test_training_into_a_folder_in_which_another_run_is_at_work_writes_nothing(
+    tmp_path: Path, music_overrides: list[str]
+) -> None:
+    from genre_classifier.sweeps.stacked_fit import train_stack
+    from genre_classifier.training.fit import train
+
+    folder = tmp_path / "run"
+    cfg = composed(*music_overrides, f"run_dir={folder}")
+    with Other() as other:
+        other.told("claim", folder)
+        with pytest.raises(RunFolderError, match="another run is at work in this folder"):
+            train(cfg)
+        train_stack([cfg])
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert train(cfg) is not None
+    assert not (folder / ".lock").exists()
+
+
+def test_a_run_that_trains_in_this_process_has_its_folder_for_itself(tmp_path: Path) -> None:
+    hold(tmp_path)
+    hold(tmp_path, to_train=True)
+    with pytest.raises(RunFolderError, match="another run is at work in this folder"):
+        hold(tmp_path, to_train=True)
+    let_go(tmp_path)
+    hold(tmp_path, to_train=True)
+    let_go(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

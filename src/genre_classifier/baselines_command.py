@@ -238,6 +238,7 @@ def _shown(chosen: Mapping[str, Any]) -> str:
 
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
+    from genre_classifier.commands import command
     from genre_classifier.run_folder import relative
     from genre_classifier.run_listing import lines_about, read_each
     from genre_classifier.sweeps.leaderboard import leaderboards, read_trial
@@ -256,5 +257,5 @@ def _finish(folder: SweepFolder) -> int:
     say(*lines_about(trials.unreadable))
     where = relative(folder.path)
     say(f"run folders  {where}")
-    say(f"with others  genre-classifier leaderboard {where} outputs/runs")
+    say(f"with others  {command('genre-classifier', 'leaderboard', where, 'outputs/runs')}")
     return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)

@@ -14,11 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.commands import setting
 from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.run_listing import RUN_FILE, Readable, lines_about, read_each
-from genre_classifier.settings import flat_settings, is_about_the_machine, quoted
+from genre_classifier.settings import flat_settings, is_about_the_machine
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
@@ -164,7 +165,7 @@ def _message(error: Exception) -> str:
 def data_overrides(data: str | None, path: str | None) -> list[str]:
     """Return ``--data`` and ``--path`` as overrides."""
     found = [] if data is None else [f"data={data}"]
-    return found if path is None else [*found, f"data.path={quoted(path)}"]
+    return found if path is None else [*found, setting("data.path", path)]
 
 
 def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:

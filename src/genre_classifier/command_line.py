@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.cache_folders import prepare_caches
+from genre_classifier.child_process import die_with_parent
+from genre_classifier.commands import quoted, shell_word
 from genre_classifier.config import explain, find_problems, raise_problems
 from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.run_folder import claim
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+# A setting's or group's name, with what may stand around it in Hydra's grammar.
+KEY = re.compile(r"(\+\+|\+|~)?[A-Za-z_][\w./@:]*", re.ASCII)
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
 PLUGIN_EXTRAS = {
     "optuna": "sweep",
     "joblib": "sweep",
@@ -46,6 +52,9 @@ def run(main: Callable[[], Any]) -> None:
     """
     prepare()
     prepare_caches()  # before Lightning imports matplotlib
+    from genre_classifier.sweeps.composing import compose_as_the_first_trial
+
+    compose_as_the_first_trial()
     if os.environ.get(FULL_ERROR) == "1":
         with _sweep_finished():
             main()
@@ -106,6 +115,10 @@ def message_of(error: BaseException) -> str | None:
     for link in (error, error.__cause__):
         if isinstance(link, OmegaConfBaseException) and (explanation := explain(link)):
             return explanation
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, HydraException) and (ambiguous := AMBIGUOUS.match(str(error))):
+        return _several_values(ambiguous[1])
     if isinstance(error, HydraException) and (extra := _missing_extra(str(error))):
         return extra
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -114,6 +127,34 @@ def message_of(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
         return f"cannot write {error.filename or 'to the disk'}: {error.strerror}"
     return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Say which argument Hydra cannot read, and how to type it."""
+    text, reason = str(error.override), str(error).splitlines()[0]
+    key, equals, value = text.partition("=")
+    if not equals or KEY.fullmatch(key) is None:
+        return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
+    values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
+    typed = shell_word(f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}")
+    reason = "" if reason.startswith("LexerNoViable") else f" ({reason})"
+    return f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: {typed}"
+
+
+def _is_readable(key: str, value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def _several_values(text: str) -> str:
+    key, _, value = text.partition("=")
+    return (
+        f"the argument {text} has several values: add -m to train one run with each; for a list write "
+        f"{shell_word(f'{key}=[{value}]')}, for one text with a comma {shell_word(f'{key}={quoted(value)}')}"
+    )
 
 
 def _missing_extra(message: str) -> str | None:
@@ -136,6 +177,7 @@ class RunStart(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
+            die_with_parent()
             return
         with one_message():
             raise_problems(find_problems(job_config(config, config.hydra.run.dir)))
@@ -143,11 +185,9 @@ class RunStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
-            swept = {override.split("=")[0].lstrip("+~") for override in config.hydra.overrides.task}
-            problems = find_problems(job_config(config, config.hydra.run.dir))
-            raise_problems([p for p in problems if not swept.intersection(p.keys) or len(p.keys) == 1])
-            from genre_classifier.sweeps.start import start_sweep
+            from genre_classifier.sweeps.start import problems_of_every_trial, start_sweep
 
+            raise_problems(problems_of_every_trial(config))
             RunStart.sweep = start_sweep(config)
 
 

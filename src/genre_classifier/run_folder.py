@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +18,9 @@ from genre_classifier.csv_files import csv_text, read_csv
 from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
 from genre_classifier.record_shapes import check_metrics, check_run
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FORMAT_VERSION = 1
 MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
@@ -246,11 +250,73 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """Return a path as a person in the current folder would type it."""
+    """Return a path as a person in the folder of the command would type it."""
+    from genre_classifier.settings import started_in
+
+    start = started_in()
     try:
-        return path.absolute().relative_to(Path.cwd())
+        return path.absolute().relative_to(start)
     except ValueError:
-        return path
+        return path if start == Path.cwd() else path.absolute()
+
+
+_held: dict[Path, BaseFileLock] = {}
+_in_use: set[Path] = set()
+
+
+def hold(folder: Path, *, to_train: bool = False) -> None:
+    """Let no other process have a folder until `let_go`, or until this process has ended, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+        It exists.
+    to_train : bool
+        Whether a training begins, of which one process has one at a time in a folder.
+
+    Raises
+    ------
+    RunFolderError
+        Another run has it.
+    """
+    from filelock import FileLock, Timeout
+
+    key = folder.resolve()
+    if key not in _held:
+        lock = FileLock(key / ".lock")
+        with writing(folder):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:  # which is an OSError
+                raise RunFolderError(_taken(folder)) from None
+        _held[key] = lock
+    if to_train:
+        if key in _in_use:
+            raise RunFolderError(_taken(folder))
+        _in_use.add(key)
+
+
+def let_go(folder: Path) -> None:
+    """End what `hold` began."""
+    key = folder.resolve()
+    _in_use.discard(key)
+    if (lock := _held.pop(key, None)) is not None:
+        # Before the release: who waits for it would else lose a file that is theirs by then.
+        (key / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+@atexit.register
+def _let_all_go() -> None:
+    for folder in list(_held):
+        let_go(folder)
+
+
+def _taken(folder: Path) -> str:
+    return (
+        f"{folder}: another run is at work in this folder; choose a folder that does not exist yet, or wait for it or "
+        "stop it first"
+    )
 
 
 def claim(wanted: Path, *, exact: bool) -> Path:
@@ -267,17 +333,18 @@ def claim(wanted: Path, *, exact: bool) -> Path:
     Raises
     ------
     RunFolderError
-        The folder cannot be made, or the chosen one already holds a run or sweep.
+        The folder cannot be made, or the chosen one already holds a run or sweep, or is about to.
     """
     with writing(wanted):
         if exact:
             wanted.mkdir(parents=True, exist_ok=True)
-            for name in ("run.json", "multirun.yaml", "sweep.json"):
-                if (wanted / name).exists():
-                    raise RunFolderError(
-                        f"{wanted} already holds a {'run' if name == 'run.json' else 'sweep'} ({name}): "
-                        "choose a folder that does not exist yet"
-                    )
+            _refuse_used(wanted)
+            hold(wanted)
+            try:
+                _refuse_used(wanted)  # by one that began and ended in between
+            except RunFolderError:
+                let_go(wanted)
+                raise
             return wanted
         wanted.parent.mkdir(parents=True, exist_ok=True)
         number = 1
@@ -289,6 +356,15 @@ def claim(wanted: Path, *, exact: bool) -> Path:
                 number += 1
             else:
                 return folder
+
+
+def _refuse_used(folder: Path) -> None:
+    for name in ("run.json", "multirun.yaml", "sweep.json"):
+        if (folder / name).exists():
+            raise RunFolderError(
+                f"{folder} already holds a {'run' if name == 'run.json' else 'sweep'} ({name}): "
+                "choose a folder that does not exist yet"
+            )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

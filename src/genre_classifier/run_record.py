@@ -16,9 +16,12 @@ import numpy as np
 import torch
 
 from genre_classifier import __version__
+from genre_classifier.commands import argument
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.run_folder import RunFolder, relative, writing
+from genre_classifier.errors import RunFolderError
+from genre_classifier.run_folder import RunFolder, hold, let_go, relative, writing
+from genre_classifier.settings import started_in
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ class Record:
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seed": settings["seed"],
             "optimized_metric": settings["optimized_metric"],
-            "working_folder": str(Path.cwd()),
+            "working_folder": str(started_in()),
             "resumed_from": settings.get("ckpt_path"),
             "settings": dict(settings),
             "versions": versions(),
@@ -62,6 +65,12 @@ class Record:
         self.content["split_protocol"] = split.protocol.as_dict()
         self._write()
 
+    def note_resumed(self, checkpoint: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
+        """Note what the run goes on from, and which settings are other than they were there."""
+        self.content["resumed_from"] = str(checkpoint)
+        self.content["changed_on_resuming"] = {key: list(values) for key, values in changed.items()}
+        self._write()
+
     def finish(self, objective: float, seconds: float, epochs: int | None, best_epoch: int | None) -> None:
         """Note that the run is finished."""
         self.content |= {
@@ -73,6 +82,7 @@ class Record:
             "objective": objective,
         }
         self._write()
+        self._end()
 
     def interrupted(self, epoch: int) -> KeyboardInterrupt:
         """Return what Ctrl-C becomes: it says how to go on."""
@@ -81,7 +91,7 @@ class Record:
             return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
         return KeyboardInterrupt(
             f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
-            f"ckpt_path={relative(last)}"
+            f"{argument('ckpt_path', relative(last))}"
         )
 
     @contextmanager
@@ -95,28 +105,51 @@ class Record:
             raise
 
     def begin(self) -> None:
-        """Make the folder and write what is known."""
+        """Make the folder, let no other run have it, and write what is known."""
         if self.enabled:
             with writing(self.folder.path):
                 self.folder.path.mkdir(parents=True, exist_ok=True)
+            try:
+                hold(self.folder.path, to_train=True)
+            except RunFolderError:
+                self.enabled = False  # what stands there is the other's
+                raise
         self._write()
 
     def fail(self, error: BaseException) -> None:
         """Note that the run failed, and why."""
-        interrupted = isinstance(error, KeyboardInterrupt)
-        self.content |= {
-            "status": "failed",
-            "reason": "interrupted" if interrupted else f"{type(error).__name__}: {error}",
-            "seconds": round(self.elapsed(), 3),
-        }
+        self.fail_because(reason_of(error))
+
+    def fail_because(self, reason: str) -> None:
+        """Note that the run failed for a reason; what failed first counts."""
+        if self.content["status"] == "failed":
+            return
+        self.content |= {"status": "failed", "reason": reason, "seconds": round(self.elapsed(), 3)}
         try:
             self._write()
         except Exception:
             log.exception("run.json could not be written either")
+        self._end()
+
+    def _end(self) -> None:
+        if self.enabled:
+            let_go(self.folder.path)
 
     def _write(self) -> None:
         if self.enabled:
             self.folder.write_run(self.content)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says of why a run failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = type(error).__name__
+    if name == "SIGTERMException":  # Lightning's
+        return "stopped by SIGTERM"
+    if isinstance(error, MemoryError):
+        return f"{name}: out of memory{f' ({error})' if str(error) else ''}"
+    return f"{name}: {error}" if str(error) else f"{name} without a message"
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -29,6 +30,8 @@ REPLICATE_KEYS = ("seed", "data.split.fold")
 
 # Settings that name a file or folder to read.
 PATHS = ("data.path", "data.split.files.train", "data.split.files.val", "data.split.files.test")
+# Those that a run reads or writes, from the folder it was started in.
+OWN_PATHS = (*PATHS, "data.cache", "ckpt_path")
 
 
 def flat_settings(cfg: DictConfig) -> dict[str, Any]:
@@ -75,6 +78,26 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def started_in() -> Path:
+    """Return the folder that the command was started in; with hydra.job.chdir=true its jobs run elsewhere."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized() and HydraConfig.get().job.chdir:
+        return Path(HydraConfig.get().runtime.cwd)
+    return Path.cwd()
+
+
+def with_paths_from(start: Path, cfg: DictConfig) -> DictConfig:
+    """Return a run's configuration whose paths lead from anywhere where they lead from `start`."""
+    found = cfg.copy()
+    with read_write(found):
+        for key in OWN_PATHS:
+            value = OmegaConf.select(found, key, throw_on_missing=False)
+            if isinstance(value, str):
+                OmegaConf.update(found, key, str(start / Path(value).expanduser()))
+    return found
+
+
 def job_config(config: DictConfig, run_dir: str) -> DictConfig:
     """Return a composed configuration without Hydra's own node.
 
@@ -90,9 +113,3 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
         job.run_dir = run_dir
         del job["hydra"]
     return job
-
-
-def quoted(text: str) -> str:
-    """Return a text as a value of Hydra's override grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,7 +81,10 @@ def test_one_poisoned_trial_of_each_kind_does_not_stop_the_others(tmp_path: Path
         "failed",
         "finished",
     ]
-    assert found["0"][1] == "killed by SIGKILL, as the system does when memory runs out"
+    assert (
+        found["0"][1]
+        == "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+    )
     assert str(found["2"][1]).startswith("DivergedError: epoch 0: the val loss is nan")
     assert "memory" in str(found["3"][1])
     assert "is not to my taste" in str(found["4"][1])
@@ -145,7 +149,10 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
     found = statuses(folder)
     assert [status for status, _ in found.values()] == ["finished", "failed", "finished", *["failed"] * 3]
     assert str(found["1"][1]).startswith("DivergedError")
-    assert found["3"][1] == "killed by SIGKILL, as the system does when memory runs out"
+    assert (
+        found["3"][1]
+        == "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+    )
     assert (
         "3 is trained alone, since a stack has no model._target_=tests.sweeps.poison.Killed" in result.stdout
     )
@@ -201,6 +208,63 @@ def killed_when(path: Path, folder: Path, *overrides: str) -> None:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def test_the_workers_of_a_killed_sweep_end_with_it(tmp_path: Path, short: list[str]) -> None:
+    folder = tmp_path / "sweep"
+    words = [*short, "trainer.max_epochs=1000000", "callbacks.early_stopping=null", "seed=1,2"]
+    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    killed_when(folder / "1" / "checkpoints" / "last.ckpt", folder, *words)
+    # Worker and trial hold these for as long as they live, and the trials would take days.
+    for held in (".locks/0.lock", ".locks/1.lock", "0/.lock", "1/.lock"):
+        with FileLock(folder / held, timeout=60):
+            pass
+    assert [status for status, _ in statuses(folder).values()] == ["running", "running"]
+
+
+def elsewhere(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run train.py in another folder than its own, with jobs that run in theirs."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words, "hydra.job.chdir=true"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        env=environment(),
+    )
+
+
+def test_a_sweep_over_tables_by_relative_paths_from_another_folder(
+    tmp_path: Path, short: list[str], music_csv: Path
+) -> None:
+    for name in ("a b.csv", "c.csv"):
+        shutil.copy(music_csv, tmp_path / name)
+    words = [word for word in short if not word.startswith("data.path=")]
+    words = ["-m", *words, "data.path='a b.csv',c.csv", "trainer.max_epochs=1"]
+    result = elsewhere(tmp_path, *words, "hydra.sweep.dir='my (1) sweep'")
+    assert result.returncode == 0, result.stderr
+    sweep = tmp_path / "my (1) sweep"
+    runs = [json.loads((sweep / name / "run.json").read_text()) for name in ("0", "1")]
+    assert [run["status"] for run in runs] == ["finished"] * 2
+    paths = [run["settings"]["data.path"] for run in runs]
+    assert paths == [str(tmp_path / name) for name in ("a b.csv", "c.csv")]
+    assert "python export.py \"sweep='my (1) sweep'\"\n" in result.stdout
+    again = elsewhere(tmp_path, *words, "sweep.resume='my (1) sweep'")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 trials are finished already" in again.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"a b.csv", "c.csv", "my (1) sweep"}
+
+
+def test_a_run_in_its_own_folder_finds_what_is_named_from_where_it_was_started(
+    tmp_path: Path, short: list[str], music_csv: Path
+) -> None:
+    shutil.copy(music_csv, tmp_path / "music.csv")
+    for name, more in (("one", []), ("two", ["trainer.max_epochs=4", "ckpt_path=one/checkpoints/last.ckpt"])):
+        result = elsewhere(tmp_path, *short, "data.path=music.csv", f"hydra.run.dir={name}", *more)
+        assert result.returncode == 0, result.stderr
+        assert f"export it    python export.py run={name}\n" in result.stdout
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["epochs"] == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"music.csv", "one", "two"}
 
 
 def in_one_go_and_killed(tmp_path: Path, at: str, overrides: Sequence[str]) -> None:
@@ -340,8 +404,19 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(
     assert f"sweep.resume={folder}" in output
 
 
-def test_two_processes_train_one_trial(tmp_path: Path, short: list[str]) -> None:
-    result = sweep(tmp_path / "sweep", *short, "seed=7", "trainer=ddp", "trainer.devices=2")
+def test_two_processes_train_one_trial_wherever_the_sweep_is_started(
+    tmp_path: Path, short: list[str], music_csv: Path
+) -> None:
+    shutil.copy(music_csv, tmp_path / "music.csv")
+    words = [*short, "data.path=music.csv", "seed=7", "trainer=ddp", "trainer.devices=2"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "-m", f"hydra.sweep.dir={tmp_path}/sweep", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        env=environment(),
+    )
     assert result.returncode == 0, result.stderr
     assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["finished"]
 
@@ -349,7 +424,10 @@ def test_two_processes_train_one_trial(tmp_path: Path, short: list[str]) -> None
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.dropuot=0.1,0.2"], "names a setting that does not exist. Did you mean model.dropout?"),
+        (
+            ["model.dropuot=0.1,0.2"],
+            "model.dropuot: there is no such key. model has hidden_dims, dropout. Did you",
+        ),
         ([OPTUNA, "optimizer.rate=interval(0,1)"], "optimizer.rate: the search space names a setting"),
         (["seed=range(3,3)"], "seed: its range is empty, so there is no trial"),
         (["model.dropout=interval(0.1,0.5)"], "model.dropout=interval(0.1,0.5): an interval has no list"),

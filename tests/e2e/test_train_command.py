@@ -187,6 +187,29 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_the_run_can_go_on(
     assert (again["status"], again["epochs"]) == ("finished", done + 2)
 
 
+def test_of_two_runs_started_into_one_folder_at_once_one_is_refused(tmp_path: Path) -> None:
+    words = ["trainer.max_epochs=2", "logger=none", f"hydra.run.dir={tmp_path}/run"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "train.py", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for _ in range(3)
+    ]
+    ends = [(*process.communicate(timeout=240), process.returncode) for process in processes]
+    assert sorted(code for _, _, code in ends) == [0, 1, 1]
+    for _, errors, code in ends:
+        if code:
+            assert errors.startswith(f"error: {tmp_path}/run")
+            assert errors.count("\n") == 1
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["status"], run["epochs"]) == ("finished", 2)
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")

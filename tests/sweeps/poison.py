@@ -41,3 +41,13 @@ class Refusing(GenreClassifier):
 
     def __init__(self, **arguments: object) -> None:
         raise ValueError(f"hidden_dims={arguments['hidden_dims']} is not to my taste")
+
+
+class Terminated(GenreClassifier):
+    """Its process is asked to stop while it trains."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Ask."""
+        if self.training:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)

@@ -1,12 +1,17 @@
+from collections.abc import Callable
+
 import pytest
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.sweeps.composing import SweepConfigLoader
+from genre_classifier.settings import flattened
+from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
+from genre_classifier.sweeps.start import problems_of_every_trial
 from tests.conftest import ROOT
 
 
@@ -64,3 +69,77 @@ def test_a_wrong_value_is_refused_as_hydra_refuses_it(hydra: Hydra, master: Dict
     quick.load_sweep_config(master, ["model.dropout=0.1"])
     with pytest.raises(HydraException, match=r"Error merging override model.dropout=abc"):
         quick.load_sweep_config(master, ["model.dropout=abc"])
+
+
+@pytest.fixture
+def as_the_first_trial(hydra: Hydra, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    """A function that composes a multirun as a whole."""
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", ConfigLoaderImpl.load_configuration)
+    compose_as_the_first_trial()
+
+    def go(*overrides: str) -> DictConfig:
+        return hydra.config_loader.load_configuration("train", list(overrides), RunMode.MULTIRUN)
+
+    return go
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first"),
+    [
+        (["data=table", "data.path=a.csv,b.csv"], {"data.path": "a.csv"}),
+        (["data=gtzan,table", "data.path=a.csv"], {"data.source": "gtzan", "data.path": "a.csv"}),
+        (["data=table,gtzan", "data.path='a b.csv','c,d.csv'"], {"data.path": "a b.csv"}),
+        (["data=table", "data.path=a", "data.label=choice(genre,style)"], {"data.label": "genre"}),
+        (["data.split.files.test=a.txt,b.txt"], {"data.split.files.test": "a.txt"}),
+        (["data.split.files={test:a.txt},{test:b.txt}"], {"data.split.files.test": "a.txt"}),
+        (["data/split=given,auto", "data.split.column=side"], {"data.split.method": "given"}),
+        (["scheduler=cosine,plateau", "scheduler.eta_min=0.1"], {"scheduler.eta_min": 0.1}),
+        (["model.hidden_dims=[8],[16,8]", "seed=range(3,9)"], {"model.hidden_dims": [8], "seed": 3}),
+        (["optimizer.lr=interval(0.1,0.2)"], {"optimizer.lr": 1e-3}),
+        (["callbacks.ema=null", "model.dropout=0.1"], {"callbacks.ema": None}),
+    ],
+)
+def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
+    overrides: list[str], first: dict[str, object], as_the_first_trial: Callable[..., DictConfig]
+) -> None:
+    composed = as_the_first_trial(*overrides)
+    for key, value in first.items():
+        assert flattened(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
+    assert list(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["data=table", "data.path=a.csv,b.csv"], []),
+        (["data=table,demo", "data.path=a.csv"], []),
+        (["data=table", "seed=1,2"], ["data.path has no value"]),
+        (
+            ["model.dropout=2,0.1", "optimizer.lr=0"],
+            ["model.dropout=2.0: expected", "optimizer.lr=0.0: expected"],
+        ),
+        (["data.split.train=0.9,0.7"], []),
+        (["data.split.train=0.9", "seed=1,2"], ["data.split.train=0.9, val=0.15 and test=0.15 add up to"]),
+        (["data.split.folds=3", "data.split.fold=0,1,2"], []),
+        (["data.split.method=given", "data.split.files.test=a.txt,b.txt"], []),
+    ],
+)
+def test_what_is_wrong_with_every_trial_is_known_before_the_first(
+    overrides: list[str], told: list[str], as_the_first_trial: Callable[..., DictConfig]
+) -> None:
+    found = problems_of_every_trial(as_the_first_trial(*overrides))
+    assert len(found) == len(told)
+    for problem, text in zip(found, told, strict=True):
+        assert problem.message.startswith(text)
+
+
+def test_what_a_searchs_own_file_sweeps_needs_no_value(as_the_first_trial: Callable[..., DictConfig]) -> None:
+    config = as_the_first_trial("data=table")
+    assert [problem.keys for problem in problems_of_every_trial(config)] == [("data.path",)]
+    config.hydra.sweeper.params = {"data.path": "a.csv,b.csv"}
+    assert problems_of_every_trial(config) == []
+
+
+def test_sweeping_hydras_own_settings_stays_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:
+    with pytest.raises(HydraException, match="Sweeping over Hydra's configuration is not supported"):
+        as_the_first_trial("hydra.sweep.dir=a,b")

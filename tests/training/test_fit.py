@@ -197,8 +197,8 @@ def test_a_run_killed_after_its_last_epoch_is_only_evaluated(
 
 def test_resuming_with_other_features_is_refused(trained: Train) -> None:
     result = trained()
-    with pytest.raises(CheckpointError, match="its network differs from this run's, so it cannot be resumed"):
-        trained("model.hidden_dims=[8]", f"ckpt_path={result.folder.last_checkpoint}")
+    with pytest.raises(CheckpointError, match=r"  - data.features=null, now \['f0', 'f1'\]\n"):
+        trained("data.features=[f0,f1]", f"ckpt_path={result.folder.last_checkpoint}")
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         trained("ckpt_path=nowhere.ckpt")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from genre_classifier.bundle import ChecklistItem
+from genre_classifier.commands import command
 from genre_classifier.exporting.export import Export
 from genre_classifier.run_folder import relative
 from genre_classifier.terminal import say, say_table
@@ -27,8 +28,8 @@ def show(export: Export) -> None:
     for part, path in export.paths.items():
         line(part, str(relative(path)))
     bundle = relative(export.paths["model"]).with_suffix("")
-    line("verify it", f"genre-classifier verify {bundle}")
-    line("serve it", f"genre-classifier serve --bundle {bundle}")
+    line("verify it", command("genre-classifier", "verify", bundle))
+    line("serve it", command("genre-classifier", "serve", "--bundle", bundle))
 
 
 def _say_checklist(export: Export) -> None:

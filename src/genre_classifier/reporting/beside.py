@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.commands import train_command
 from genre_classifier.config import SplitMethod
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
@@ -108,12 +108,7 @@ def grouped_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     """Return the command that trains with these overrides, but a grouped split; empty where there are none to go by."""
     # data/split=folds, for one, sets more than the method: that comes last and is kept apart.
     told = [text for text in overrides if not text.startswith(f"{METHOD}=")]
-    return command_of([*told, GROUPED], multirun=multirun)
-
-
-def command_of(overrides: Sequence[str], *, multirun: bool = False) -> str:
-    """Return the command line that has these overrides."""
-    return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, overrides)])
+    return train_command([*told, GROUPED], multirun=multirun)
 
 
 def _with_number(trials: Sequence[Trial], remark: str) -> Beside:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from genre_classifier.commands import command, setting, train_command
 from genre_classifier.config import METRICS
-from genre_classifier.reporting.beside import Beside, beside_run, command_of, is_random_despite_groups
+from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.embedding import Method
 from genre_classifier.reporting.figures import curves, importance_figure, map_figure
@@ -366,10 +366,10 @@ def _commands(contents: RunContents) -> Sequence[tuple[str, str]]:
     folder = relative(contents.folder.path)
     found = []
     if contents.folder.overrides_yaml.is_file():
-        found.append(("train it again", command_of(contents.overrides)))
+        found.append(("train it again", train_command(contents.overrides)))
     if contents.folder.tensorboard.is_dir():
-        found.append(("look at it", f"tensorboard --logdir {shlex.quote(str(folder))}"))
+        found.append(("look at it", command("tensorboard", "--logdir", folder)))
     if contents.status == "finished" and contents.has_checkpoint:
-        found.append(("export it", f"python export.py {shlex.quote(f'run={folder}')}"))
-    found.append(("write this page again", f"genre-classifier report {shlex.quote(str(folder))}"))
+        found.append(("export it", command("python", "export.py", setting("run", folder))))
+    found.append(("write this page again", command("genre-classifier", "report", folder)))
     return found

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from genre_classifier.commands import command, setting, train_command
 from genre_classifier.config import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.predictions import joined
 from genre_classifier.evaluation.replicates import FEWEST
-from genre_classifier.reporting.beside import Beside, beside_sweep, command_of, is_random_despite_groups
+from genre_classifier.reporting.beside import Beside, beside_sweep, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents, read_contents
 from genre_classifier.reporting.embedding import Method
 from genre_classifier.reporting.figures import sweep_figures
@@ -415,11 +415,11 @@ def _temperatures(folds: Sequence[RunContents]) -> str:
 
 
 def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
-    folder = shlex.quote(str(relative(sweep.path)))
-    again = [("run it again", command_of(overrides, multirun=True))] if overrides else []
+    folder = relative(sweep.path)
+    again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,
-        ("rank its trials", f"genre-classifier leaderboard {folder}"),
-        ("export its best", f"python export.py sweep={folder}"),
-        ("write this page again", f"genre-classifier report {folder}"),
+        ("rank its trials", command("genre-classifier", "leaderboard", folder)),
+        ("export its best", command("python", "export.py", setting("sweep", folder))),
+        ("write this page again", command("genre-classifier", "report", folder)),
     ]

@@ -8,8 +8,47 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Glob, Override, OverrideType
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
+
+
+def compose_as_the_first_trial() -> None:
+    """Let Hydra compose a sweep as a whole with the first value of each swept setting.
+
+    By itself Hydra leaves the swept settings out. Then there is no `data.path` to override where `data` is swept, and
+    a setting without a default has no value. So the sweep as a whole is the first trial, and is checked as one.
+    """
+    original = ConfigLoaderImpl.load_configuration
+    if getattr(original, "is_of_the_first_trial", False):
+        return
+
+    def load(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: Any
+    ) -> DictConfig:
+        if run_mode is not RunMode.MULTIRUN:
+            return original(self, config_name, overrides, run_mode, **more)
+        first = [first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
+        composed = original(self, config_name, first, run_mode, **more)
+        told = dict(zip(first, overrides, strict=True))
+        with read_write(composed):
+            composed.hydra.overrides.task = [told[str(text)] for text in composed.hydra.overrides.task]
+        return composed
+
+    load.is_of_the_first_trial = True  # type: ignore[attr-defined]
+    ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign, assignment]
+
+
+def first_value(override: Override) -> str:
+    """Return an override's text with its first value alone; as it is where it has no list of values."""
+    text = str(override.input_line)
+    if override.is_hydra_override() or not override.is_discrete_sweep():
+        return text
+    values = override.value()
+    if isinstance(values, Glob):
+        return text
+    first = next(iter(override.sweep_string_iterator()), None)
+    return text if first is None else f"{override.get_key_element()}={first}"
 
 
 class SweepConfigLoader:

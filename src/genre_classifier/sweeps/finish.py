@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from genre_classifier.atomic import replacing
+from genre_classifier.commands import argument, command, setting
 from genre_classifier.evaluation.figures import names_as_text
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.run_listing import lines_about, read_each
@@ -76,8 +77,8 @@ def _show(
         lines.append(("out of fold", f"accuracy {out_of_fold.accuracy:.4f} over all rows, best row; {where}"))
     lines.append(("sweep", str(folder)))
     if best:
-        lines.append(("look at it", f"tensorboard --logdir {folder}"))
-        lines.append(("export it", f"python export.py sweep={folder}"))
+        lines.append(("look at it", command("tensorboard", "--logdir", folder)))
+        lines.append(("export it", command("python", "export.py", setting("sweep", folder))))
     say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
 
 
@@ -91,5 +92,5 @@ def _outcome(counts: Counter[str], expected: int, folder: str) -> str:
         parts.append(f"{missing} not run to their end")
     text = ", ".join(parts)
     if failed or missing:
-        text += f"; to run those, give the same command and sweep.resume={folder}"
+        text += f"; to run those, give the same command and {argument('sweep.resume', folder)}"
     return text

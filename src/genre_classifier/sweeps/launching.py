@@ -16,7 +16,7 @@ from omegaconf import DictConfig, read_write
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
 from genre_classifier.run_listing import lines_about, read_each
-from genre_classifier.settings import flat_settings, identity, job_config
+from genre_classifier.settings import flat_settings, identity, job_config, with_paths_from
 from genre_classifier.sweeps.progress import Progress
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 from genre_classifier.sweeps.trial import write_status
@@ -125,7 +125,10 @@ class Launch:
         if not self.known:
             return None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        candidates = self.known.get(identity(flat_settings(job_config(composed, "run_dir"))), [])
+        job = job_config(composed, "run_dir")
+        if composed.hydra.job.chdir:
+            job = with_paths_from(Path(self.config.hydra.runtime.cwd), job)
+        candidates = self.known.get(identity(flat_settings(job)), [])
         return candidates.pop(0) if candidates else None
 
     def _known_trials(self) -> dict[str, list[RunFolder]]:

@@ -16,10 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from genre_classifier.atomic import replacing
 from genre_classifier.data.batches import RowOrder
 from genre_classifier.errors import CheckpointError
-from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, read_checkpoint, writing
-from genre_classifier.training.callbacks import EMA, History, RunCheckpoint
+from genre_classifier.run_folder import read_checkpoint, writing
+from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, early_stopping
 from genre_classifier.training.chunks import StepSettings
-from genre_classifier.training.fit import early_stopping
 from genre_classifier.training.lit_module import check_training_state, refuse_divergence
 from genre_classifier.training.run import Run
 
@@ -91,8 +90,8 @@ class Member:
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
         self.step_count = torch.tensor(0.0, device=module.device)
-        if self.run.settings.ckpt_path is not None:
-            self._restore(Path(self.run.settings.ckpt_path))
+        if self.run.resumed is not None:
+            self._restore(self.run.resumed.path)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -170,7 +169,7 @@ class Member:
             self.scheduler.step(told[self.run.module.hparams["scheduler"]["monitor"]])
         if self.stopping is not None:
             self._judge(told[self.stopping.monitor])
-        said = self.history.add(self.epoch, self.steps, told, seconds)
+        said = self.history.add(self.epoch, self.steps, {**told, **by_genre}, seconds)
         self._say(f"epoch {self.epoch} of {self.max_epochs}: {said}")
         self._keep(told)
         self.epoch += 1
@@ -179,18 +178,14 @@ class Member:
 
     def _judge(self, value: float) -> None:
         assert self.stopping is not None
-        stop, _ = self.stopping._evaluate_stopping_criteria(torch.tensor(value))
-        if stop:
-            self.stopping.stopped_epoch = self.epoch
-        self._should_stop = self._should_stop or stop
+        self._should_stop = self.stopping.observe(self.epoch, value) or self._should_stop
 
     def _keep(self, told: Mapping[str, float]) -> None:
         keeper = self.keeper
         if keeper is None:
             return
         score = None if keeper.monitor is None else told[keeper.monitor]
-        if keeper.improves(score):
-            keeper.best_score, keeper.best_epoch = score, self.epoch
+        if keeper.takes(self.epoch, score):
             self._best = self.checkpoint()
             self._best_weights = self._best["state_dict"]
 
@@ -224,8 +219,7 @@ class Member:
         copied: dict[str, Any] = _copied(content)
         # Nothing changes these.
         copied["hyper_parameters"] = dict(module.hparams)
-        copied[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
-        return copied
+        return copied | self.run.checkpoint_extras
 
     def _averaged(self, current: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.average is None:
@@ -261,10 +255,10 @@ class Member:
         self.optimizer.load_state_dict(content["optimizer_states"][0])
         if self.scheduler is not None and content["lr_schedulers"]:
             self.scheduler.load_state_dict(content["lr_schedulers"][0])
-        callbacks = content["callbacks"]
-        for callback in (self.stopping, self.history, self.keeper):
-            if callback is not None and callback.state_key in callbacks:
-                callback.load_state_dict(callbacks[callback.state_key])
+        self.history.load_state_dict(content["callbacks"][self.history.state_key])
+        for callback in (self.stopping, self.keeper):
+            if callback is not None:
+                callback.replay(self.history.rows)
         if self.ema is not None and "averaging_state" in content:
             self.n_averaged = int(content["averaging_state"]["n_averaged"])
             names = [f"network.{name}" for name, _ in module.network.named_parameters()]
@@ -273,7 +267,7 @@ class Member:
         steps = [float(state["step"]) for state in self.optimizer.state.values() if "step" in state]
         self.step_count.fill_(steps[0] if steps else 0.0)
         if self.stopping is not None:
-            self._should_stop = self.stopping.wait_count >= self.stopping.patience
+            self._should_stop = self.stopping.stopped
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
         self.done = self.epoch >= self.max_epochs or (self._should_stop and enough)
         self._say(f"goes on from epoch {self.epoch}")

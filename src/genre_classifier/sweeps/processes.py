@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 def run_in_process(
     target: Callable[[Any], None], argument: Any, name: str, stop: threading.Event | None = None
-) -> int | None:
-    """Call a function in a new process and return its exit code; an interruption here ends it there.
+) -> str:
+    """Call a function in a new process and return how that ended; an interruption here ends it there.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ def run_in_process(
         Interrupts it, for a thread, which no signal reaches.
     """
     process: BaseProcess = _context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
+    oom_kills = _oom_kills()
     process.start()
     try:
         while process.is_alive():
@@ -53,7 +54,7 @@ def run_in_process(
         raise
     exit_code = process.exitcode
     process.close()
-    return exit_code
+    return death(exit_code, out_of_memory=_oom_kills() > oom_kills)
 
 
 def warm_up() -> None:
@@ -65,13 +66,55 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def death(exit_code: int | None) -> str:
-    """Say how a process ended that had no time to say it itself."""
+def death(exit_code: int | None, *, out_of_memory: bool = False) -> str:
+    """Say how a process ended that had no time to say it itself.
+
+    Parameters
+    ----------
+    exit_code : int or None
+        Negative for the signal that ended it.
+    out_of_memory : bool
+        Whether the system has killed a process for want of memory in the meantime.
+    """
     if exit_code is None or exit_code >= 0:
-        return f"its process ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"
+        return f"its process ended with exit code {exit_code} and without a message"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    if name != "SIGKILL":
+        return f"killed by {name}"
+    if out_of_memory:
+        return "killed by SIGKILL: memory ran out, and the system killed a process for it"
+    return "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+
+
+def _oom_kills() -> int:
+    """Return how many processes the system has killed for want of memory, as far as it tells."""
+    found = 0
+    for path in _oom_counters():
+        try:
+            words = path.read_text(encoding="ascii").split()
+            found += int(words[words.index("oom_kill") + 1])
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def _oom_counters() -> list[Path]:
+    """Return the files that count them: those of this process's control groups (versions 1 and 2), and the kernel's."""
+    found = [Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")]
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return found
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            found.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
+        elif "memory" in controllers.split(","):
+            found.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
+    return found
 
 
 def _context() -> BaseContext:
@@ -91,19 +134,6 @@ def _stop(process: BaseProcess) -> None:
     if process.is_alive():
         process.kill()
         process.join()
-
-
-def end_with_the_launcher() -> None:
-    """A sweep that is killed must not leave a trial behind that writes into its folder."""
-    launcher = parent_process()
-    if launcher is None:
-        return
-
-    def wait() -> None:
-        launcher.join()
-        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-
-    threading.Thread(target=wait, daemon=True, name="launcher-watch").start()
 
 
 def write_everything_to(path: Path) -> None:

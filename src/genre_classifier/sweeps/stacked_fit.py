@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -102,6 +103,9 @@ def _train_part(
         )
         try:
             trainer.fit(module, train_dataloaders=module.chunks)
+        except SIGTERMException as stopped:
+            module.fail(stopped)
+            raise
         except SystemExit:
             if not trainer.interrupted:
                 raise

@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from genre_classifier.child_process import die_with_parent
 from genre_classifier.config import TrainConfig, typed
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.processors import usable_cores
@@ -24,8 +25,6 @@ from genre_classifier.run_folder import RunFolder, writing
 from genre_classifier.settings import flat_settings, job_config
 from genre_classifier.sweeps.grouping import group, why_alone
 from genre_classifier.sweeps.processes import (
-    death,
-    end_with_the_launcher,
     run_in_process,
     set_up_logging,
     take_a_device,
@@ -199,14 +198,14 @@ class StackedLaunch:
                 sweep=self.sweep.path,
                 log=self.sweep.path / f"{name}.log",
             )
-            exit_code = run_in_process(_in_process, start, name, stop)
+            end = run_in_process(_in_process, start, name, stop)
         for job in members:
             if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
-                write_status(job.folder, "failed", f"with its stack: {death(exit_code)}")
+                write_status(job.folder, "failed", f"with its stack: {end}")
 
 
 def _in_process(start: StackStart) -> None:
-    end_with_the_launcher()
+    die_with_parent()
     write_everything_to(start.log)
     set_up_logging(start.logging_settings, start.log)
     take_a_device(start.configs[0], start.sweep)

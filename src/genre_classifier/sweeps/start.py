@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -18,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
-from genre_classifier.config import better_is_higher
+from genre_classifier.commands import setting
+from genre_classifier.config import Problem, better_is_higher, find_problems
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
-from genre_classifier.settings import experiment, flattened, job_config, quoted
-from genre_classifier.sweeps.composing import SweepConfigLoader
+from genre_classifier.settings import experiment, flattened, job_config
+from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -61,8 +64,15 @@ def start_sweep(config: DictConfig) -> SweepFolder:
             f"this sweep has {_shown(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: correct the "
             f"search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
         )
+    _compose_quickly()
+    if resume is None:
+        from genre_classifier.sweeps.data_check import check_data
+
+        check_data(config, swept, _hydra().config_loader)
     folder = SweepFolder(_folder(config, resume))
     _open.enter_context(folder.locked())
+    if resume is None and folder.sweep_json.exists():
+        raise RunFolderError(f"{folder.path} already holds a sweep: choose a folder that does not exist yet")
     record = _record(config, swept, expected)
     if resume is not None:
         _check_same_sweep(folder, folder.read_sweep(), record)
@@ -97,6 +107,26 @@ def _swept(config: DictConfig) -> dict[str, Override]:
             fixed.add(name)
             found.pop(name, None)
     return found
+
+
+def problems_of_every_trial(config: DictConfig) -> list[Problem]:
+    """Return what is wrong with a multirun's configuration whatever the values of the swept settings.
+
+    The configuration has the first value of each, but for intervals and what a search's own file sweeps.
+    """
+    swept = _swept(config)
+    given = {str(text) for text in config.hydra.overrides.task}
+    open_ones = {
+        name
+        for name, override in swept.items()
+        if override.input_line not in given or first_value(override) == override.input_line
+    }
+    return [
+        problem
+        for problem in find_problems(job_config(config, "run_dir"))
+        if not open_ones.intersection(problem.keys)
+        and (len(problem.keys) == 1 or not swept.keys() & set(problem.keys))
+    ]
 
 
 def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:
@@ -220,9 +250,10 @@ def _folder(config: DictConfig, resume: str | None) -> Path:
             raise RunFolderError(f"sweep.resume={resume}: there is no such folder")
         SweepFolder(folder).read_sweep()
     with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(folder)
+        # Whole, since a job may run in another folder.
+        config.hydra.sweep.dir = str(folder.absolute())
         # A launcher composes each job anew from these overrides.
-        config.hydra.overrides.hydra.append(f"{key}={quoted(str(folder))}")
+        config.hydra.overrides.hydra.append(setting(key, folder.absolute()))
     return folder
 
 
@@ -238,12 +269,20 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
         "genre_classifier": __version__,
         "sweeper": str(config.hydra.sweeper._target_),
         "launcher": str(config.hydra.launcher._target_),
+        "script": str(Path(sys.argv[0]).absolute()),
         "overrides": [str(text) for text in config.hydra.overrides.task],
         "swept": {name: _values(override) for name, override in swept.items()},
         "optimized_metric": str(config.optimized_metric),
         "expected": expected,
-        "settings": {key: value for key, value in settings.items() if key not in swept},
+        "settings": {key: value for key, value in settings.items() if not _is_swept(key, swept, config)},
     }
+
+
+def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bool:
+    """Return whether a setting is swept, or belongs to a group that is."""
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
+    return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -274,13 +313,21 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         )
 
 
+def _hydra() -> Hydra:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return hydra
+
+
+def _compose_quickly() -> None:
+    hydra = _hydra()
+    hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
+
+
 def _wrap_launcher(config: DictConfig) -> None:
     from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
 
     Plugins.instance().register(TrialLauncher)
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
     inner = config.hydra.launcher
     with read_write(config), open_dict(config):
         if "ray_launcher" in str(inner._target_):

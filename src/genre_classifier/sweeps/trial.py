@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from genre_classifier.child_process import die_with_parent
+from genre_classifier.commands import setting
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings, identity, quoted
+from genre_classifier.settings import OWN_PATHS, flat_settings, identity, started_in, with_paths_from
 from genre_classifier.sweeps.processes import (
-    death,
-    end_with_the_launcher,
     run_in_process,
     set_up_logging,
     take_a_device,
@@ -42,7 +42,7 @@ class Start:
     sweep : Path
         The sweep's folder.
     script : Path
-        The command's own file.
+        The command's own file: Lightning starts it once more for each further device.
     overrides : tuple of str
         What makes this job of it.
     """
@@ -70,9 +70,12 @@ def run_trial(cfg: DictConfig) -> float:
     TrialFailedError
         run.json says why.
     """
+    _end_with_the_sweep()
     hydra = HydraConfig.get()
+    if hydra.job.chdir:
+        cfg = with_paths_from(started_in(), cfg)
     folder = RunFolder(Path(str(cfg.run_dir)))
-    sweep = SweepFolder(Path(os.path.abspath(hydra.sweep.dir)))  # noqa: PTH100 - keeps symbolic links
+    sweep = SweepFolder(started_in() / str(hydra.sweep.dir))
     with sweep.locked(folder.path.name):
         settings = _begun(cfg, folder)
         if _is_finished(folder, settings):
@@ -88,11 +91,20 @@ def run_trial(cfg: DictConfig) -> float:
             job=job,
             logging_settings=OmegaConf.to_container(hydra.job_logging, resolve=True),
             sweep=sweep.path,
-            script=Path(hydra.runtime.cwd) / f"{hydra.job.name}.py",
+            script=Path(str(sweep.read_sweep()["script"])),
             overrides=tuple(map(str, hydra.overrides.task)),
         )
-        exit_code = run_in_process(_in_process, start, f"trial-{folder.path.name}")
-    return _outcome(folder, exit_code)
+        end = run_in_process(_in_process, start, f"trial-{folder.path.name}")
+    return _outcome(folder, end)
+
+
+@cache
+def _end_with_the_sweep() -> None:
+    """Let a worker of the launcher end with the process that started it; the sweep's own process goes on."""
+    from genre_classifier.command_line import RunStart
+
+    if RunStart.sweep is None:
+        die_with_parent()
 
 
 def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:
@@ -123,10 +135,10 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
     return run["status"] == "finished" and "objective" in run and identity(told) == identity(settings)
 
 
-def _outcome(folder: RunFolder, exit_code: int | None) -> float:
+def _outcome(folder: RunFolder, end: str) -> float:
     run = folder.read_run()
     if run["status"] == "running":
-        write_status(folder, "failed", death(exit_code))
+        write_status(folder, "failed", end)
         run = folder.read_run()
     if run["status"] == "finished":
         return float(run["objective"])
@@ -136,7 +148,7 @@ def _outcome(folder: RunFolder, exit_code: int | None) -> float:
 
 
 def _in_process(start: Start) -> None:
-    end_with_the_launcher()
+    die_with_parent()
     job = start.job
     folder = RunFolder(Path(job.run_dir))
     write_everything_to(folder.log)
@@ -162,8 +174,8 @@ def _in_process(start: Start) -> None:
 
 def _be_restartable(start: Start) -> None:
     """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
-    folder = start.job.run_dir
-    own = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null"]
-    if start.job.ckpt_path is not None:
-        own.append(f"ckpt_path={quoted(start.job.ckpt_path)}")
+    own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
+    # The command is given where this process runs, and its paths lead from where the sweep was started.
+    paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}
+    own += [setting(key, path) for key, path in paths.items() if isinstance(path, str)]
     sys.argv = [str(start.script), *start.overrides, *own]

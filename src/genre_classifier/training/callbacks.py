@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genre_classifier.atomic import replacing
-from genre_classifier.config import better_is_higher
+from genre_classifier.config import TrainConfig, better_is_higher
 from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
 from genre_classifier.run_folder import (
-    CHECKPOINT_VERSION_KEY,
-    FORMAT_VERSION,
     RunFolder,
-    read_checkpoint,
     writing,
 )
 from genre_classifier.terminal import say
@@ -59,15 +56,14 @@ class History(Checkpoint):
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
+        self.by_genre: dict[int, dict[str, float]] = {}  # by epoch; for the loggers of a resumed run
         self._epoch_started = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if "by_genre" not in name
-        }
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         seconds = time.perf_counter() - self._epoch_started
         said = self.add(trainer.current_epoch, trainer.global_step, metrics, seconds)
         if trainer.is_global_zero:
@@ -76,33 +72,45 @@ class History(Checkpoint):
 
     def add(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> str:
         """Add an epoch's row, and return what the log says of it."""
-        order = sorted(metrics, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
+        by_genre = {name: value for name, value in metrics.items() if _is_by_genre(name)}
+        plain = metrics.keys() - by_genre.keys()
+        order = sorted(plain, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
         row: dict[str, float] = {"epoch": epoch, "step": step}
         row |= {name: metrics[name] for name in order}
         row["seconds"] = round(seconds, 4)
         self.rows.append(row)
+        self.by_genre[epoch] = by_genre
         shown = [name for name in ("train/loss", "val/loss", "val/f1") if name in metrics]
         return ", ".join(f"{name} {metrics[name]:.4f}" for name in shown)
 
     def state_dict(self) -> dict[str, Any]:
         # One tensor, since a checkpoint of many small objects takes long to write.
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        table = [[row.get(name, math.nan) for name in names] for row in self.rows]
+        rows = [row | self.by_genre.get(int(row["epoch"]), {}) for row in self.rows]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = [[row.get(name, math.nan) for name in names] for row in rows]
         return {"names": names, "table": torch.tensor(table, dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if "rows" in state_dict:  # as written up to version 0.1
-            self.rows = list(state_dict["rows"])
-            return
-        whole = {"epoch", "step"}
-        self.rows = [
-            {
-                name: int(value) if name in whole else value
-                for name, value in zip(state_dict["names"], values, strict=True)
-                if not math.isnan(value)
-            }
-            for values in state_dict["table"].tolist()
-        ]
+            rows = list(state_dict["rows"])
+        else:
+            whole = {"epoch", "step"}
+            rows = [
+                {
+                    name: int(value) if name in whole else value
+                    for name, value in zip(state_dict["names"], values, strict=True)
+                    if not math.isnan(value)
+                }
+                for values in state_dict["table"].tolist()
+            ]
+        self.rows = [{name: row[name] for name in row if not _is_by_genre(name)} for row in rows]
+        self.by_genre = {
+            int(row["epoch"]): {name: row[name] for name in row if _is_by_genre(name)} for row in rows
+        }
+
+
+def _is_by_genre(name: str) -> bool:
+    return "by_genre" in name
 
 
 class RunCheckpoint(Checkpoint):
@@ -113,14 +121,16 @@ class RunCheckpoint(Checkpoint):
     folder : RunFolder
     monitor : str or None
         A logged metric, whose name says whether higher is better; None takes every epoch for better than the last.
-    resumed_from : Path, optional
-        The checkpoint that this run goes on from; the best one so far comes along.
+    extras : mapping of str to Any, optional
+        What every checkpoint says of its run, beside what Lightning writes.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str | None, resumed_from: Path | None = None) -> None:
+    def __init__(
+        self, folder: RunFolder, monitor: str | None, extras: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
-        self.resumed_from = resumed_from
+        self.extras = dict(extras or {})
         self.best_score: float | None = None
         self.best_epoch: int | None = None
 
@@ -129,38 +139,9 @@ class RunCheckpoint(Checkpoint):
             with writing(self.folder.checkpoints):
                 self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.resumed_from is None or self.best_epoch is None:
-            return
-        source = self._earlier_best(self.resumed_from, self.best_epoch)
-        if source is None:
-            log.warning(
-                "the best checkpoint so far (epoch %d) is not beside %s; the best one is looked for anew",
-                self.best_epoch,
-                self.resumed_from,
-            )
-            self.best_score = self.best_epoch = None
-        elif trainer.is_global_zero:
-            for name, origin in (
-                (self.folder.best_checkpoint, source),
-                (self.folder.last_checkpoint, self.resumed_from),
-            ):
-                if not name.exists() or not name.samefile(origin):
-                    with writing(name), replacing(name) as temporary:
-                        shutil.copyfile(origin, temporary)
-
-    @staticmethod
-    def _earlier_best(resumed_from: Path, best_epoch: int) -> Path | None:
-        for candidate in (resumed_from, resumed_from.with_name("best.ckpt")):
-            if candidate.is_file() and read_checkpoint(candidate)["epoch"] == best_epoch:
-                return candidate
-        return None
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = None if self.monitor is None else monitored(trainer, self.monitor)
-        improved = self.improves(score)
-        if improved:
-            self.best_score, self.best_epoch = score, trainer.current_epoch
+        improved = self.takes(trainer.current_epoch, score)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(
                 self.folder.last_checkpoint, weights_only=False
@@ -169,20 +150,31 @@ class RunCheckpoint(Checkpoint):
         last = self.folder.last_checkpoint
         with writing(last), replacing(last) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-            if improved:
-                with replacing(self.folder.best_checkpoint) as best:
-                    _link_or_copy(temporary, best)
+        # The last one first: a run that is killed in between finds its best epoch there.
+        if improved:
+            with writing(self.folder.best_checkpoint), replacing(self.folder.best_checkpoint) as best:
+                _link_or_copy(last, best)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
+        checkpoint |= self.extras
 
     def state_dict(self) -> dict[str, Any]:
+        # For who reads the checkpoint; a resumed run takes it from the history (see replay).
         return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+    def replay(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Take note of the epochs of the run that this one goes on from, given by its history."""
+        for row in rows:
+            self.takes(int(row["epoch"]), None if self.monitor is None else _value(row, self.monitor))
+
+    def takes(self, epoch: int, score: float | None) -> bool:
+        """Return whether an epoch is the best one so far, and take note of it."""
+        if not self.improves(score):
+            return False
+        self.best_score, self.best_epoch = score, epoch
+        return True
 
     def improves(self, score: float | None) -> bool:
         """Return whether a score is better than the best one so far."""
@@ -200,11 +192,60 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Lightning's early stopping, which also stops a run that is resumed from the epoch it had stopped at."""
+    """Lightning's early stopping, whose state in a resumed run follows from the history.
+
+    So the present patience, margin and metric count from the first epoch on.
+    """
+
+    stopped = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.wait_count >= self.patience:
+        if self.stopped:
             trainer.should_stop = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leave what `replay` has found."""
+
+    def replay(self, rows: Sequence[Mapping[str, float]]) -> int | None:
+        """Take note of the epochs of the run that this one goes on from, given by its history.
+
+        Returns
+        -------
+        int or None
+            The first epoch, from 0, at which it asks to stop.
+        """
+        first = None
+        for row in rows:
+            if self.observe(int(row["epoch"]), _value(row, self.monitor)) and first is None:
+                first = int(row["epoch"])
+        return first
+
+    def observe(self, epoch: int, value: float) -> bool:
+        """Take note of an epoch's value, and return whether it asks to stop."""
+        stop, _ = self._evaluate_stopping_criteria(torch.tensor(value))
+        if stop:
+            self.stopped, self.stopped_epoch = True, epoch
+        return stop
+
+
+def early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
+    """Return the callback that callbacks.early_stopping asks for."""
+    chosen = settings.callbacks.early_stopping
+    assert chosen is not None
+    return ResumableEarlyStopping(
+        monitor=chosen.monitor,
+        mode="max" if better_is_higher(chosen.monitor) else "min",
+        patience=chosen.patience,
+        min_delta=chosen.min_delta,
+        check_on_train_epoch_end=True,
+    )
+
+
+def _value(row: Mapping[str, float], monitor: str) -> float:
+    if monitor not in row:
+        names = ", ".join(name for name in row if "/" in name)
+        raise ConfigError(f"the metric {monitor!r} was not logged in the resumed run; there are {names}")
+    return row[monitor]
 
 
 class EMA(AfterStep, WeightAveraging):

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import logging
+import re
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
 
-from genre_classifier.config import Strategy, TrainConfig, better_is_higher
+from genre_classifier.config import Strategy, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import ConfigError
 from genre_classifier.training.callbacks import (
     EMA,
     EpochProgress,
     History,
-    ResumableEarlyStopping,
     RunCheckpoint,
+    early_stopping,
 )
 from genre_classifier.training.chunks import StepSettings, unsupported_hook
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result, Run, plain
 
 log = logging.getLogger(__name__)
+
+# Where Lightning says that a process it started for another device has ended.
+LAUNCHER_LOG = "lightning.fabric.strategies.launchers.subprocess_script"
 
 
 def train(cfg: DictConfig) -> Result | None:
@@ -52,10 +56,17 @@ def train(cfg: DictConfig) -> Result | None:
     with run.record.kept(), threads(settings.threads), warnings.catch_warnings():
         # Lightning 2.6 against torch 2.13: nothing that a user could do about it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+        # A resumed run may have early stopping, say, that the earlier one had not, or the other way round.
+        warnings.filterwarnings(
+            "ignore", message=".*callbacks used to create the checkpoint need to be provided"
+        )
         pl.seed_everything(settings.seed, workers=True, verbose=False)
         run.prepare()
+        if run.resumed is not None and run.resumed.is_complete(settings):
+            return run.conclude_earlier() if run.is_first_process else None
         trainer, history, checkpoint = _build_trainer(run)
-        _fit(trainer, run)
+        with _told_of_other_processes(run):
+            _fit(trainer, run)
         if not trainer.is_global_zero:
             return None
         return run.conclude(history.rows, _best_epoch(history, checkpoint))
@@ -81,18 +92,21 @@ def leave_messages_to_root() -> None:
 def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]:
     settings, folder, module, datamodule = run.settings, run.folder, run.module, run.datamodule
     chosen = settings.callbacks
+    earlier = [] if run.resumed is None else run.resumed.history.rows
     history = History(folder)
     callbacks: list[Callback] = [history]
     if chosen.early_stopping is not None:
-        callbacks.append(early_stopping(settings))
+        stopping = early_stopping(settings)
+        stopping.replay(earlier)
+        callbacks.append(stopping)
     if chosen.ema is not None:
         callbacks.append(EMA(chosen.ema.decay))
     if settings.trainer.enable_progress_bar:
         callbacks.append(EpochProgress())
     checkpoint = None
     if chosen.checkpoint is not None:
-        resumed_from = None if settings.ckpt_path is None else Path(settings.ckpt_path)
-        checkpoint = RunCheckpoint(folder, chosen.checkpoint.monitor, resumed_from)
+        checkpoint = RunCheckpoint(folder, chosen.checkpoint.monitor, run.checkpoint_extras)
+        checkpoint.replay(earlier)
         callbacks.append(checkpoint)
     arguments = plain(settings.trainer)
     if settings.trainer.gradient_clip_val is None:
@@ -161,24 +175,37 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
     return max(1, min([batches, *(limit for limit in limits if limit is not None)]))
 
 
-def early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
-    """Return the callback that callbacks.early_stopping asks for."""
-    chosen = settings.callbacks.early_stopping
-    assert chosen is not None
-    return ResumableEarlyStopping(
-        monitor=chosen.monitor,
-        mode="max" if better_is_higher(chosen.monitor) else "min",
-        patience=chosen.patience,
-        min_delta=chosen.min_delta,
-        check_on_train_epoch_end=True,
-    )
+@contextmanager
+def _told_of_other_processes(run: Run) -> Iterator[None]:
+    """Record that another device's process has ended: Lightning then kills this one, which has no time to say so."""
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if found := re.search(r"terminated with code (-?\d+)", record.getMessage()):
+                run.record.fail_because(
+                    f"the process of another device ended with exit code {found[1]}, and what it printed says why; "
+                    "Lightning then stopped this one"
+                )
+
+    logger, watch = logging.getLogger(LAUNCHER_LOG), Watch()
+    level = logger.level
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watch)
+        logger.setLevel(level)
 
 
 def _fit(trainer: pl.Trainer, run: Run) -> None:
+    ckpt_path = None if run.resumed is None else run.resumed.path
     try:
-        trainer.fit(
-            run.module, datamodule=run.datamodule, ckpt_path=run.settings.ckpt_path, weights_only=True
-        )
+        trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as stopped:  # a SystemExit without a code, which would pass for a success
+        run.record.fail(stopped)
+        log.warning("%s", run.record.interrupted(trainer.current_epoch))
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         # Lightning turns Ctrl-C into an exit after it has closed down.
         if not trainer.interrupted:

@@ -24,15 +24,23 @@ from genre_classifier.class_names import import_class
 from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
-from genre_classifier.errors import CheckpointError
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
 from genre_classifier.evaluation.outcome import write_outcome
-from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
+from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, writing
 from genre_classifier.run_record import Record
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.settings import experiment, flat_settings
-from genre_classifier.training.lit_module import GenreLitModule, check_training_state
+from genre_classifier.training.callbacks import RunCheckpoint
+from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger
+from genre_classifier.training.resume import (
+    SETTINGS_KEY,
+    SPLIT_KEY,
+    Resumption,
+    check_best,
+    recorded_settings,
+    split_digest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -99,16 +107,22 @@ class Run:
     folder : RunFolder
     datamodule : GenreDataModule
     module : GenreLitModule
+    resumed : Resumption or None
+        What it goes on from.
+    checkpoint_extras : dict
+        What every checkpoint says of the run, beside what Lightning writes.
     logger : Logger or None
-        The last three after `prepare`.
+        The last five after `prepare`.
     """
 
     def __init__(self, cfg: DictConfig, settings: TrainConfig | None = None) -> None:
         self.cfg = cfg
         self.settings = typed(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
-        self.is_first_process = int(os.environ.get("LOCAL_RANK", "0")) == 0
-        self.record = Record(self.folder, flat_settings(cfg), enabled=self.is_first_process)
+        self.is_first_process = _is_first_process(self.settings)
+        self.flat = flat_settings(cfg)
+        self.record = Record(self.folder, self.flat, enabled=self.is_first_process)
+        self.resumed: Resumption | None = None
         self.logger: Logger | None = None
 
     def prepare(self, datamodule: GenreDataModule | None = None) -> None:
@@ -120,15 +134,25 @@ class Run:
             One that has the rows already.
         """
         settings = self.settings
+        self.resumed = Resumption.of(settings, self.flat)
         self.datamodule = datamodule or GenreDataModule(settings.data, seed=settings.seed)
         self.datamodule.setup()
         self.record.describe(self.datamodule.table, self.datamodule.data_split)
         self.module = build_module(settings, self.datamodule)
-        _check_resume(settings, self.module)
+        self.checkpoint_extras = {
+            CHECKPOINT_VERSION_KEY: FORMAT_VERSION,
+            SETTINGS_KEY: recorded_settings(self.flat),
+            SPLIT_KEY: split_digest(self.datamodule.data_split),
+        }
+        if self.resumed is not None:
+            self.resumed.check_data(self.module, self.datamodule.data_split)
+            self.record.note_resumed(self.resumed.path, self.resumed.changed)
         if self.is_first_process:
             with writing(self.folder.scaler):
                 save_scaler(self.datamodule.scaler, self.folder.scaler)
         self.logger = _build_logger(settings)
+        if self.resumed is not None and self.is_first_process:
+            self.resumed.bring_along(self.folder, settings, self.logger)
 
     def conclude(
         self,
@@ -156,6 +180,8 @@ class Run:
             and self.settings.callbacks.checkpoint is not None
             and self.folder.best_checkpoint.exists()
         ):
+            if self.resumed is not None:
+                check_best(self.folder.best_checkpoint, best_epoch)
             module = GenreLitModule.load(self.folder.best_checkpoint)
         evaluations = _evaluate(module, self.datamodule)
         outcome = write_outcome(self.folder, self.datamodule.table, self.datamodule.data_split, evaluations)
@@ -163,6 +189,28 @@ class Run:
         _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
         self.record.finish(result.objective, result.seconds, len(rows), best_epoch)
         return result
+
+    def conclude_earlier(self) -> Result:
+        """Conclude a run that goes on from a checkpoint with nothing left to train."""
+        assert self.resumed is not None
+        log.info("the training of %s is complete; the run is only evaluated", self.resumed.path)
+        rows, checkpoint = self.resumed.history.rows, self.settings.callbacks.checkpoint
+        best_epoch: int | None = self.resumed.n_epochs - 1
+        if checkpoint is None:
+            self.module.load_state_dict(self.resumed.content["state_dict"])
+        else:
+            keeper = RunCheckpoint(self.folder, checkpoint.monitor)
+            keeper.replay(rows)
+            best_epoch = keeper.best_epoch
+        return self.conclude(rows, best_epoch)
+
+
+def _is_first_process(settings: TrainConfig) -> bool:
+    """Return whether this process writes the run's folder; those of other devices and machines share it."""
+    ranks = ["LOCAL_RANK"]
+    if settings.trainer.devices != 1 or settings.trainer.num_nodes != 1:
+        ranks += ["NODE_RANK", "GROUP_RANK", "RANK", "SLURM_PROCID"]
+    return all(int(os.environ.get(name, "0")) == 0 for name in ranks)
 
 
 def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
@@ -208,24 +256,6 @@ def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
     if "monitor" in told:
         told["mode"] = "max" if better_is_higher(told["monitor"]) else "min"
     return told
-
-
-def _check_resume(settings: TrainConfig, module: GenreLitModule) -> None:
-    if settings.ckpt_path is None:
-        return
-    checkpoint = read_checkpoint(Path(settings.ckpt_path))
-    saved = checkpoint["hyper_parameters"]
-    for name in ("network", "feature_names", "genre_names", "scaler"):
-        if saved.get(name) != module.hparams[name]:
-            what = name.replace("_", " ")
-            raise CheckpointError(
-                f"ckpt_path={settings.ckpt_path}: its {what} differs from this run's, so it cannot be resumed; "
-                "use the data and model settings of the run it comes from (see .hydra/overrides.yaml there)"
-            )
-    try:
-        check_training_state(checkpoint, module)
-    except ValueError as error:
-        raise CheckpointError(f"ckpt_path={settings.ckpt_path}: {error}; it cannot be resumed") from error
 
 
 def _build_logger(settings: TrainConfig) -> Logger | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from genre_classifier.commands import command, setting
 from genre_classifier.run_folder import relative
 from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
@@ -31,7 +32,7 @@ def show(result: Result) -> None:
         best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
         say(f"best epoch   {best}")
     say(f"run folder   {folder} ({result.seconds:.1f} s)")
-    say(*(f"{what:<12} {command}" for what, command in _next_commands(result, folder)))
+    say(*(f"{what:<12} {line}" for what, line in _next_commands(result, folder)))
 
 
 def _say_metrics(result: Result) -> None:
@@ -73,7 +74,7 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     commands = []
     if result.folder.tensorboard.exists():
         root = folder.parts[0] if not folder.is_absolute() else folder
-        commands.append(("look at it", f"tensorboard --logdir {root}"))
+        commands.append(("look at it", command("tensorboard", "--logdir", root)))
     if result.best_checkpoint is not None:
-        commands.append(("export it", f"python export.py run={folder}"))
+        commands.append(("export it", command("python", "export.py", setting("run", folder))))
     return commands

@@ -1,0 +1,89 @@
+"""Reading and dividing a sweep's rows before its first trial: what makes every trial fail is told once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Glob, Override
+from omegaconf import DictConfig
+
+from genre_classifier.config import DataConfig, SplitConfig, typed
+from genre_classifier.data.sources import read
+from genre_classifier.data.splits import make_split
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.errors import GenreClassifierError
+from genre_classifier.settings import job_config
+
+# Data settings that are tried at most; with more, some of them may well work.
+MOST = 100
+# These start trials on this machine, with the same files.
+LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
+
+
+def check_data(config: DictConfig, swept: Mapping[str, Override], loader: ConfigLoader) -> None:
+    """Raise what every trial would fail with, where none of the sweep's data settings gives rows that can be divided.
+
+    It ends with the first that does, so that it costs most sweeps one reading of one table.
+
+    Parameters
+    ----------
+    config : DictConfig
+        Of the multirun as a whole.
+    swept : mapping of str to Override
+        What has several values.
+    loader : ConfigLoader
+        Hydra's.
+
+    Raises
+    ------
+    GenreClassifierError
+        Of the first data settings.
+    """
+    if not any(name in str(config.hydra.launcher._target_) for name in LOCAL_LAUNCHERS):
+        return
+    if any(
+        not override.is_discrete_sweep() or isinstance(override.value(), Glob) for override in swept.values()
+    ):
+        return
+    tables: dict[str, FeatureTable] = {}
+    seen: set[str] = set()
+    first: GenreClassifierError | None = None
+    for number, overrides in enumerate(_jobs(config, swept)):
+        if number >= MOST:
+            return
+        try:
+            job = job_config(loader.load_sweep_config(config, overrides), "run_dir")
+            data = typed(job).data
+            if repr(data) not in seen:
+                seen.add(repr(data))
+                make_split(_table(data, tables), data.split)
+                return
+        except GenreClassifierError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _table(data: DataConfig, tables: dict[str, FeatureTable]) -> FeatureTable:
+    key = repr(replace(data, split=SplitConfig()))
+    if key not in tables:
+        tables[key] = read(data)
+    return tables[key]
+
+
+def _jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[list[str]]:
+    """Yield a job's overrides for each of the sweep's data settings; of what else is swept, the first value."""
+    fixed = [
+        str(text)
+        for text in config.hydra.overrides.task
+        if str(text).partition("=")[0].lstrip("+~") not in swept
+    ]
+    values = []
+    for name, override in swept.items():
+        texts = [f"{override.get_key_element()}={text}" for text in override.sweep_string_iterator()]
+        of_the_data = name.partition("@")[0].split("/")[0].split(".")[0] in {"data", "experiment", "local"}
+        values.append(texts if of_the_data else texts[:1])
+    return ([*fixed, *chosen] for chosen in itertools.product(*values))

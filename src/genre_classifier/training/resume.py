@@ -1,0 +1,333 @@
+"""Going on from a checkpoint: what must be as it was, what may change, and what of the earlier run comes along.
+
+A resumed run ends as a run ends that had its settings from the start. A setting for which that cannot be is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger
+
+from genre_classifier.atomic import replacing
+from genre_classifier.config import TrainConfig
+from genre_classifier.data.splits import Split
+from genre_classifier.errors import CheckpointError
+from genre_classifier.run_folder import RunFolder, read_checkpoint, writing
+from genre_classifier.settings import PATHS, is_about_the_machine
+from genre_classifier.training.callbacks import History, RunCheckpoint, early_stopping
+from genre_classifier.training.lit_module import GenreLitModule, check_training_state
+from genre_classifier.training.loggers import SplitTensorBoardLogger
+
+log = logging.getLogger(__name__)
+
+# The keys of a checkpoint that say what its run was told, and which rows are on which side.
+SETTINGS_KEY = "genre_classifier_settings"
+SPLIT_KEY = "genre_classifier_split"
+# What the finished epochs already say all about, or what only decides when the training ends.
+MAY_CHANGE = (
+    "optimized_metric",
+    "trainer.max_epochs",
+    "trainer.min_epochs",
+    "trainer.max_time",
+    "callbacks.early_stopping",
+    "callbacks.checkpoint",
+)
+# About the machine, but they decide which rows make an optimizer step.
+OF_THE_STEP = ("trainer.devices", "trainer.num_nodes")
+NOT_SET = "not set"
+
+
+def may_change(key: str) -> bool:
+    """Return whether a resumed run may have another value of a setting, which it then applies."""
+    if key in OF_THE_STEP:
+        return False
+    if is_about_the_machine(key) or key in PATHS:  # what the files hold is compared
+        return True
+    return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
+
+
+def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a checkpoint keeps, by flat names: those that say what is computed."""
+    return {
+        key: value for key, value in settings.items() if key in OF_THE_STEP or not is_about_the_machine(key)
+    }
+
+
+def split_digest(split: Split) -> dict[str, str]:
+    """Return what two splits share exactly when they have the same rows on each side."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).data).hexdigest()
+        for name, rows in split.sides().items()
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Resumption:
+    """A checkpoint that a run goes on from, and what its run was told.
+
+    Parameters
+    ----------
+    path : Path
+    content : dict
+        The checkpoint.
+    recorded : mapping of str to Any
+        The earlier run's settings by flat names, as far as the checkpoint tells them.
+    changed : mapping of str to tuple
+        Settings that may change and did: the earlier value and the present one.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    recorded: Mapping[str, Any]
+    changed: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that are done."""
+        return int(self.content["epoch"]) + 1
+
+    @property
+    def history(self) -> History:
+        """The earlier run's history."""
+        return _history(self.content)
+
+    @classmethod
+    def of(cls, settings: TrainConfig, now: Mapping[str, Any]) -> Resumption | None:
+        """Read the checkpoint that ``ckpt_path`` names; None where it names none.
+
+        Parameters
+        ----------
+        settings : TrainConfig
+        now : mapping of str to Any
+            The same by flat names.
+
+        Raises
+        ------
+        CheckpointError
+            It cannot be read, or this run's settings are not those it can go on with.
+        """
+        if settings.ckpt_path is None:
+            return None
+        path = Path(settings.ckpt_path).expanduser()
+        content = read_checkpoint(path)
+        recorded = content.get(SETTINGS_KEY)
+        if recorded is None:
+            recorded = _known_settings(content["hyper_parameters"])
+            log.warning(
+                "%s was written by an earlier version, which recorded no settings of data, trainer and callbacks: "
+                "they are taken to be as they were",
+                path,
+            )
+        changed = dict(_differences(recorded, recorded_settings(now)))
+        if refused := {key: values for key, values in changed.items() if not may_change(key)}:
+            raise CheckpointError(_refusal(settings, refused))
+        found = cls(path, content, recorded, changed)
+        found._check_length(settings, now)
+        return found
+
+    def _check_length(self, settings: TrainConfig, now: Mapping[str, Any]) -> None:
+        """Refuse an end that lies behind, and a schedule that ends before the training does."""
+        max_epochs, done = settings.trainer.max_epochs, self.n_epochs
+        if max_epochs < done:
+            raise CheckpointError(
+                f"ckpt_path={settings.ckpt_path}: {done} epochs are done, trainer.max_epochs={max_epochs} is fewer; "
+                f"set trainer.max_epochs={done} or more, or train a new run without ckpt_path"
+            )
+        before = int(self.recorded.get("trainer.max_epochs") or done)
+        horizon = now.get("scheduler.T_max") if now.get("scheduler.interval") == "epoch" else None
+        if horizon is not None and before <= horizon < max_epochs:
+            raise CheckpointError(
+                f"ckpt_path={settings.ckpt_path}: its learning rate reaches its end with epoch {horizon} "
+                f"(scheduler.T_max={horizon}) and would climb again until trainer.max_epochs={max_epochs}; keep "
+                f"trainer.max_epochs={horizon}, or train a new run without ckpt_path"
+            )
+        if settings.callbacks.early_stopping is None:
+            return
+        stopped = early_stopping(settings).replay(self.history.rows)
+        end = None if stopped is None else max(stopped + 1, settings.trainer.min_epochs or 1)
+        if end is not None and end < done:
+            raise CheckpointError(
+                f"ckpt_path={settings.ckpt_path}: {done} epochs are done, and with callbacks.early_stopping.patience="
+                f"{settings.callbacks.early_stopping.patience} the run would have ended after {end}; set a larger "
+                "patience or trainer.min_epochs, or train a new run without ckpt_path"
+            )
+
+    def is_complete(self, settings: TrainConfig) -> bool:
+        """Return whether the training has ended, by the number of epochs or by early stopping."""
+        if self.n_epochs >= settings.trainer.max_epochs:
+            return True
+        if settings.callbacks.early_stopping is None or self.n_epochs < (settings.trainer.min_epochs or 1):
+            return False
+        return early_stopping(settings).replay(self.history.rows) is not None
+
+    def check_data(self, module: GenreLitModule, split: Split) -> None:
+        """Compare network, rows and split with the checkpoint's.
+
+        Raises
+        ------
+        CheckpointError
+            They differ.
+        """
+        saved = self.content["hyper_parameters"]
+        found = {name: module.hparams[name] for name in ("network", "feature_names", "genre_names", "scaler")}
+        differing = [name.replace("_", " ") for name, value in found.items() if saved.get(name) != value]
+        if not differing:
+            before, now = saved.get("data") or {}, module.hparams["data"] or {}
+            if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+                differing = ["table"]
+            elif self.content.get(SPLIT_KEY, split_digest(split)) != split_digest(split):
+                differing = ["division of the rows"]
+        if differing:
+            raise CheckpointError(
+                f"ckpt_path={self.path}: its {' and '.join(differing)} differs from this run's, so it cannot be "
+                "resumed; use the data of the run it comes from (see .hydra/overrides.yaml there)"
+            )
+        try:
+            check_training_state(self.content, module)
+        except ValueError as error:
+            raise CheckpointError(f"ckpt_path={self.path}: {error}; it cannot be resumed") from error
+
+    def bring_along(self, folder: RunFolder, settings: TrainConfig, logger: Logger | None) -> None:
+        """Put the earlier run's history, checkpoints and curves into a run's folder, where they are not there yet.
+
+        Raises
+        ------
+        CheckpointError
+            The weights of the best epoch are not at hand.
+        """
+        history = self.history
+        folder.write_history(history.rows)
+        if settings.callbacks.checkpoint is not None:
+            self._bring_checkpoints(folder, settings)
+        has_curves = isinstance(logger, SplitTensorBoardLogger) and any(folder.tensorboard.rglob("events.*"))
+        if logger is None or has_curves:
+            return
+        for row in history.rows:
+            values = {name: value for name, value in row.items() if name not in {"step", "seconds"}}
+            values |= history.by_genre.get(int(row["epoch"]), {})
+            logger.log_metrics(values, step=int(row["step"]) - 1)
+        logger.save()
+
+    def _bring_checkpoints(self, folder: RunFolder, settings: TrainConfig) -> None:
+        assert settings.callbacks.checkpoint is not None
+        keeper = RunCheckpoint(folder, settings.callbacks.checkpoint.monitor)
+        keeper.replay(self.history.rows)
+        best = self._source_of_best(keeper.best_epoch, is_complete=self.is_complete(settings))
+        if best is None:
+            raise CheckpointError(
+                f"ckpt_path={self.path}: the weights of the best epoch so far, {keeper.best_epoch} by "
+                f"{keeper.monitor}, are neither in it nor in a best.ckpt of the same run beside it; put that file "
+                "there, or let the last epoch count as the best with callbacks.checkpoint.monitor=null"
+            )
+        with writing(folder.checkpoints):
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        for target, source in ((folder.best_checkpoint, best), (folder.last_checkpoint, self.path)):
+            if not (target.exists() and target.samefile(source)):
+                with writing(target), replacing(target) as temporary:
+                    shutil.copyfile(source, temporary)
+
+    def _source_of_best(self, best_epoch: int | None, *, is_complete: bool) -> Path | None:
+        if best_epoch == self.content["epoch"]:
+            return self.path
+        beside = self.path.with_name("best.ckpt")
+        if not beside.is_file():
+            return None
+        best = read_checkpoint(beside)
+        # A run that is killed between its two checkpoints has a best one that is ahead; the training gets there again.
+        ahead = best["epoch"] > self.content["epoch"] and not is_complete
+        fits = best["epoch"] == best_epoch and self._is_of_the_same_run(best)
+        return beside if fits or ahead else None
+
+    def _is_of_the_same_run(self, best: Mapping[str, Any]) -> bool:
+        ours = [row for row in self.history.rows if row["epoch"] <= best["epoch"]]
+        theirs = _history(best).rows
+        return best["hyper_parameters"] == self.content["hyper_parameters"] and [
+            {**row, "seconds": 0.0} for row in ours
+        ] == [{**row, "seconds": 0.0} for row in theirs]
+
+
+def check_best(path: Path, best_epoch: int | None) -> None:
+    """Raise CheckpointError where a resumed run's best.ckpt is of another epoch than its history says."""
+    found = read_checkpoint(path)["epoch"]
+    if found != best_epoch:
+        raise CheckpointError(
+            f"{path}: has the weights of epoch {found}, but epoch {best_epoch} is the best one; resume with the "
+            "best.ckpt of the same run beside last.ckpt, or with callbacks.checkpoint.monitor=null"
+        )
+
+
+def _history(content: Mapping[str, Any]) -> History:
+    history = History(RunFolder(Path()))
+    history.load_state_dict(content["callbacks"][history.state_key])
+    return history
+
+
+def _known_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a checkpoint of any version tells."""
+    known = {"seed": hparams["seed"]}
+    known |= {f"loss.{name}": hparams[name] for name in ("label_smoothing", "mixup")}
+    of_the_data = {"input_dim", "num_classes"}
+    known |= {f"model.{name}": value for name, value in hparams["network"].items() if name not in of_the_data}
+    known |= {f"optimizer.{name}": value for name, value in hparams["optimizer"].items()}
+    if hparams["scheduler"] is None:
+        return known | {"scheduler": None}
+    return known | {f"scheduler.{name}": v for name, v in hparams["scheduler"].items() if name != "mode"}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield the settings whose values differ; what only one side knows counts where it is of another class or null."""
+    for key in dict.fromkeys([*before, *now]):
+        if key in before and key in now:
+            if _plain(before[key]) != _plain(now[key]):
+                yield key, (before[key], now[key])
+        elif key in now:
+            if _is_a_choice(key, before, now):
+                yield key, (_ancestor(key, before), now[key])
+        elif _is_a_choice(key, now, before):
+            yield key, (before[key], _ancestor(key, now))
+
+
+def _is_a_choice(key: str, without: Mapping[str, Any], having: Mapping[str, Any]) -> bool:
+    """Return whether a setting is missing by choice, not because another version has no such setting."""
+    parent = key.rpartition(".")[0]
+    if _ancestor(key, without) is None:
+        return True
+    classes = [f"{parent}.{name}" for name in ("_target_", "source")]
+    return any(name in without and name in having and without[name] != having[name] for name in classes)
+
+
+def _ancestor(key: str, settings: Mapping[str, Any]) -> Any:
+    """Return None where a part of the settings that the key belongs to is null, or is a part in place of null."""
+    parts = key.split(".")
+    if any(settings.get(".".join(parts[:n]), NOT_SET) is None for n in range(1, len(parts))):
+        return None
+    return NOT_SET
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> str:
+    lines = []
+    for key, (before, now) in refused.items():
+        is_length = key in {"scheduler.T_max", "scheduler.epochs"} and now == settings.trainer.max_epochs
+        follows = "; it follows trainer.max_epochs" if is_length else ""
+        lines.append(f"  - {key}={_shown(before)}, now {_shown(now)}{follows}")
+    listed = "\n".join(lines)
+    return (
+        f"ckpt_path={settings.ckpt_path}: a run goes on with the settings it began with, and these differ:\n{listed}\n"
+        "give them as they were, or train a new run without ckpt_path"
+    )
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

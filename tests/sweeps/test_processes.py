@@ -1,0 +1,126 @@
+"""What is told of a trial's end is true."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genre_classifier.run_folder import RunFolder
+from genre_classifier.run_record import reason_of
+from genre_classifier.sweeps import processes
+from genre_classifier.sweeps.trial import Start, _be_restartable
+from genre_classifier.training.fit import LAUNCHER_LOG
+from tests.conftest import composed
+
+UNKNOWN = "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+KNOWN = "killed by SIGKILL: memory ran out, and the system killed a process for it"
+
+
+def end(how: str) -> None:
+    """End this process in one of several ways."""
+    kind, number = how.split()
+    if kind == "exit":
+        os._exit(int(number))
+    os.kill(os.getpid(), int(number))
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("exit 0", "its process ended with exit code 0 and without a message"),
+        ("exit 7", "its process ended with exit code 7 and without a message"),
+        (f"kill {int(signal.SIGKILL)}", UNKNOWN),
+        (f"kill {int(signal.SIGTERM)}", "killed by SIGTERM"),
+        (f"kill {int(signal.SIGSEGV)}", "killed by SIGSEGV"),
+        ("kill 40", "killed by signal 40"),
+    ],
+)
+def test_each_end_of_a_process_is_told_as_what_it_was(how: str, told: str) -> None:
+    assert processes.run_in_process(end, how, "trial-0") == told
+
+
+def test_out_of_memory_is_said_where_the_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = tmp_path / "memory.events"
+    counter.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\n")
+    monkeypatch.setattr(processes, "_oom_counters", lambda: [tmp_path / "nothing", counter])
+    assert processes._oom_kills() == 2
+    assert processes.run_in_process(end, "kill 9", "trial-0") == UNKNOWN
+    kills = iter([2, 3, 2, 3])
+    monkeypatch.setattr(processes, "_oom_kills", lambda: next(kills))
+    assert processes.run_in_process(end, "kill 9", "trial-0") == KNOWN
+    assert processes.run_in_process(end, "kill 15", "trial-0") == "killed by SIGTERM"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it elsewhere")
+def test_the_counters_of_this_system_can_be_read() -> None:
+    assert any(path.is_file() and "oom_kill" in path.read_text() for path in processes._oom_counters())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (MemoryError(), "MemoryError: out of memory"),
+        (MemoryError("cannot allocate 8 EiB"), "MemoryError: out of memory (cannot allocate 8 EiB)"),
+        (ValueError("x is 3"), "ValueError: x is 3"),
+        (RuntimeError(), "RuntimeError without a message"),
+    ],
+)
+def test_an_exception_is_told_with_what_it_says(error: BaseException, told: str) -> None:
+    assert reason_of(error) == told
+
+
+def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["data=table", "data.path='/music/a (1).csv'", "data.label=genre", "run_dir='/runs/my sweep/0'"]
+    job = composed(*words, "ckpt_path='/runs/my sweep/0/checkpoints/last.ckpt'")
+    overrides = ("data=table", "data.path='a (1).csv'", "data.label=genre")
+    monkeypatch.setattr(sys, "argv", ["of the sweep"])
+    _be_restartable(Start(job, {}, Path("sweep"), Path("/project/train.py"), overrides))
+    assert sys.argv == [
+        "/project/train.py",
+        *overrides,
+        "hydra.run.dir=/runs/my sweep/0",
+        "hydra.output_subdir=null",
+        "data.path='/music/a (1).csv'",
+        "ckpt_path=/runs/my sweep/0/checkpoints/last.ckpt",
+    ]
+
+
+def test_sigterm_is_told_as_such(tmp_path: Path, music_overrides: list[str]) -> None:
+    from genre_classifier.training.fit import train
+    from tests.sweeps.poison import Terminated
+
+    target = f"model._target_={Terminated.__module__}.Terminated"
+    with pytest.raises(SystemExit, match="143"):
+        train(composed(*music_overrides, target, f"run_dir={tmp_path}"))
+    assert RunFolder(tmp_path).read_run()["reason"] == "stopped by SIGTERM"
+
+
+def test_what_ends_the_process_of_another_device_is_not_told_as_a_kill(
+    tmp_path: Path, music_overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genre_classifier.training import fit
+
+    def killed(trainer: Any, run: Any) -> None:
+        # As Lightning's observer does, after which it kills this process.
+        logging.getLogger(LAUNCHER_LOG).info(
+            "[rank: 1] Child process with PID 4711 terminated with code 3. Forcefully terminating all other processes"
+        )
+        raise RuntimeError("the other end has closed the connection")
+
+    monkeypatch.setattr(fit, "_fit", killed)
+    with pytest.raises(RuntimeError):
+        fit.train(composed(*music_overrides, f"run_dir={tmp_path}"))
+    run = RunFolder(tmp_path).read_run()
+    assert run["status"] == "failed"
+    assert run["reason"].startswith(
+        "the process of another device ended with exit code 3, and what it printed"
+    )
