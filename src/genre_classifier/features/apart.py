@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,23 @@ class Limits:
     memory: int = 2**30
 
 
-def measure_apart(path: Path, name: str, excerpt: Excerpt, limits: Limits) -> Measured:
+def measure_apart(
+    path: Path, name: str, excerpt: Excerpt, limits: Limits, given_up: Connection | None = None
+) -> Measured:
     """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a process of its own.
+
+    Parameters
+    ----------
+    path, name, excerpt
+        As there.
+    limits : Limits
+    given_up : Connection, optional
+        Becomes readable, by the closing of its other end, when nobody waits for the result any more.
 
     Raises
     ------
     AudioError
-        The file cannot be measured, takes too long or too much memory, or crashes the process.
+        The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     """
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = _context(name != "core20").Process(
@@ -55,7 +65,10 @@ def measure_apart(path: Path, name: str, excerpt: Excerpt, limits: Limits) -> Me
     sending.close()
     answered = False
     try:
-        if not receiving.poll(limits.seconds):
+        ready = wait([receiving] if given_up is None else [receiving, given_up], limits.seconds)
+        if given_up in ready:
+            raise AudioError(f"{path} was given up", kind="unreadable")
+        if not ready:
             raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
         answered = True
         found: Measured | AudioError = receiving.recv()

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+LONGEST_NAME: Final = 100  # of a client's own words in an answer
+
 Row = list[float] | dict[str, float]
 Location = list[str | int]
 
@@ -80,7 +82,7 @@ def _problems(content: Any, is_batch: bool) -> Iterator[tuple[Location, str]]:
         return
     for key in content:
         if key not in _FIELDS:
-            yield [key[:100]], f"unknown field; expected {', '.join(_FIELDS)}"
+            yield [_named(key)], f"unknown field; expected {', '.join(_FIELDS)}"
     if "features" not in content:
         yield ["features"], "missing field"
     elif not is_batch:
@@ -107,9 +109,13 @@ def _row_problems(row: Any, location: Location) -> Iterator[tuple[Location, str]
         return
     for place, value in entries:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield [*location, place], f"expected a number, found {_kind(value)}"
+            yield [*location, _named(place)], f"expected a number, found {_kind(value)}"
         elif not _is_finite(value):
-            yield [*location, place], f"expected a finite number, found {_shown(value)}"
+            yield [*location, _named(place)], f"expected a finite number, found {_shown(value)}"
+
+
+def _named(key: str | int) -> str | int:
+    return key[:LONGEST_NAME] if isinstance(key, str) else key
 
 
 def _is_finite(value: float) -> bool:
