@@ -21,8 +21,9 @@ from genre_classifier.bundle import read_bundle, write_bundle
 from genre_classifier.errors import BundleError
 from genre_classifier.service import model as service_model
 from genre_classifier.service.application import GenreService
-from genre_classifier.service.endpoints import MAX_BODY_BYTES, MAX_ROWS
+from genre_classifier.service.endpoints import MAX_BODY_BYTES
 from genre_classifier.service.model import ModelService
+from genre_classifier.service.requests import MAX_ROWS
 from tests.conftest import ROOT
 from tests.example_models import FEATURES, GENRES, METRICS
 from tests.service.serving import DETAILS, EXPECTED, MODELS, NAME, ROWS, SCALER, WAYS, Client, export, served

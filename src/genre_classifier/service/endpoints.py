@@ -19,7 +19,6 @@ from genre_classifier.service.model import ModelService, ServedModel
 from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 
 MAX_BODY_BYTES: Final = int(os.environ.get("MAX_BODY_BYTES", 16 * 2**20))
-MAX_ROWS: Final = int(os.environ.get("MAX_ROWS", 10_000))
 INLINE_BYTES: Final = 16 * 2**10  # a larger body may take milliseconds, and those on a thread
 INTERNAL_ERROR: Final = "internal error; the service's log has the reason"
 LONGEST_MESSAGE: Final = 1000  # a message may repeat names from the request
@@ -129,10 +128,6 @@ def _predict(served: ServedModel, body: bytes | bytearray) -> Any:
 
 def _predict_batch(served: ServedModel, body: bytes | bytearray) -> Any:
     request = decode_batch(body)
-    if len(request.features) > MAX_ROWS:
-        raise RefusedBodyError(
-            ["body", "features"], f"{len(request.features)} rows, at most {MAX_ROWS} are taken"
-        )
     top_k = _checked_top_k(request.top_k, served)
     return served.answer_batch(request.features, request.return_probs, top_k)
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -53,8 +54,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.parser = _OrdinaryParser(self)
-        with contextlib.suppress(AttributeError):  # as uvicorn does, where httptools can
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.ws_protocol_class = None
         self._phase: Literal["head", "body", "end"] = "end"  # of the request that is being received
         self._raw = 0  # bytes received since the message began
@@ -143,6 +142,21 @@ class LimitedProtocol(HttpToolsProtocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
+    def feed_framing(self, parse: Callable[[bytes], None]) -> None:
+        """Parse a head that holds nothing but how the body of the present request ends."""
+        framing = [
+            name + b": " + value + b"\r\n"
+            for name, value in self.headers
+            if name in (b"content-length", b"transfer-encoding")
+        ]
+        if not self.cycle.keep_alive:
+            framing.append(b"connection: close\r\n")
+        self._is_replayed = True
+        try:
+            parse(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+        finally:
+            self._is_replayed = False
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         if self._is_replayed:
@@ -206,29 +220,22 @@ class _OrdinaryParser(httptools.HttpRequestParser):
     def __init__(self, protocol: LimitedProtocol) -> None:
         super().__init__(protocol)
         self._protocol = protocol
+        with contextlib.suppress(AttributeError):  # as uvicorn does, where httptools can
+            self.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         """Parse the next bytes."""
-        rest = memoryview(data)
+        rest, parse = memoryview(data), super().feed_data
         while True:
             try:
-                super().feed_data(rest)
+                parse(rest)
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 rest = rest[upgrade.args[0] :]
-                self._feed_framing()
-
-    def _feed_framing(self) -> None:
-        framing = [
-            name + b": " + value + b"\r\n"
-            for name, value in self._protocol.headers
-            if name in (b"content-length", b"transfer-encoding")
-        ]
-        self._protocol._is_replayed = True
-        try:
-            super().feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-        finally:
-            self._protocol._is_replayed = False
+                if not self._protocol.parser.should_keep_alive():  # it would pass over the body
+                    self._protocol.parser = _OrdinaryParser(self._protocol)
+                    parse = self._protocol.parser.feed_data
+                self._protocol.feed_framing(parse)
 
 
 def configuration(service: ModelService, host: str, port: int) -> uvicorn.Config:

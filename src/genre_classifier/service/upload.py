@@ -186,7 +186,7 @@ def _open_for_this_process(path: Path) -> BinaryIO:
         file = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         path.symlink_to(f"/proc/{os.getpid()}/fd/{file.fileno()}")
         if os.access(path, os.R_OK):
-            return file  # type: ignore[return-value]
+            return file
         file.close()
         path.unlink()
     return path.open("wb")
