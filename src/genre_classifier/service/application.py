@@ -80,7 +80,7 @@ class GenreService(FastAPI):
             title="Genre classifier",
             version=__version__,
             description="Genres from audio features. Every answer names the bundle that gave it.",
-            lifespan=lambda _: _running(service),
+            lifespan=lambda _: self._running(),
         )
         self.endpoints = Endpoints(service)
         self._applications: dict[tuple[str, str], Application] = {}
@@ -88,7 +88,8 @@ class GenreService(FastAPI):
         for (method, path), endpoint in self.endpoints.paths.items():
             route = JsonRoute(self.endpoints, endpoint, large)
             self._add(method, path, route, OPERATIONS[method, path])
-        self._add("POST", "/analyze-audio", AudioRoute(self.endpoints), AUDIO_OPERATION)
+        self._audio = AudioRoute(self.endpoints)
+        self._add("POST", "/analyze-audio", self._audio, AUDIO_OPERATION)
         self.add_exception_handler(HTTPException, self._unknown_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +121,21 @@ class GenreService(FastAPI):
         self.add_api_route(path, _only_documented, methods=[method], response_model=None, **operation)
         self.router.routes[-1].app = application  # type: ignore[attr-defined]
         self._applications[method, path] = application
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Load the bundle, and look for a newer one until the end."""
+        service = self.endpoints.service
+        service.start()
+        # What was imported stays; a full collection that walks over it holds up requests for 40 ms.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+            service.stop()
+            await self._audio.finish()
 
     async def _unknown_path(self, request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -213,20 +229,6 @@ class JsonRoute:
     async def _work(self, read: Callable[[], bytes | bytearray]) -> Answer:
         async with self._large.at_work.taken():
             return await in_thread(lambda: self._endpoints.answer(self._endpoint, read()))
-
-
-@asynccontextmanager
-async def _running(service: ModelService) -> AsyncIterator[None]:
-    """Load the bundle, and look for a newer one until the end."""
-    service.start()
-    # What was imported stays; a full collection that walks over it holds up requests for 40 ms.
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        service.stop()
 
 
 app = GenreService(model_service)

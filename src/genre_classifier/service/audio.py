@@ -6,6 +6,7 @@ service goes on. Songs wait on disk, a bounded number of them, and are deleted b
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 from functools import partial
@@ -40,6 +41,7 @@ LIMITS: Final = Limits(
 ANALYSES: Final = max(1, (os.cpu_count() or 2) - 1)  # at a time
 MAX_AUDIO_WAITING: Final = int(os.environ.get("MAX_AUDIO_WAITING", 8))  # for their turn
 RECEIVED_AT_ONCE: Final = 16  # uploads that arrive at the same time
+SECONDS_TO_DELETE: Final = 5.0
 
 
 class AudioRoute:
@@ -55,6 +57,7 @@ class AudioRoute:
         self._endpoints = endpoints
         self._received = Turns(RECEIVED_AT_ONCE, waiting=0)
         self._measured = Turns(ANALYSES, MAX_AUDIO_WAITING)
+        self._under_way: set[asyncio.Task[Any] | None] = set()
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """Read a request and return status and JSON of the answer.
@@ -64,6 +67,8 @@ class AudioRoute:
         ClientGoneError
             Nobody is left to answer.
         """
+        task = asyncio.current_task()
+        self._under_way.add(task)
         try:
             return 200, encode(await self._analyse(scope, receive))
         except RefusedAudioError as error:
@@ -73,6 +78,13 @@ class AudioRoute:
         except BusyError:
             message = "too many songs wait already; try again later"
             return self._endpoints.refuse(503, ["body", "file"], message)
+        finally:
+            self._under_way.discard(task)
+
+    async def finish(self) -> None:
+        """Wait until the songs of cancelled requests are deleted; uvicorn ends the process without."""
+        if tasks := [task for task in self._under_way if task is not None]:
+            await asyncio.wait(tasks, timeout=SECONDS_TO_DELETE)
 
     async def _analyse(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         service = self._endpoints.service
