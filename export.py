@@ -5,7 +5,6 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from app.in_process import predict_in_process
 from genre_classifier import command_line
 from genre_classifier.config import register_schemas
 
@@ -17,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     """Export one checkpoint and print its production checklist."""
     from genre_classifier.exporting.export import export
     from genre_classifier.exporting.summary import show
+    from genre_classifier.service.model import predict_in_process
 
     with command_line.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
         show(export(cfg, ask_service=predict_in_process))

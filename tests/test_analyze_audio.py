@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing.util
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-for extra in ("fastapi", "msgspec"):
+for extra in ("fastapi", "msgspec", "python_multipart", "httpx"):
     pytest.importorskip(extra, reason="needs the extra serve")
 
 import asyncio  # noqa: E402
 
-from app import audio as endpoint  # noqa: E402
-from app.audio import RefusedAudioError, parse_upload  # noqa: E402
-from app.main import GenreService  # noqa: E402
-from app.model import ModelService  # noqa: E402
+import httpx  # noqa: E402
+
 from genre_classifier.audio_prediction import answer_for, audio_recipe, predict_song  # noqa: E402
 from genre_classifier.bundle import BundleDetails, read_bundle, wrap_bundle, write_bundle  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
 from genre_classifier.features import apart  # noqa: E402
 from genre_classifier.features.apart import Limits, measure_apart  # noqa: E402
-from genre_classifier.features.audio import Excerpt  # noqa: E402
+from genre_classifier.features.audio import SUFFIXES, Excerpt  # noqa: E402
 from genre_classifier.features.core20 import extract_core20  # noqa: E402
 from genre_classifier.features.measure import measure_file  # noqa: E402
 from genre_classifier.features.sets import CORE20  # noqa: E402
 from genre_classifier.network import GenreClassifier  # noqa: E402
+from genre_classifier.service import audio as endpoint  # noqa: E402
+from genre_classifier.service import upload as uploads  # noqa: E402
+from genre_classifier.service.application import GenreService  # noqa: E402
+from genre_classifier.service.model import ModelService  # noqa: E402
+from genre_classifier.service.upload import RefusedAudioError, Upload  # noqa: E402
 from tests.example_models import FEATURES, GENRES, METRICS, make_model, make_rows, make_scaler  # noqa: E402
 from tests.features.sounds import FORMATS, music, write  # noqa: E402
 
@@ -95,32 +97,20 @@ def post(
     **headers: str,
 ) -> tuple[int, dict[str, Any]]:
     """Ask the application as a server would, the body in blocks."""
-    blocks = [body[start : start + 60_000] for start in range(0, len(body), 60_000)] or [b""]
-    sent: list[Any] = []
+    blocks = [body[start : start + 60_000] for start in range(0, len(body), 60_000)]
 
-    async def receive() -> dict[str, Any]:
-        if not blocks:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": blocks.pop(0), "more_body": bool(blocks)}
+    async def content() -> AsyncIterator[bytes]:
+        for block in blocks:
+            yield block
 
-    async def send(message: Any) -> None:
-        sent.append(message)
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(GenreService(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            named = {"content-type": content_type, **{k.replace("_", "-"): v for k, v in headers.items()}}
+            return await client.post("/analyze-audio", content=content(), headers=named)
 
-    named = {"content-type": content_type, **{key.replace("_", "-"): value for key, value in headers.items()}}
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/analyze-audio",
-        "raw_path": b"/analyze-audio",
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(key.encode(), value.encode()) for key, value in named.items()],
-    }
-    asyncio.run(GenreService(service)(scope, receive, send))
-    content = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], json.loads(content)
+    response = asyncio.run(ask())
+    return response.status_code, response.json()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -200,7 +190,7 @@ def test_truncated_short_and_silent_files_are_refused(service: ModelService, tmp
         (
             f"multipart/form-data; boundary={BOUNDARY}",
             b"nothing of the kind",
-            "has no file in the field 'file'",
+            "the form cannot be read: Expected boundary character",
         ),
         (f"multipart/form-data; boundary={BOUNDARY}", form("a.mp3", b"x", "song"), "no file in the field"),
         (f"multipart/form-data; boundary={BOUNDARY}", form("a.mp3", b"x" * 100)[:-60], "the form is cut off"),
@@ -215,7 +205,8 @@ def test_what_is_no_form_with_a_file_is_refused(
 
 
 def test_a_file_above_the_limit_is_refused(service: ModelService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "MAX_AUDIO_BYTES", 1000)
+    for module in (endpoint, uploads):
+        monkeypatch.setattr(module, "MAX_AUDIO_BYTES", 1000)
     for body, headers in (
         (form("a.wav", bytes(1001)), {}),
         (form("a.wav", bytes(100_000)), {}),
@@ -227,16 +218,19 @@ def test_a_file_above_the_limit_is_refused(service: ModelService, monkeypatch: p
 
 
 def test_fifty_megabytes_are_allowed() -> None:
-    assert endpoint.MAX_AUDIO_BYTES == 50 * 2**20
+    assert uploads.MAX_AUDIO_BYTES == 50 * 2**20
 
 
 def test_a_name_with_quotes_and_other_fields_are_read() -> None:
-    upload = parse_upload(
-        f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY}"', form('a \\"b\\".mp3', b"\r\n--x")
-    )
-    assert (upload.name, bytes(upload.content)) == ('a "b".mp3', b"\r\n--x")
-    with pytest.raises(RefusedAudioError) as caught:
-        parse_upload("multipart/form-data; boundary=x", b"--x--")
+    with Upload(f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY}"', SUFFIXES) as upload:
+        upload.write(form('a \\"b\\".mp3', b"\r\n--x"))
+        upload.finish()
+        assert (upload.name, upload.path.read_bytes()) == ('a "b".mp3', b"\r\n--x")
+    assert not upload.path.exists()
+    with Upload("multipart/form-data; boundary=x", SUFFIXES) as upload:
+        upload.write(b"--x--")
+        with pytest.raises(RefusedAudioError) as caught:
+            upload.finish()
     assert caught.value.status == 400
 
 

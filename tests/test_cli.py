@@ -202,7 +202,7 @@ def test_a_folder_in_place_of_a_bundle_is_explained(folder, capsys):
 
 def test_serve_listens_where_it_is_told_and_on_loopback_otherwise(folder, monkeypatch):
     uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
-    for package in ("fastapi", "httptools", "msgspec"):
+    for package in ("fastapi", "httptools", "msgspec", "python_multipart"):
         pytest.importorskip(package, reason="needs the extra serve")
     from app.model import model_service
 

@@ -316,15 +316,14 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "httptools", "msgspec") if find_spec(name) is None]
+    needed = ("fastapi", "uvicorn", "httptools", "msgspec", "python_multipart")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
             f'serving needs {", ".join(missing)}; install them with: pip install "genre-classifier[serve]"'
         )
-    if find_spec("app") is None:
-        raise MissingExtraError("serving needs the package app; run this from the repository's root")
-    from app.model import ModelService, model_service
-    from app.server import run
+    from genre_classifier.service.model import ModelService, model_service
+    from genre_classifier.service.server import run
 
     service = model_service if options.bundle is None else ModelService(*_split(options.bundle))
     run(service, options.host, options.port)

@@ -12,19 +12,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
-from app import model as app_model
-from app.endpoints import MAX_BODY_BYTES, MAX_ROWS
-from app.main import GenreService
-from app.model import ModelService
 from genre_classifier import ModelWrapper
 from genre_classifier.bundle import read_bundle, write_bundle
 from genre_classifier.errors import BundleError
-from tests.app.serving import DETAILS, EXPECTED, MODELS, NAME, ROWS, SCALER, WAYS, Client, export, served
+from genre_classifier.service import model as service_model
+from genre_classifier.service.application import GenreService
+from genre_classifier.service.endpoints import MAX_BODY_BYTES
+from genre_classifier.service.model import ModelService
+from genre_classifier.service.requests import MAX_ROWS
 from tests.conftest import ROOT
 from tests.example_models import FEATURES, GENRES, METRICS
+from tests.service.serving import DETAILS, EXPECTED, MODELS, NAME, ROWS, SCALER, WAYS, Client, export, served
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +323,7 @@ def test_a_damaged_newer_bundle_leaves_the_old_one_in_service(tmp_path, caplog):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_replacing_the_bundle_drops_no_request_and_mixes_no_answer(tmp_path, way, monkeypatch):
-    monkeypatch.setattr(app_model, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(service_model, "WATCH_SECONDS", 0.01)
     expected = {export(tmp_path, 1): EXPECTED[1], export(tmp_path, 0): EXPECTED[0]}
     digests = {0: read_bundle(tmp_path).digest}
     service = ModelService(tmp_path, NAME)
@@ -397,20 +399,10 @@ def test_the_service_can_be_mounted_under_a_longer_path(folder):
     outer.mount("/genres-api", GenreService(service))
 
     async def ask(method: str, path: str, body: bytes) -> tuple[int, dict]:
-        sent: list[dict] = []
-
-        async def receive():
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {
-            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "root_path": "",
-            "headers": [], "query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("x", 80),
-        }  # fmt: skip
-        await outer(scope, receive, send)
-        return sent[0]["status"], json.loads(b"".join(m.get("body", b"") for m in sent[1:]))
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            response = await client.request(method, path, content=body)
+            return response.status_code, response.json()
 
     status, answer = asyncio.run(ask("POST", "/genres-api/predict", raw(GOOD)))
     assert (status, answer["predicted_index"]) == (200, EXPECTED[0][0].argmax())
@@ -422,7 +414,7 @@ def test_the_service_can_be_mounted_under_a_longer_path(folder):
 def test_an_error_inside_shows_no_stack_trace(folder, way, monkeypatch, caplog):
     service = ModelService(folder, NAME)
     with served(service, way) as port, Client(port) as client:
-        monkeypatch.setattr(app_model.ServedModel, "answer", lambda *_: 1 / 0)
+        monkeypatch.setattr(service_model.ServedModel, "answer", lambda *_: 1 / 0)
         with caplog.at_level(logging.ERROR):
             status, answer = client.ask("POST", "/predict", {"features": ROWS[0].tolist()})
     assert status == 500

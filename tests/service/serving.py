@@ -13,10 +13,10 @@ from pathlib import Path
 
 import uvicorn
 
-from app.main import GenreService
-from app.model import ModelService
-from app.server import configuration
 from genre_classifier.bundle import BundleDetails, read_bundle, write_bundle
+from genre_classifier.service.application import GenreService
+from genre_classifier.service.model import ModelService
+from genre_classifier.service.server import configuration
 from tests.example_models import (
     FEATURES,
     GENRES,

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.requests import BatchRequest, PredictRequest
 from genre_classifier.features.sets import CORE20
+from genre_classifier.service.requests import BatchRequest, PredictRequest
 
 _VALUES: Final = [
     -113.6, 121.6, -19.2, 42.4, -6.4, 18.6, -13.7, 15.3, -12.3, 10.9, -8.3, 8.8, -3.6,

@@ -12,15 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from app.model import ModelService, ServedModel
-from app.requests import RefusedBodyError, decode_batch, decode_predict
 from genre_classifier import __version__
 from genre_classifier.errors import FeatureError
 from genre_classifier.prediction import DEFAULT_TOP_K
+from genre_classifier.service.model import ModelService, ServedModel
+from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 
 MAX_BODY_BYTES: Final = int(os.environ.get("MAX_BODY_BYTES", 16 * 2**20))
-MAX_ROWS: Final = int(os.environ.get("MAX_ROWS", 10_000))
 INLINE_BYTES: Final = 16 * 2**10  # a larger body may take milliseconds, and those on a thread
+INTERNAL_ERROR: Final = "internal error; the service's log has the reason"
+LONGEST_MESSAGE: Final = 1000  # a message may repeat names from the request
 
 Answer = tuple[int, bytes]
 Endpoint = Callable[[ServedModel, bytes | bytearray], Any]  # returns what msgspec can write as JSON
@@ -38,6 +39,24 @@ _DESCRIBED: Final = (
 
 _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
+
+
+def encode(content: Any) -> bytes:
+    """Return content as JSON. Half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
+    try:
+        return _encode(content)
+    except UnicodeEncodeError:
+        return _encode(_without_lone_surrogates(content))
+
+
+def _without_lone_surrogates(content: Any) -> Any:
+    if isinstance(content, str):
+        return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(content, Mapping):
+        return {_without_lone_surrogates(k): _without_lone_surrogates(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_lone_surrogates(item) for item in content]
+    return content
 
 
 class Endpoints:
@@ -68,17 +87,18 @@ class Endpoints:
         if served is None:
             problem = self.service.problem or "no bundle was loaded"
             content = {"status": "no bundle", "detail": [{"loc": [], "msg": problem}], "bundle": None}
-            return 503, _encode(content)
+            return 503, encode(content)
         try:
-            return 200, _encode(endpoint(served, body))
+            return 200, encode(endpoint(served, body))
         except RefusedBodyError as error:
             return _refusal(served, 422, error.location, error.message)
         except FeatureError as error:
-            place = [part for part in (error.row, error.feature) if part is not None]
+            name = error.feature[:LONGEST_NAME] if isinstance(error.feature, str) else error.feature
+            place = [part for part in (error.row, name) if part is not None]
             return _refusal(served, 422, ["body", "features", *place], str(error))
         except Exception:
             _log.exception("%s failed", endpoint.__name__.strip("_"))
-            return _refusal(served, 500, [], "internal error; the service's log has the reason")
+            return _refusal(served, 500, [], INTERNAL_ERROR)
 
     def refuse(self, status: int, location: list[Any], message: str) -> Answer:
         """Return the answer to a request that none of the endpoints takes."""
@@ -95,7 +115,9 @@ class Endpoints:
 
 def _refusal(served: ServedModel | None, status: int, location: list[Any], message: str) -> Answer:
     digest = None if served is None else served.digest
-    return status, _encode({"detail": [{"loc": location, "msg": message}], "bundle": digest})
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} ..."
+    return status, encode({"detail": [{"loc": location, "msg": message}], "bundle": digest})
 
 
 def _predict(served: ServedModel, body: bytes | bytearray) -> Any:
@@ -106,10 +128,6 @@ def _predict(served: ServedModel, body: bytes | bytearray) -> Any:
 
 def _predict_batch(served: ServedModel, body: bytes | bytearray) -> Any:
     request = decode_batch(body)
-    if len(request.features) > MAX_ROWS:
-        raise RefusedBodyError(
-            ["body", "features"], f"{len(request.features)} rows, at most {MAX_ROWS} are taken"
-        )
     top_k = _checked_top_k(request.top_k, served)
     return served.answer_batch(request.features, request.return_probs, top_k)
 

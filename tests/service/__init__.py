@@ -2,5 +2,14 @@
 
 import pytest
 
-for package in ("fastapi", "uvicorn", "httptools", "onnxruntime", "onnx", "msgspec"):
+for package in (
+    "fastapi",
+    "uvicorn",
+    "httptools",
+    "onnxruntime",
+    "onnx",
+    "msgspec",
+    "python_multipart",
+    "httpx",
+):
     pytest.importorskip(package, reason="needs the extras serve and onnx")

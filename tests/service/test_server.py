@@ -1,4 +1,4 @@
-"""Whatever a client does with its connection, the short way of small requests answers as uvicorn's own way does."""
+"""Whatever a client does with its connection, the service answers, under its own command and under uvicorn's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from app.asgi import LeanApplication
-from app.endpoints import INLINE_BYTES
-from app.model import ModelService
-from app.server import DirectProtocol, configuration
-from tests.app.serving import EXPECTED, NAME, ROWS, WAYS, Client, export, served, serving
+from genre_classifier.service.endpoints import INLINE_BYTES
+from genre_classifier.service.model import ModelService
+from genre_classifier.service.server import LimitedProtocol, configuration
 from tests.conftest import ROOT
 from tests.example_models import GENRES
+from tests.service.serving import EXPECTED, NAME, ROWS, WAYS, Client, export, served, serving
 
 BODIES = [json.dumps({"features": row}).encode() for row in ROWS[:8].tolist()]
 BEST = EXPECTED[0].argmax(1).tolist()
@@ -224,14 +223,13 @@ def test_a_client_that_does_not_read_is_not_answered_without_end(folder):
     async def scenario() -> None:
         config = configuration(ModelService(folder, NAME), "127.0.0.1", 0)
         config.load()
-        application = config.app
-        assert isinstance(application, LeanApplication)
-        application.endpoints.service.refresh()
+        config.app.endpoints.service.refresh()
         transport = SlowTransport()
-        protocol = DirectProtocol(config, uvicorn.server.ServerState(), {})
+        protocol = LimitedProtocol(config, uvicorn.server.ServerState(), {})
         protocol.connection_made(transport)
         protocol.data_received(message(BODIES[0]))
-        assert transport.written.count(b"HTTP/1.1 200") == 1  # at once
+        while not transport.written.count(b"HTTP/1.1 200"):
+            await asyncio.sleep(0)
         protocol.pause_writing()
         for _ in range(2):
             protocol.data_received(message(BODIES[1]))
@@ -245,47 +243,6 @@ def test_a_client_that_does_not_read_is_not_answered_without_end(folder):
         protocol.connection_lost(None)
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
-
-
-def test_fastapi_is_imported_when_its_pages_are_asked_for(folder):
-    code = """
-import asyncio, json, sys
-from pathlib import Path
-from app.asgi import LeanApplication
-from app.model import ModelService
-from app.server import configuration
-
-application = LeanApplication(ModelService(Path(sys.argv[1]), sys.argv[2]))
-
-async def get(path):
-    sent = []
-    async def receive():
-        return {"type": "http.request", "body": b"", "more_body": False}
-    async def send(message):
-        sent.append(message)
-    await application({"type": "http", "method": "GET", "path": path, "raw_path": path.encode(),
-        "headers": [], "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""},
-        receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
-
-async def main():
-    application.endpoints.service.refresh()
-    assert (await get("/health"))[0] == 200
-    assert not {"fastapi", "pydantic", "torch", "sklearn"} & sys.modules.keys()
-    found = await asyncio.gather(*(get(path) for path in ("/docs", "/openapi.json", "/nothing")))
-    assert [status for status, _ in found] == [200, 200, 404]
-    assert b"swagger" in found[0][1]
-    from app.main import GenreService
-    assert json.loads(found[1][1]) == GenreService(application.endpoints.service).openapi()
-
-asyncio.run(main())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), NAME],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_serves_until_it_is_interrupted(folder):
