@@ -178,20 +178,13 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
 
 
 def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
-    from genre_classifier.evaluation.figures import new_figure
+    from genre_classifier.evaluation.drawing import png
+    from genre_classifier.evaluation.figures import over_time_figure
 
-    figure = new_figure(9.0, 4.0)
-    axes = figure.add_subplot()
-    order = np.argsort(-song.average, kind="stable")
     # A song of one window is a band as wide as the song.
     times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
     rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
-    axes.stackplot(times, rows[:, order].T, labels=[song.genre_names[genre] for genre in order])
-    axes.set_xlim(times[0], times[-1])
-    axes.set_ylim(0.0, 1.0)
-    axes.set_xlabel(f"seconds, middle of a window of {song.window_seconds:g} s")
-    axes.set_ylabel("probability")
-    axes.set_title(title.replace("$", r"\$"))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        temporary.write_bytes(
+            png(over_time_figure(times, rows, song.genre_names, song.window_seconds, title))
+        )

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from genre_classifier.atomic import replacing
+from genre_classifier.evaluation.drawing import png
+from genre_classifier.evaluation.figures import confusion_figure
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
@@ -40,13 +42,10 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
     write_trials(sweep.trials_csv, boards)
     if (figure := sweep_figure(boards[0])) is not None:
         with writing(sweep.figure), replacing(sweep.figure) as temporary:
-            figure.savefig(temporary, format="png")
+            temporary.write_bytes(png(figure))
     out_of_fold = write_out_of_fold(sweep, boards)
     if out_of_fold is not None:
         import numpy as np
-
-        from genre_classifier.evaluation.figures import confusion_figure
-        from genre_classifier.evaluation.png import png
 
         title = "every row by the model that had not seen it"
         drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)

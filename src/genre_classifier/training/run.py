@@ -307,7 +307,7 @@ def _draw(
         scores = evaluations[split].scores
         title = f"{split} rows{note}"
         confusion = confusion_figure(evaluations[split].confusion.numpy(), names, title)
-        logger.log_picture(f"confusion_matrix/{split}", confusion)
+        logger.log_figure(f"confusion_matrix/{split}", confusion)
         support = list(result.support[split].values())
         bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
-        logger.log_picture(f"f1_per_genre/{split}", bars)
+        logger.log_figure(f"f1_per_genre/{split}", bars)
