@@ -13,6 +13,7 @@ from genre_classifier.evaluation.drawing import png
 from genre_classifier.evaluation.figures import confusion_figure
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.sweeps.figure import sweep_figure
+from genre_classifier.sweeps.hparams import summarize_trials
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
 from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
 from genre_classifier.sweeps.sweep_folder import SweepFolder
@@ -33,6 +34,7 @@ def finish_sweep(sweep: SweepFolder) -> int:
     trials = [trial for folder in sweep.trials() if (trial := read_trial(folder)) is not None]
     boards = leaderboards(trials, record["optimized_metric"]) if trials else []
     out_of_fold = _write(sweep, boards) if boards else None
+    summarize_trials(sweep, trials, record["optimized_metric"], record["swept"])
     _show(sweep, boards, trials, out_of_fold, record["expected"])
     return sum(trial.status != "finished" for trial in trials)
 

@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
-from genre_classifier.config import better_is_higher
+from genre_classifier.config import TensorBoardConfig, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import experiment, flattened, job_config, quoted
 from genre_classifier.sweeps.composing import SweepConfigLoader
+from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -67,6 +68,7 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     if resume is not None:
         _check_same_sweep(folder, folder.read_sweep(), record)
     folder.write_sweep(record | {"resumed": resume is not None})
+    _describe(config, swept, folder)
     if _is_optuna(config) and resume is not None:
         from genre_classifier.sweeps.optuna_study import reopen
 
@@ -244,6 +246,26 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
         "expected": expected,
         "settings": {key: value for key, value in settings.items() if key not in swept},
     }
+
+
+def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
+    """Let the HParams tab show the swept settings while the sweep runs; what groups change is known at its end."""
+    job = job_config(config, "run_dir")
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    if OmegaConf.select(job, "logger._target_") != TensorBoardConfig._target_ or groups & set(swept):
+        return
+    numeric = {
+        name: not override.is_choice_sweep()
+        or all(isinstance(value, (int, float)) for value in _choices(override))
+        for name, override in swept.items()
+    }
+    if numeric:
+        write_summary(folder, numeric, counted_metrics(str(config.optimized_metric)))
+
+
+def _choices(override: Override) -> list[Any]:
+    value: Any = override.value()
+    return list(value.list)
 
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -52,14 +52,18 @@ class SplitTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the HParams tab's entry: the run's settings and its final metrics."""
+        """Write the HParams tab's entry: the run's settings and its final metrics.
+
+        Which of them the tab shows is left to the sweep, or to TensorBoard, which then shows first what differs.
+        """
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
         plain = {
-            key: value if isinstance(value, (bool, int, float)) else str(value)
+            key: value if isinstance(value, (bool, int, float)) else "null" if value is None else str(value)
             for key, value in settings.items()
         }
-        for summary in hparams_summary(plain, dict(metrics)):
+        _, started, ended = hparams_summary(plain, {})
+        for summary in (started, ended):
             self.experiment.file_writer.add_summary(summary)
         _write_scalars(self.experiment, metrics, 0)
 

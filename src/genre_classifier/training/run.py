@@ -288,8 +288,7 @@ def _log_outcome(
         logger.save()
         logger.finalize("success")
         return
-    settings = {key: value for key, value in experiment(flat).items() if value is not None}
-    logger.log_outcome(settings, final)
+    logger.log_outcome(experiment(flat), final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
