@@ -31,11 +31,11 @@ def opened(figure: Figure) -> np.ndarray:
 
 def test_rows_are_true_genres_and_colours_their_shares() -> None:
     axes, bar = confusion_figure(COUNTS, NAMES, "test rows").axes
-    (image,) = axes.images
-    shares: Any = image.get_array()
+    (cells,) = axes.collections
+    shares: Any = cells.get_array()
     np.testing.assert_allclose(shares[[0, 2]], [[0.5, 0.3, 0.2], [1 / 98, 0, 97 / 98]])
-    assert image.get_clim() == (0, 1)
-    np.testing.assert_allclose(image.to_rgba(shares)[0, 1], mpl.colormaps["Blues"](0.3), atol=1 / 255)
+    assert cells.get_clim() == (0, 1)
+    np.testing.assert_allclose(cells.to_rgba(shares)[0, 1], mpl.colormaps["Blues"](0.3), atol=1 / 255)
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true genre", "predicted genre")
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
     assert [label.get_text() for label in axes.get_xticklabels()] == NAMES
@@ -49,16 +49,16 @@ def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not()
     axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
     written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
     counts = {place: text for place, (text, _) in written.items() if text != "no rows"}
-    assert counts == {(0, 0): "50", (1, 0): "30", (2, 0): "20", (0, 2): "1", (2, 2): "97"}
-    assert written[2, 2][1] == "white"
-    assert written[0, 2][1] != "white"
+    assert counts == {(0.5, 0.5): "50", (1.5, 0.5): "30", (2.5, 0.5): "20", (0.5, 2.5): "1", (2.5, 2.5): "97"}
+    assert written[2.5, 2.5][1] == "white"
+    assert written[0.5, 2.5][1] != "white"
 
 
 def test_a_genre_without_rows_is_not_shown_as_a_genre_always_missed() -> None:
     axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
-    shares: Any = axes.images[0].get_array()
+    shares: Any = axes.collections[0].get_array()
     assert np.ma.getmaskarray(shares).tolist() == [[False] * 3, [True] * 3, [False] * 3]
-    assert ("no rows", 1) in [(text.get_text(), text.get_position()[1]) for text in axes.texts]
+    assert ("no rows", 1.5) in [(text.get_text(), text.get_position()[1]) for text in axes.texts]
 
 
 @pytest.mark.parametrize("largest", [9, 12_345, 987_654_321])

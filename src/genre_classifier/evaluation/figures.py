@@ -26,7 +26,6 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "oo")
 """Tell genres of one colour apart."""
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -64,29 +63,22 @@ def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: s
         figure = new_figure(side + reach + 1.6, side + 0.7 * reach + 0.9)
         axes = figure.subplots()
         axes.set_facecolor("#f0f0f0")
-        image = axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1)
-        axes.set_xticks(range(n_genres), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(n_genres), names)
+        cells = axes.pcolormesh(shares, cmap=SHARES, vmin=0, vmax=1, edgecolors=PALE, linewidth=0.7)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        places = np.arange(n_genres) + 0.5  # middles of the cells
+        written = {"ha": "center", "va": "center", "fontsize": 8}
+        axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, names)
         axes.set(xlabel="predicted genre", ylabel="true genre")
         axes.set_title(drawn_name(title, LONGEST_TITLE), wrap=True)
-        _draw_lines_between_cells(axes, n_genres)
         for row, column in np.argwhere(confusion).tolist():
             colour = "white" if shares[row, column] > DARK else INK
-            axes.text(
-                column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=8
-            )
+            axes.text(places[column], places[row], str(confusion[row, column]), color=colour, **written)
         for row in np.flatnonzero(support == 0).tolist():
-            axes.text((n_genres - 1) / 2, row, "no rows", ha="center", va="center", color=QUIET, fontsize=8)
-        figure.colorbar(image, label="share of the true genre's rows", shrink=0.8)
+            axes.text(n_genres / 2, places[row], "no rows", color=QUIET, **written)
+        figure.colorbar(cells, label="share of the true genre's rows", shrink=0.8)
     return figure
-
-
-def _draw_lines_between_cells(axes: Axes, n_genres: int) -> None:
-    edges = np.arange(n_genres + 1) - 0.5
-    axes.set_xticks(edges, minor=True)
-    axes.set_yticks(edges, minor=True)
-    axes.grid(which="minor", color=PALE)
-    axes.tick_params(which="minor", length=0)
 
 
 def per_genre_f1_figure(
