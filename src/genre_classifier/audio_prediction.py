@@ -23,7 +23,6 @@ from genre_classifier.features.audio import SHORTEST_SECONDS, Excerpt
 from genre_classifier.features.measure import measure_file
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
 from genre_classifier.prediction import DEFAULT_TOP_K, Prediction, Predictor
-from genre_classifier.terminal import shown
 
 log = logging.getLogger(__name__)
 
@@ -183,23 +182,13 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
 
 
 def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
-    from genre_classifier.evaluation.figures import drawn_name, names_as_text, new_figure
+    from genre_classifier.evaluation.drawing import png
+    from genre_classifier.evaluation.figures import over_time_figure
 
-    with names_as_text():
-        figure = new_figure(9.0, 4.0)
-        axes = figure.add_subplot()
-        order = np.argsort(-song.average, kind="stable")
-        # A song of one window is a band as wide as the song.
-        times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
-        rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
-        axes.stackplot(
-            times, rows[:, order].T, labels=[drawn_name(song.genre_names[genre]) for genre in order]
+    # A song of one window is a band as wide as the song.
+    times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
+    rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
+    with replacing(path) as temporary:
+        temporary.write_bytes(
+            png(over_time_figure(times, rows, song.genre_names, song.window_seconds, title))
         )
-        axes.set_xlim(times[0], times[-1])
-        axes.set_ylim(0.0, 1.0)
-        axes.set_xlabel(f"seconds, middle of a window of {song.window_seconds:g} s")
-        axes.set_ylabel("probability")
-        axes.set_title(shown(title))
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png")

@@ -351,7 +351,7 @@ class LoggerConfig:
 class TensorBoardConfig(LoggerConfig):
     _target_: str = "genre_classifier.training.loggers.SplitTensorBoardLogger"
     save_dir: str = "${run_dir}/tensorboard"
-    figures: bool = True
+    figures: Optional[bool] = None  # null: a single run draws its figures, a trial of a sweep draws none
 
 
 @dataclass

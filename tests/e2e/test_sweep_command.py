@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import ROOT, composed
+from tests.sweeps.hparams_tab import NUMBER, TEXT, Tab
 
 POISON = "tests.sweeps.poison"
 OPTUNA = "hparams_search=optuna"
@@ -71,7 +72,7 @@ def test_one_poisoned_trial_of_each_kind_does_not_stop_the_others(tmp_path: Path
     kinds = targets("Killed", "good", "Diverging", "OutOfMemory", "Refusing", "good2").replace(
         f"{POISON}.good2", "genre_classifier.network.GenreClassifier"
     )
-    result = sweep(tmp_path / "sweep", *short, kinds)
+    result = sweep(tmp_path / "sweep", *short, kinds, "logger=tensorboard")
     found = statuses(tmp_path / "sweep")
     assert [status for status, _ in found.values()] == [
         "failed",
@@ -98,6 +99,10 @@ def test_one_poisoned_trial_of_each_kind_does_not_stop_the_others(tmp_path: Path
     assert sorted(table["status"]) == ["failed"] * 4 + ["finished"]  # the two good ones are one and the same
     lines = [line for line in result.stdout.splitlines() if re.match(r"\d/6 ", line)]
     assert len(lines) == 6
+    tab = Tab(tmp_path / "sweep")
+    assert tab.settings == {"model._target_": TEXT}
+    assert set(tab.lines) == {"1/tensorboard", "5/tensorboard"}
+    assert tab.images == {}
 
 
 def test_joblib_runs_trials_side_by_side_and_outlives_a_killed_one(tmp_path: Path, short: list[str]) -> None:
@@ -170,19 +175,26 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
 def test_optuna_runs_as_stacks(tmp_path: Path, short: list[str]) -> None:
     folder = tmp_path / "sweep"
     words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"]
-    words += ["model.hidden_dims=[16,8]", "data.batch_size=16"]
+    words += ["model.hidden_dims=[16,8]", "data.batch_size=16", "logger=tensorboard"]
     result = sweep(folder, *words, "hydra/launcher=stacked")
     assert result.returncode == 0, result.stderr
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/study.db")
     assert len(study.trials) == 4
+    tab = Tab(folder)
+    assert set(tab.settings) == set(study.trials[0].params)
+    found = [line["optimizer.lr"] for line, _ in tab.lines.values()]
+    assert sorted(found) == pytest.approx(sorted(trial.params["optimizer.lr"] for trial in study.trials))
+    assert tab.images == {}
 
 
 def test_a_search_in_which_every_trial_fails_says_so(tmp_path: Path, short: list[str]) -> None:
     words = [*short, "hparams_search=optuna", "hydra.sweeper.n_trials=2", f"model._target_={POISON}.Refusing"]
-    result = sweep(tmp_path / "sweep", *words)
+    result = sweep(tmp_path / "sweep", *words, "logger=tensorboard")
     assert [status for status, _ in statuses(tmp_path / "sweep").values()] == ["failed"] * 2
     assert result.returncode == 1
     assert result.stdout.splitlines()[-1].startswith("0 of 2 trials finished, 2 failed")
+    tab = Tab(tmp_path / "sweep")  # written when the sweep begins
+    assert tab.settings.items() >= {"model.dropout": NUMBER, "model.hidden_dims": TEXT}.items()
     assert "Traceback" not in result.stderr
 
 

@@ -1,243 +1,163 @@
-"""Figures, judged by their pixels: the tests find the cells and bars by what changes when a number changes."""
+"""Figures, read from what matplotlib was given to draw, and once from the pixels that it makes of it."""
 
 import io
-from collections.abc import Sequence
-from itertools import product
+import warnings
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
-from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
-from genre_classifier.evaluation.lettering import drawable, shortened, text_mask
-from genre_classifier.evaluation.png import png
+from genre_classifier.evaluation.drawing import drawing, drawn_name, picture_name, png, share_colour, svg
+from genre_classifier.evaluation.figures import confusion_figure, over_time_figure, per_genre_f1_figure
 
 NAMES = ["Rock", "Jazz", "Folk"]
-BLUES = (matplotlib.colormaps["Blues"](np.linspace(0, 1, 256))[:, :3] * 255).round()
-Boxes = dict[tuple[int, int], tuple[slice, slice]]
+COUNTS = np.array([[50, 30, 20], [0, 0, 0], [1, 0, 97]])
+ANY_NAME = [
+    "Électro", "Łódź", "рок", "演歌", "🎸", "e\u0301", "a\nb\tc", "", "\ud800", "\x00", "_hidden", "x" * 300,
+    "$x^2$", "$", r"$\frac{1}{$", r"\textbf{a}", "<script>alert(1)</script>", "&amp;",
+]  # fmt: skip
 
 
-def matrix(n_genres: int) -> np.ndarray:
-    """Return the counts of 100 rows a genre, all right."""
-    return np.eye(n_genres, dtype=np.int64) * 100
+def opened(figure: Figure) -> np.ndarray:
+    """Return a figure's pixels, as its PNG has them."""
+    with Image.open(io.BytesIO(png(figure))) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
-def changed(before: np.ndarray, after: np.ndarray) -> tuple[slice, slice]:
-    """Return the box around the pixels in which two figures of one size differ."""
-    assert before.shape == after.shape
-    rows, columns = np.nonzero((before != after).any(axis=2))
-    return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+def test_rows_are_true_genres_and_colours_their_shares() -> None:
+    axes, bar = confusion_figure(COUNTS, NAMES, "test rows").axes
+    (cells,) = axes.collections
+    shares: Any = cells.get_array()
+    np.testing.assert_allclose(shares[[0, 2]], [[0.5, 0.3, 0.2], [1 / 98, 0, 97 / 98]])
+    assert cells.get_clim() == (0, 1)
+    np.testing.assert_allclose(cells.to_rgba(shares)[0, 1], mpl.colormaps["Blues"](0.3), atol=1 / 255)
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true genre", "predicted genre")
+    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
+    assert [label.get_text() for label in axes.get_xticklabels()] == NAMES
+    low, high = axes.get_ylim()
+    assert low > high  # the first genre's row is the top one
+    assert bar.get_ylabel() == "share of the true genre's rows"
+    assert axes.get_title() == "test rows"
 
 
-def cell_boxes(n_genres: int) -> Boxes:
-    """Return where each cell is, by its row and column: most of a genre's rows in one cell turn its ground dark."""
-    names = [f"Genre {i}" for i in range(n_genres)]
-    even = np.ones((n_genres, n_genres), dtype=np.int64)
-    light = confusion_figure(even, names, "t").astype(int).sum(axis=2)
-    boxes = {}
-    for row, column in product(range(n_genres), repeat=2):
-        counts = even.copy()
-        counts[row, column] = 9
-        dark = confusion_figure(counts, names, "t").astype(int).sum(axis=2)
-        rows, columns = np.nonzero(light - dark > 150)
-        boxes[row, column] = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    return boxes
+def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not() -> None:
+    axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    counts = {place: text for place, (text, _) in written.items() if text != "no rows"}
+    assert counts == {(0.5, 0.5): "50", (1.5, 0.5): "30", (2.5, 0.5): "20", (0.5, 2.5): "1", (2.5, 2.5): "97"}
+    assert written[2.5, 2.5][1] == "white"
+    assert written[0.5, 2.5][1] != "white"
 
 
-def ground(figure: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-    """Return the commonest colour of a box."""
-    colours, counts = np.unique(figure[box].reshape(-1, 3), axis=0, return_counts=True)
-    return colours[counts.argmax()]
+def test_a_genre_without_rows_is_not_shown_as_a_genre_always_missed() -> None:
+    axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
+    shares: Any = axes.collections[0].get_array()
+    assert np.ma.getmaskarray(shares).tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert ("no rows", 1.5) in [(text.get_text(), text.get_position()[1]) for text in axes.texts]
 
 
-@pytest.fixture(scope="module")
-def boxes() -> Boxes:
-    return cell_boxes(3)
-
-
-def confusion(counts: Sequence[Sequence[int]]) -> np.ndarray:
-    return confusion_figure(np.array(counts), ["Genre 0", "Genre 1", "Genre 2"], "t")
-
-
-def test_rows_are_true_genres_and_columns_predicted_ones(boxes: Boxes) -> None:
-    sides = {(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes.values()}
-    assert len(sides) == 1
-    assert max(sides.pop()) > 30
-    for row, column in boxes:
-        assert boxes[row, column][0] == boxes[row, 0][0]
-        assert boxes[row, column][1] == boxes[0, column][1]
-    assert boxes[0, 0][0].stop <= boxes[1, 0][0].start < boxes[2, 0][0].start
-    assert boxes[0, 0][1].stop <= boxes[0, 1][1].start < boxes[0, 2][1].start
-
-
-def test_a_cell_has_matplotlibs_blue_for_its_share_of_the_true_genres_rows(boxes: Boxes) -> None:
-    counts = [[50, 30, 20], [0, 7, 0], [1, 2, 97]]
-    figure = confusion(counts)
-    for (row, column), box in boxes.items():
-        share = counts[row][column] / sum(counts[row])
-        np.testing.assert_allclose(ground(figure, box), BLUES[round(share * 255)], atol=2)
-
-
-def test_a_cell_darkens_as_its_share_grows(boxes: Boxes) -> None:
-    lightness = [
-        int(ground(confusion([[100 - wrong, wrong, 0], [0, 9, 0], [0, 0, 9]]), boxes[0, 1]).sum())
-        for wrong in (0, 10, 30, 60, 99)
-    ]
-    assert lightness == sorted(set(lightness), reverse=True)
-
-
-def test_counts_are_written_into_their_cells_and_zeros_are_not(boxes: Boxes) -> None:
-    # The same shares, so the same ground: only the two counts' digits may differ.
-    fives = confusion([[5, 0, 0], [0, 5, 0], [0, 0, 8]])
-    threes = confusion([[3, 0, 0], [0, 3, 0], [0, 0, 8]])
-    difference = fives != threes
-    for place in ((0, 0), (1, 1)):
-        assert difference[boxes[place]].any()
-        difference[boxes[place]] = False
-        np.testing.assert_array_equal(fives[boxes[place]], fives[boxes[0, 0]])
-    assert not difference.any()
-    assert len(np.unique(fives[boxes[0, 1]].reshape(-1, 3), axis=0)) == 1  # a zero: nothing but the ground
-
-
-def test_a_count_is_white_on_dark_and_black_on_light_ground(boxes: Boxes) -> None:
-    figure = confusion([[88, 12, 0], [0, 9, 0], [0, 0, 9]]).astype(int).sum(axis=2)
-    dark, light = figure[boxes[0, 0]], figure[boxes[0, 1]]
-    assert dark.max() > 700
-    assert light.min() < 150
-
-
-@pytest.mark.parametrize(("largest", "other"), [(9, 8), (12_345, 67_890), (987_654_321, 123_456_789)])
-def test_the_largest_count_stays_inside_its_cell(largest: int, other: int) -> None:
-    names = [f"Genre {i}" for i in range(12)]
-    before = confusion_figure(np.eye(12, dtype=np.int64) * largest, names, "t")
-    written = []
-    for genre in (5, 6):
-        counts = np.eye(12, dtype=np.int64) * largest
-        counts[genre, genre] = other  # all rows of the genre either way, on the same ground
-        written.append(changed(before, confusion_figure(counts, names, "t"))[1])
-    pitch = written[1].start - written[0].start
-    assert written[0].stop - written[0].start <= pitch - 6
-
-
-def test_a_genre_without_rows_is_not_shown_as_a_genre_always_missed(boxes: Boxes) -> None:
-    figure = confusion([[4, 1, 0], [0, 0, 0], [1, 0, 5]])
-    red, green, blue = ground(figure, boxes[1, 0]).tolist()
-    assert red == green == blue < 250
-    assert figure[boxes[1, 1]].min() < 160  # says so
-    assert tuple(ground(figure, boxes[0, 2])) == (247, 251, 255)
-
-
-def test_a_figure_grows_with_its_genres() -> None:
-    sizes = []
-    for n_genres in (2, 5, 8, 16, 30, 40):
-        names = [f"Genre {i}" for i in range(n_genres)]
-        figure = confusion_figure(matrix(n_genres), names, "test rows")
-        bars = per_genre_f1_figure([0.5] * n_genres, [100] * n_genres, names, "test rows")
-        assert figure.dtype == bars.dtype == np.uint8
-        sizes.append((figure.shape[0], figure.shape[1], bars.shape[0]))
-    for dimension in zip(*sizes, strict=True):
-        assert list(dimension) == sorted(set(dimension))
-
-
-def test_every_name_stands_beside_its_row_and_below_its_column(boxes: Boxes) -> None:
-    names = ["Genre 0", "Genre 1", "Genre 2"]
-    bottom = boxes[2, 2][0].stop
-    ends = []
-    for i in range(3):
-        renamed = [*names]
-        renamed[i] = f"Genre {i + 7}"  # digits are equally wide, so all else stays where it is
-        before, after = (confusion_figure(matrix(3), which, "t") for which in (names, renamed))
-        rows, columns = changed(before[:bottom], after[:bottom])
-        assert columns.stop <= boxes[i, 0][1].start
-        assert rows.start >= boxes[i, 0][0].start
-        assert rows.stop <= boxes[i, 0][0].stop
-        below = changed(before[bottom:], after[bottom:])[1]
-        middle = (boxes[0, i][1].start + boxes[0, i][1].stop) / 2
-        ends.append(below.stop - middle)
-    assert ends == pytest.approx([0, 0, 0], abs=10)  # the end of a slanted name is at its column's middle
-
-
-def test_the_title_is_above_the_matrix(boxes: Boxes) -> None:
-    before, after = (confusion_figure(matrix(3), NAMES, title) for title in ("test rows", "val rows"))
-    assert changed(before, after)[0].stop < boxes[0, 0][0].start
-
-
-def test_no_name_touches_the_edge_of_a_figure() -> None:
-    names = ["Old-Time / Historic Americana Recordings", "A", "Música Popular Brasileira", "x" * 80]
-    for figure in (
-        confusion_figure(
-            matrix(4), names, "every row by the model that had not seen it, and then some more words"
-        ),
-        per_genre_f1_figure([1.0, 0.0, 0.5, 0.99], [1_000_000, 0, 5, 7], names, "w" * 200),
-    ):
-        for edge in (figure[:3], figure[-3:], figure[:, :3], figure[:, -3:]):
-            assert (edge == 255).all()
-
-
-def test_bars_are_as_long_as_their_f1() -> None:
-    values = [0.0, 0.25, 0.5, 1.0]
-    figure = per_genre_f1_figure(values, [4, 8, 2, 1], ["A", "B", "C", "D"], "test rows")
-    bar = (figure == (59, 117, 175)).all(axis=2)
-    by_row = bar.sum(axis=1)
-    starts = np.flatnonzero((by_row[1:] > 0) & (by_row[:-1] == 0)) + 1
-    lengths = by_row[starts]
-    assert len(lengths) == 3  # none for 0
-    np.testing.assert_allclose(lengths / lengths[-1], values[1:], atol=0.005)
-
-
-def test_a_bars_value_and_number_of_rows_are_written_beside_it() -> None:
-    before = per_genre_f1_figure([0.5, 0.5045], [40, 70], ["Rock", "Jazz"], "test rows")
-    value = per_genre_f1_figure([0.5, 0.5051], [40, 70], ["Rock", "Jazz"], "test rows")
-    support = per_genre_f1_figure([0.5, 0.5045], [40, 90], ["Rock", "Jazz"], "test rows")
-    first_of_second_bar = changed(before, support)[0].start
-    bar = (before == (59, 117, 175)).all(axis=2)
-    left, right = np.flatnonzero(bar.any(axis=0))[[0, -1]]
-    assert changed(before, value)[1].start >= right
-    assert changed(before, support)[1].stop <= left
-    assert bar[:first_of_second_bar].any()
-    assert before.shape == value.shape == support.shape
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["Électro", "Música", "Łódź", "рок", "ροκ", "演歌", "🎸", "e\u0301", "a\nb\tc", "", "\ud800", "\x00"],
-)
-def test_any_name_can_be_drawn(name: str) -> None:
-    names = [name, "Rock"]
-    assert confusion_figure(matrix(2), names, "t").shape[2] == 3
-    assert per_genre_f1_figure([0.5, 0.7], [1, 2], names, "t").shape[2] == 3
-
-
-def test_accents_are_letters_and_what_the_font_lacks_keeps_names_apart() -> None:
-    assert drawable("Música", 4) == "Música"
-    assert drawable("Mu\u0301sica", 4) == "Música"
-    assert drawable("two\n words", 4) == "two words"
-    assert drawable("рок", 4) == "рок"
-    assert drawable("演歌", 4) == "4: □□"
-    assert drawable("音楽", 5) == "5: □□"
-    assert np.asarray(text_mask("é", 15)).sum() > np.asarray(text_mask("e", 15)).sum()
-
-
-def test_a_long_name_ends_in_an_ellipsis_and_fits() -> None:
-    assert shortened("Rock", 15, 100) == "Rock"
-    short = shortened("Old-Time / Historic", 15, 100)
-    assert short.endswith("...")
-    assert "Old-Time / Historic".startswith(short[:-3])
-    assert len(short) > 8
-    assert text_mask(short, 15).width <= 103
-    assert text_mask(shortened("W" * 500, 15, 100), 15).width <= 103
+@pytest.mark.parametrize("largest", [9, 12_345, 987_654_321])
+def test_the_largest_count_stays_inside_its_cell(largest: int) -> None:
+    figure = confusion_figure(np.eye(12, dtype=np.int64) * largest, [f"Genre {i}" for i in range(12)], "t")
+    with drawing():
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
+    assert max(text.get_window_extent().width for text in axes.texts) < right - left
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match=r"confusion.shape=\(3, 3\): 2 names need \(2, 2\)"):
-        confusion_figure(matrix(3), ["Rock", "Jazz"], "t")
+        confusion_figure(np.eye(3), ["Rock", "Jazz"], "t")
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 3), (300, 7, 3)])
-def test_a_png_holds_the_very_pixels(shape: tuple[int, int, int]) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    with Image.open(io.BytesIO(png(pixels))) as image:
-        image.load()
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        np.testing.assert_array_equal(np.asarray(image), pixels)
+def test_bars_are_as_long_as_their_f1_and_say_it_and_their_rows() -> None:
+    values = [0.0, 0.25, 1.0]
+    (axes,) = per_genre_f1_figure(values, [4, 8, 2], NAMES, "test rows").axes
+    assert [bar.get_width() for bar in axes.patches] == values
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Rock (4)", "Jazz (8)", "Folk (2)"]
+    assert [text.get_text() for text in axes.texts] == ["0.00", "0.25", "1.00"]
+    assert axes.get_xlim() == (0, 1)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_a_song_is_stacked_from_its_most_probable_genre_upwards() -> None:
+    probabilities = np.array([[0.2, 0.7, 0.1], [0.3, 0.6, 0.1]])
+    figure = over_time_figure(np.array([1.5, 2.5]), probabilities, NAMES, 3.0, "a $song$.mp3")
+    (axes,) = figure.axes
+    bands = {band.get_label(): band.get_paths()[0].get_extents() for band in axes.collections}
+    assert list(bands) == ["Jazz", "Rock", "Folk"]
+    assert bands["Jazz"].ymin == 0
+    assert bands["Jazz"].ymax == pytest.approx(0.7)
+    assert bands["Folk"].ymin == pytest.approx(0.9)
+    assert axes.get_title() == "a $song$.mp3"
+    assert axes.get_xlim() == (1.5, 2.5)
+
+
+def test_genres_of_one_colour_differ_in_their_hatching() -> None:
+    figure = over_time_figure(np.arange(2), np.full((2, 40), 1 / 40), [str(i) for i in range(40)], 3.0, "t")
+    looks = {(tuple(band.get_facecolor()[0]), band.get_hatch()) for band in figure.axes[0].collections}
+    assert len(looks) == 40
+
+
+@pytest.mark.parametrize("kind", ["confusion", "bars", "song"])
+def test_any_name_is_drawn_as_text(kind: str) -> None:
+    n_genres, title = len(ANY_NAME), "".join(ANY_NAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if kind == "confusion":
+            figure = confusion_figure(np.eye(n_genres, dtype=np.int64), ANY_NAME, title)
+        elif kind == "bars":
+            figure = per_genre_f1_figure([0.5] * n_genres, range(n_genres), ANY_NAME, title)
+        else:
+            shares = np.full((2, n_genres), 1 / n_genres)
+            figure = over_time_figure(np.arange(2), shares, ANY_NAME, 3.0, title)
+        pixels = opened(figure)
+        document = svg(figure, "key")
+    assert (pixels[:2] == 255).all()
+    assert (pixels[:, :2] == 255).all()
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    for number, name in enumerate(ANY_NAME):
+        assert any(picture_name(name, number) in text.get_text() for text in texts)
+    assert not any(text.get_parse_math() for text in texts)
+    assert "<script" not in document
+
+
+def test_names_are_one_line_and_short_and_told_apart_where_the_font_lacks_their_letters() -> None:
+    assert drawn_name("two\n words") == "two words"
+    assert drawn_name("x" * 100) == "x" * 31 + "…"
+    assert picture_name("Música", 4) == "Música"
+    assert picture_name("рок", 4) == "рок"
+    assert (picture_name("演歌", 4), picture_name("音楽", 5)) == ("4: 演歌", "5: 音楽")
+
+
+def test_a_figure_grows_with_its_genres() -> None:
+    sizes = []
+    for n_genres in (2, 8, 16):
+        names = [f"Genre {i}" for i in range(n_genres)]
+        confusion = opened(confusion_figure(np.eye(n_genres, dtype=np.int64), names, "t"))
+        bars = opened(per_genre_f1_figure([0.5] * n_genres, [100] * n_genres, names, "t"))
+        sizes.append((*confusion.shape[:2], bars.shape[0]))
+        assert max(confusion.shape) < 2000
+    for dimension in zip(*sizes, strict=True):
+        assert list(dimension) == sorted(set(dimension))
+
+
+def test_a_png_has_the_colours_of_its_shares() -> None:
+    pixels = opened(confusion_figure(np.array([[7, 3], [0, 5]]), ["a", "b"], "t"))
+    for share in (0.7, 0.3, 1.0):
+        red, green, blue = (int(share_colour(share)[i : i + 2], 16) for i in (1, 3, 5))
+        assert (np.abs(pixels - (red, green, blue)).max(axis=2) <= 1).sum() > 1000
+
+
+def test_drawing_leaves_matplotlib_as_it_was_and_takes_nothing_from_a_users_style() -> None:
+    plain = png(per_genre_f1_figure([0.5], [1], ["Rock"], "t"))
+    with mpl.rc_context({"font.size": 30, "savefig.facecolor": "red", "axes.grid": True}):
+        before = dict(mpl.rcParams)
+        assert png(per_genre_f1_figure([0.5], [1], ["Rock"], "t")) == plain
+        assert dict(mpl.rcParams) == before

@@ -2,49 +2,108 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from genre_classifier.evaluation.calibration import ReliabilityBin
+from genre_classifier.evaluation.drawing import PALETTE, drawn_name
 from genre_classifier.reporting.embedding import Map
-from genre_classifier.reporting.figures import MARKERS, importance_figure, map_figure
+from genre_classifier.reporting.figures import (
+    MARKERS,
+    curves,
+    importance_figure,
+    map_figure,
+    reliability_figure,
+)
 from genre_classifier.reporting.from_rows import Places
 from genre_classifier.reporting.importance import Drop
-from genre_classifier.reporting.svg import PALETTE, drawn_name
+from genre_classifier.reporting.svg import Figure
 from tests.reporting.parsed import Page
 
+DROP = Drop("mfcc", 1, 0.1, 0.1, 0.01, 0.01)
 
-def test_two_figures_share_no_id() -> None:
-    drops = [Drop("mfcc", 1, 0.1, 0.1, 0.01, 0.01)]
 
-    pages = [Page(importance_figure(drops, key, "title", "meaning").svg) for key in ("a", "b")]
+def figures(key: str) -> list[Figure]:
+    """One of each kind."""
+    genres = np.arange(40) % 20
+    places = Places(Map(np.random.default_rng(0).normal(size=(40, 2)), "pca", (0.5, 0.2)), genres, genres, 90)
+    history = {"train/loss": [(0, 1.0), (1, 0.5)], "val/loss": [(0, 1.1), (1, 0.9)]}
+    bins = [ReliabilityBin(0.0, 0.5, 3, 0.4, 0.3), ReliabilityBin(0.5, 1.0, 0, None, None)]
+    return [
+        importance_figure([DROP], f"{key}importance", "title", "meaning"),
+        map_figure(places, [f"_genre {i}" for i in range(20)], f"{key}map"),
+        reliability_figure(bins, f"{key}reliability"),
+        *curves(history, 1, f"{key}curve"),
+    ]
 
-    ids = [{attrs["id"] for _, attrs in page.tags if "id" in attrs} for page in pages]
-    assert ids[0]
-    assert not ids[0] & ids[1]
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Figure]:
+    return figures("a")
+
+
+def test_no_two_figures_share_an_id_even_where_they_show_the_same(drawn: list[Figure]) -> None:
+    pages = [Page(figure.svg) for figure in (*drawn, *figures("b"))]
+
+    ids = [attrs["id"] for page in pages for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) > 3 * len(pages)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_figure_refers_to_what_it_has_itself_and_to_nothing_else(drawn: list[Figure]) -> None:
+    for figure in drawn:
+        page = Page(figure.svg)
+        ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+        targets = [value for _, attrs in page.tags for name, value in attrs.items() if "href" in name]
+        targets += re.findall(r"url\(([^)]*)\)", figure.svg)
+        assert targets
+        assert all(target.startswith("#") for target in targets)
+        assert {target.removeprefix("#") for target in targets} <= ids
+
+
+def test_a_figure_says_what_it_is_and_changes_nothing_else_in_the_page(drawn: list[Figure]) -> None:
+    known = {"svg", "title", "desc", "g", "defs", "clippath", "rect", "path", "use", "text"}
+    for figure in drawn:
+        page = Page(figure.svg)
+        tag, attrs = page.tags[0]
+        assert (tag, attrs["role"], attrs["class"]) == ("svg", "img", "figure")
+        assert page.text.startswith(f"{figure.title} {figure.meaning}")
+        assert {tag for tag, _ in page.tags} <= known
+        assert not {"<!", "<?", "xmlns", "<style"} & set(re.findall(r"<[!?]|xmlns|<style", figure.svg))
 
 
 @pytest.mark.parametrize(
-    "name", ["<script>x</script>", "_hidden", "$\\frac{1}{2}$", "Ω\N{SNOWMAN}ロック", "a\nb"]
+    "name",
+    [
+        "<script>x</script>",
+        "</svg><img src=x>",
+        "_hidden",
+        "$\\frac{1}{2}$",
+        "Ω\N{SNOWMAN}ロック",
+        "a\nb",
+        "\x01\ud800x",
+    ],
 )
 def test_any_name_can_be_drawn(name: str) -> None:
     svg = importance_figure([Drop(name, 1, 0.1, 0.1, 0.01, 0.01)], "key", name, name).svg
 
-    assert "<script" not in svg
-    assert drawn_name(name).strip() in Page(svg).text
+    page = Page(svg)
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert drawn_name(name).strip() in page.text
+    svg.encode()  # no half of a character
+    assert "\x01" not in svg
 
 
-def test_a_long_name_ends_in_an_ellipsis() -> None:
-    assert drawn_name("x" * 100) == "x" * 31 + "…"
-
-
-def test_many_genres_have_colour_and_marker_of_their_own() -> None:
+def test_many_genres_have_colour_and_marker_of_their_own(drawn: list[Figure]) -> None:
     pairs = {(i % len(PALETTE), (i + i // len(PALETTE)) % len(MARKERS)) for i in range(40)}
     assert len(pairs) == 40
-    genres = np.arange(40) % 20
-    places = Places(Map(np.random.default_rng(0).normal(size=(40, 2)), "pca", (0.5, 0.2)), genres, genres, 90)
 
-    figure = map_figure(places, [f"_genre {i}" for i in range(20)], "map")
-
-    page = Page(figure.svg)
+    page = Page(drawn[1].svg)
     assert all(f"_genre {i}" in page.text for i in range(20))
-    assert "40 of the 90 test rows" in figure.meaning
+    assert "40 of the 90 test rows" in drawn[1].meaning
+
+
+def test_the_same_figure_is_the_same_text_every_time(drawn: list[Figure]) -> None:
+    assert figures("a") == drawn

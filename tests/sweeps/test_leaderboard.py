@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 
 from genre_classifier.csv_files import read_csv
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.figures import names_as_text
+from genre_classifier.evaluation.drawing import png
 from genre_classifier.sweeps.figure import sweep_figure
 from genre_classifier.sweeps.leaderboard import (
     Leaderboard,
@@ -470,8 +470,7 @@ def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path
     board = one_board(tmp_path)
     figure = sweep_figure(board)
     assert figure is not None
-    with names_as_text():
-        figure.savefig(io.BytesIO(), format="png")
+    assert png(figure).startswith(b"\x89PNG")
     stream = io.StringIO()
     show_leaderboard(board, Console(file=stream, width=100))
     assert is_safe(stream.getvalue())

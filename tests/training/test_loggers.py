@@ -1,5 +1,9 @@
 import csv
 import io
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +11,12 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genre_classifier.config import typed
 from genre_classifier.errors import MissingExtraError
+from genre_classifier.sweeps.trial import quiet
+from genre_classifier.training.loggers import SplitTensorBoardLogger
 from genre_classifier.training.run import Result
+from tests.conftest import ROOT, composed
 
 Train = Callable[..., Result]
 
@@ -65,6 +73,45 @@ def test_figures_and_the_configuration_are_shown_and_figures_can_be_left_out(tra
     assert "config/text_summary" in shown["tensors"]
     without = events(trained("logger=tensorboard", "logger.figures=false").folder.tensorboard).Tags()
     assert without["images"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "alone", "in_a_sweep"), [("null", True, False), ("true", True, True), ("false", False, False)]
+)
+def test_a_single_run_draws_unless_told_not_to_and_a_trial_only_when_told_to(
+    asked: str, alone: bool, in_a_sweep: bool, tmp_path: Path
+) -> None:
+    cfg = composed("logger=tensorboard", f"logger.figures={asked}", f"run_dir={tmp_path}")
+    for configuration, drawn in ((cfg, alone), (quiet(cfg), in_a_sweep)):
+        assert SplitTensorBoardLogger(str(tmp_path), typed(configuration).logger.figures).figures is drawn
+
+
+@pytest.mark.parametrize("logger", ["none", "csv"])
+def test_a_trial_may_have_another_logger_or_none(logger: str, tmp_path: Path) -> None:
+    cfg = composed(f"logger={logger}", f"run_dir={tmp_path}")
+    assert quiet(cfg).logger == cfg.logger
+    assert not quiet(cfg).trainer.enable_progress_bar
+
+
+def test_a_run_without_figures_does_not_load_what_draws_them(
+    tmp_path: Path, music_overrides: list[str]
+) -> None:
+    program = (
+        "import sys\n"
+        "from genre_classifier.training.fit import train\n"
+        "from tests.conftest import composed\n"
+        "for figures in ('false', 'true'):\n"
+        "    folder = f'run_dir={sys.argv[1]}/{figures}'\n"
+        "    train(composed(*sys.argv[2:], f'logger.figures={figures}', folder))\n"
+        "    print('drawing', 'matplotlib.backends.backend_agg' in sys.modules)"
+    )
+    words = [*music_overrides, "trainer.max_epochs=1", "logger=tensorboard"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), *words],
+        capture_output=True, text=True, timeout=300, check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+    )  # fmt: skip
+    assert re.findall("drawing (.*)", done.stdout) == ["False", "True"]
 
 
 def test_the_csv_logger_writes_into_the_run(trained: Train) -> None:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin
-from genre_classifier.evaluation.figures import new_figure
-from genre_classifier.reporting.from_rows import Places
-from genre_classifier.reporting.importance import Drop
-from genre_classifier.reporting.svg import (
+from genre_classifier.evaluation.drawing import (
+    BAR,
     BLUE,
     INK,
     ORANGE,
     PALE,
     PALETTE,
     QUIET,
-    Figure,
     drawing,
     drawn_name,
-    inline,
+    new_figure,
 )
+from genre_classifier.reporting.from_rows import Places
+from genre_classifier.reporting.importance import Drop
+from genre_classifier.reporting.svg import Figure, inline
 from genre_classifier.sweeps.figure import draw_setting, having, swept
 from genre_classifier.sweeps.leaderboard import Leaderboard
 
@@ -91,7 +91,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin], key: str) -> Figure:
         middles = [(one.low + one.high) / 2 for one in bins]
         above.plot([0, 1], [0, 1], color=QUIET, linewidth=0.9, linestyle="--", label="calibrated")
         above.bar([(one.low + one.high) / 2 for one in filled], [one.accuracy or 0 for one in filled],
-                  width * 0.9, color="#9cc7e6", label="accuracy")  # fmt: skip
+                  width * 0.9, color=BAR, label="accuracy")  # fmt: skip
         above.plot([one.confidence or 0 for one in filled], [one.accuracy or 0 for one in filled], "o",
                    color=BLUE, markersize=4, label="means of the bin")  # fmt: skip
         above.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
@@ -114,7 +114,7 @@ def importance_figure(drops: Sequence[Drop], key: str, title: str, meaning: str)
         figure = new_figure(WIDTH, 0.24 * len(drops) + 0.75)
         axes = figure.subplots()
         places = np.arange(len(drops))
-        axes.barh(places, [drop.accuracy for drop in drops], 0.72, color="#9cc7e6",
+        axes.barh(places, [drop.accuracy for drop in drops], 0.72, color=BAR,
                   xerr=[drop.accuracy_deviation for drop in drops],
                   error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 2})  # fmt: skip
         names = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
-from genre_classifier.evaluation.figures import SCALE
+from genre_classifier.evaluation.drawing import DARK, share_colour
 from genre_classifier.evaluation.predictions import (
     GenreScores,
     Int64,
@@ -23,7 +23,6 @@ from genre_classifier.reporting.svg import Figure
 MISTAKES = 15
 # From this many genres on, the confusion matrix is set in small type.
 MANY_GENRES = 12
-DARK = 0.55
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,7 @@ def confusion_of(counts: Int64, genre_names: Sequence[str], side: str) -> Confus
 
 def _cell(count: int, support: int) -> Cell:
     share = count / support if support else None
-    red, green, blue = SCALE[round((share or 0) * 255)].tolist()
-    return Cell(count, share, f"rgb({red} {green} {blue})", (share or 0) > DARK)
+    return Cell(count, share, share_colour(share or 0), (share or 0) > DARK)
 
 
 def confusion_of_run(contents: RunContents) -> Confusion | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.figures import drawn_name, names_as_text, new_figure
+from genre_classifier.evaluation.drawing import BLUE, INK, drawing, drawn_name, new_figure
 from genre_classifier.files import parse_json
 from genre_classifier.settings import REPLICATE_KEYS
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial
@@ -36,7 +36,6 @@ def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
     return trials, keys
 
 
-@names_as_text()
 def sweep_figure(board: Leaderboard) -> Figure | None:
     """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
     trials, keys = swept(board)
@@ -44,14 +43,15 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
         return None
     columns = min(COLUMNS, len(keys))
     rows = -(-len(keys) // columns)
-    figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
-    note = "synthetic data; " if board.synthetic else ""
-    figure.suptitle(f"{note}{len(trials)} trials; the line joins the means", fontsize=10)
-    all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    for axes, key in zip(all_axes, keys, strict=False):
-        draw_setting(axes, having(board, key), key, board.metric)
-    for axes in all_axes[len(keys) :]:
-        axes.set_visible(False)
+    with drawing():
+        figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
+        note = "synthetic data; " if board.synthetic else ""
+        figure.suptitle(f"{note}{len(trials)} trials; the line joins the means")
+        all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+        for axes, key in zip(all_axes, keys, strict=False):
+            draw_setting(axes, having(board, key), key, board.metric)
+        for axes in all_axes[len(keys) :]:
+            axes.set_visible(False)
     return figure
 
 
@@ -66,7 +66,10 @@ def having(board: Leaderboard, key: str) -> list[Trial]:
 
 
 def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
-    """Draw finished trials' metric against one setting, and a line through the means of equal values."""
+    """Draw finished trials' metric against one setting, and a line through the means of equal values.
+
+    To be called within `drawing`.
+    """
     points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
     numeric = all(_has_a_place(value) for value, _ in points)
     if numeric:
@@ -83,13 +86,17 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
         axes.set_xticks(list(places.values()), [_shown(name) for name in names], rotation=20, ha="right")
         axes.set_xlim(-0.5, len(names) - 0.5)
     axes.plot(
-        [places[json.dumps(value)] for value, _ in points], [score for _, score in points], "o", alpha=0.55
+        [places[json.dumps(value)] for value, _ in points],
+        [score for _, score in points],
+        "o",
+        alpha=0.55,
+        color=BLUE,
     )
     if len(places) < len(points):
         _join_means(axes, points, places)
     axes.set_xlabel(drawn_name(key))
     axes.set_ylabel(metric)
-    axes.grid(alpha=0.3)
+    axes.grid()
 
 
 def _logarithmic(axes: Axes, ratio: float) -> None:
@@ -107,7 +114,7 @@ def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[st
     for value, score in points:
         by_value.setdefault(json.dumps(value), []).append(score)
     line = sorted((places[name], sum(scores) / len(scores)) for name, scores in by_value.items())
-    axes.plot([place for place, _ in line], [mean for _, mean in line], "-", color="black", linewidth=1)
+    axes.plot([place for place, _ in line], [mean for _, mean in line], "-", color=INK, linewidth=1)
 
 
 def _shown(name: str) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from genre_classifier.atomic import replacing
 from genre_classifier.commands import argument, command, setting
-from genre_classifier.evaluation.figures import names_as_text
+from genre_classifier.evaluation.drawing import png
+from genre_classifier.evaluation.figures import confusion_figure
 from genre_classifier.run_folder import relative, writing
 from genre_classifier.run_listing import lines_about, read_each
 from genre_classifier.sweeps.figure import sweep_figure
+from genre_classifier.sweeps.hparams import summarize_trials
 from genre_classifier.sweeps.leaderboard import Leaderboard, Trial, leaderboards, read_trial
 from genre_classifier.sweeps.out_of_fold import OutOfFold, write_out_of_fold
 from genre_classifier.sweeps.sweep_folder import SweepFolder
@@ -33,6 +35,7 @@ def finish_sweep(sweep: SweepFolder) -> int:
     trials = read_each(sweep.trials(), read_trial)
     boards = leaderboards(trials, record["optimized_metric"]) if trials else []
     out_of_fold = _write(sweep, boards) if boards else None
+    summarize_trials(sweep, trials, record["optimized_metric"], record["swept"])
     _show(sweep, boards, trials, out_of_fold, record["expected"])
     say(*lines_about(trials.unreadable))
     unread = min(len(trials.unreadable), max(0, record["expected"] - len(trials)))
@@ -43,14 +46,11 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
     write_leaderboard(sweep.leaderboard_csv, boards)
     write_trials(sweep.trials_csv, boards)
     if (figure := sweep_figure(boards[0])) is not None:
-        with names_as_text(), writing(sweep.figure), replacing(sweep.figure) as temporary:
-            figure.savefig(temporary, format="png")
+        with writing(sweep.figure), replacing(sweep.figure) as temporary:
+            temporary.write_bytes(png(figure))
     out_of_fold = write_out_of_fold(sweep, boards)
     if out_of_fold is not None:
         import numpy as np
-
-        from genre_classifier.evaluation.figures import confusion_figure
-        from genre_classifier.evaluation.png import png
 
         title = "every row by the model that had not seen it"
         drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)

@@ -32,7 +32,7 @@ from genre_classifier.sweeps.processes import (
     write_everything_to,
 )
 from genre_classifier.sweeps.sweep_folder import SweepFolder
-from genre_classifier.sweeps.trial import write_status
+from genre_classifier.sweeps.trial import quiet, write_status
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class StackedLaunch:
         folder = self.sweep.path / str(composed.hydra.sweep.subdir)
         with read_write(composed), open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
-        cfg = job_config(composed, str(folder))
+        cfg = quiet(job_config(composed, str(folder)))
         settings: TrainConfig | None = None
         try:
             settings = typed(cfg)

@@ -21,12 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
 from genre_classifier.commands import setting
-from genre_classifier.config import Problem, better_is_higher, find_problems
+from genre_classifier.config import Problem, TensorBoardConfig, better_is_higher, find_problems
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
 from genre_classifier.settings import experiment, flattened, job_config
 from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
+from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
@@ -77,6 +78,7 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     if resume is not None:
         _check_same_sweep(folder, folder.read_sweep(), record)
     folder.write_sweep(record | {"resumed": resume is not None})
+    _describe(config, swept, folder)
     if _is_optuna(config) and resume is not None:
         from genre_classifier.sweeps.optuna_study import reopen
 
@@ -283,6 +285,26 @@ def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bo
     groups = {str(name) for name in config.hydra.runtime.choices}
     parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
     return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
+
+
+def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
+    """Let the HParams tab show the swept settings while the sweep runs; what groups change is known at its end."""
+    job = job_config(config, "run_dir")
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    if OmegaConf.select(job, "logger._target_") != TensorBoardConfig._target_ or groups & set(swept):
+        return
+    numeric = {
+        name: not override.is_choice_sweep()
+        or all(isinstance(value, (int, float)) for value in _choices(override))
+        for name, override in swept.items()
+    }
+    if numeric:
+        write_summary(folder, numeric, counted_metrics(str(config.optimized_metric)))
+
+
+def _choices(override: Override) -> list[Any]:
+    value: Any = override.value()
+    return list(value.list)
 
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -81,10 +81,9 @@ def run_trial(cfg: DictConfig) -> float:
         if _is_finished(folder, settings):
             return float(folder.read_run()["objective"])
         write_status(folder, "running", None, settings=settings)
-        job = cfg.copy()
+        job = quiet(cfg)
         with read_write(job), open_dict(job):
             job.run_dir = str(folder.path)
-            job.trainer.enable_progress_bar = False
             if job.ckpt_path is None and folder.last_checkpoint.is_file():
                 job.ckpt_path = str(folder.last_checkpoint)
         start = Start(
@@ -105,6 +104,16 @@ def _end_with_the_sweep() -> None:
 
     if RunStart.sweep is None:
         die_with_parent()
+
+
+def quiet(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a configuration as a trial runs it: no progress bar, and figures only if they were asked for."""
+    job = cfg.copy()
+    with read_write(job), open_dict(job):
+        job.trainer.enable_progress_bar = False
+        if job.logger is not None and job.logger.get("figures", False) is None:
+            job.logger.figures = False
+    return job
 
 
 def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:

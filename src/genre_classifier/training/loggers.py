@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.evaluation.png import png
+from genre_classifier.evaluation.drawing import png
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "val", "test")
@@ -25,13 +25,13 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     ----------
     save_dir : str
         The run's tensorboard folder.
-    figures : bool
-        Whether the finished run's confusion matrix and per-genre F1 are drawn.
+    figures : bool or None
+        Whether the finished run's confusion matrix and per-genre F1 are drawn; None draws them.
     """
 
-    def __init__(self, save_dir: str, figures: bool = True) -> None:
+    def __init__(self, save_dir: str, figures: bool | None = None) -> None:
         super().__init__(save_dir=save_dir, name="", version="", default_hp_metric=False)
-        self.figures = figures
+        self.figures = figures is not False
         self._writers: dict[str, SummaryWriter] = {}
 
     @rank_zero_only
@@ -52,26 +52,28 @@ class SplitTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write the HParams tab's entry: the run's settings and its final metrics."""
+        """Write the HParams tab's entry: the run's settings and its final metrics.
+
+        Which of them the tab shows is left to the sweep, or to TensorBoard, which then shows first what differs.
+        """
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
         plain = {
-            key: value if isinstance(value, (bool, int, float)) else str(value)
+            key: value if isinstance(value, (bool, int, float)) else "null" if value is None else str(value)
             for key, value in settings.items()
         }
-        for summary in hparams_summary(plain, dict(metrics)):
+        _, started, ended = hparams_summary(plain, {})
+        for summary in (started, ended):
             self.experiment.file_writer.add_summary(summary)
         _write_scalars(self.experiment, metrics, 0)
 
     @rank_zero_only
-    def log_picture(self, tag: str, pixels: np.ndarray) -> None:
-        """Show pixels of shape (height, width, 3); many times faster than SummaryWriter.add_image."""
+    def log_figure(self, tag: str, figure: Figure) -> None:
+        """Show a figure; SummaryWriter.add_figure would import pyplot."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        height, width, n_channels = pixels.shape
-        image = Summary.Image(
-            height=height, width=width, colorspace=n_channels, encoded_image_string=png(pixels)
-        )
+        width, height = figure.canvas.get_width_height()
+        image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png(figure))
         self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     @rank_zero_only

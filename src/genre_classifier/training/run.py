@@ -328,8 +328,7 @@ def _log_outcome(
         logger.save()
         logger.finalize("success")
         return
-    settings = {key: value for key, value in experiment(flat).items() if value is not None}
-    logger.log_outcome(settings, final)
+    logger.log_outcome(experiment(flat), final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
@@ -347,7 +346,7 @@ def _draw(
         scores = evaluations[split].scores
         title = f"{split} rows{note}"
         confusion = confusion_figure(evaluations[split].confusion.numpy(), names, title)
-        logger.log_picture(f"confusion_matrix/{split}", confusion)
+        logger.log_figure(f"confusion_matrix/{split}", confusion)
         support = list(result.support[split].values())
         bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
-        logger.log_picture(f"f1_per_genre/{split}", bars)
+        logger.log_figure(f"f1_per_genre/{split}", bars)
