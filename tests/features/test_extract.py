@@ -640,7 +640,7 @@ def test_the_command_lists_what_is_left_out_and_names_a_lost_genre(
     (root / "Ska").rmdir()
     assert main(command) == 0
     captured = capsys.readouterr()
-    assert "1 files that are not music passed over (1 .jpg)" in captured.err
+    assert "1 file that is not music passed over (1 .jpg)" in captured.err
     assert "1 file left out: 1 .m4a in Rock (unsupported)" in captured.err
     with (tmp_path / "f.errors.csv").open(newline="") as stream:
         [row] = csv.DictReader(stream)

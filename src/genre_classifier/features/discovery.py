@@ -71,7 +71,9 @@ class Collection:
 
     def others(self) -> str:
         """Say how many other files there are, and of which suffixes."""
-        return f"{self.n_others.total()} files that are not music passed over ({_counted(self.n_others)})"
+        n = self.n_others.total()
+        what = "file that is" if n == 1 else "files that are"
+        return f"{n} {what} not music passed over ({_counted(self.n_others)})"
 
 
 def find_audio(root: Path) -> list[AudioFile]:

@@ -310,12 +310,12 @@ def _refuse_failures(failures: list[tuple[AudioFile, Failure]], kept: list[Audio
     for genre in {file.genre for file in kept if file.genre is not None}:
         lost.pop(genre, None)
     if lost:
-        names = ", ".join(repr(genre) for genre in lost)
+        which = f"genre{'s' if len(lost) > 1 else ''} {', '.join(repr(genre) for genre in lost)}"
         of_lost = [pair for of_genre in lost.values() for pair in of_genre]
         reasons = "; ".join(failure.reason for failure in one_of_each_kind(of_lost))
         raise NothingMeasuredError(
-            f"nothing is left of genre {names}: {left_out(of_lost)}; {reasons}; repair or convert the files, or take "
-            "the genre away",
+            f"nothing is left of {which}: {left_out(of_lost)}; {reasons}; repair or convert the files, or take the "
+            "genre away",
             kind=first.kind,
             failures=failures,
         )
