@@ -153,6 +153,19 @@ def test_damaged_text_in_parquet_is_one_error(tmp_path: Path, column: pa.Array) 
     assert columns_of(written(tmp_path, unused=column)).feature_names == ["f0", "f1"]
 
 
+def test_a_small_file_of_very_many_rows_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genre_classifier.data.sources.readers.PLAUSIBLE_CELLS", 1000)
+    rows = 500_000
+    columns = {"genre": pa.repeat("a", rows), "artist": pa.repeat("x", rows), "f0": pa.repeat(1.0, rows)}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(
+        DataError, match=r"500000 rows of 3 columns in a file of \d+ bytes are no measurements"
+    ):
+        columns_of(tmp_path / "m.parquet")
+
+
 def test_a_label_of_lists_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"column 'genre' holds list<.*>, not text"):
         columns_of(written(tmp_path, genre=[["a"], ["b"]] * (N // 2)))

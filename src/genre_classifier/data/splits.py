@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -34,6 +35,7 @@ SIDE_NAMES = {
 WITHOUT_SPLIT_COLUMN = {"audio_folder", "demo"}
 FOLD_ATTEMPTS = 50
 AUDIO_SUFFIXES = {*SUFFIXES, ".m4a", ".wma"}
+_told = WeakSet[FeatureTable]()  # of scarce genres: once for a table, not once for each of its folds
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,8 @@ def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tu
         )
     counts = zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True)
     scarce = [f"{name!r} has {_counted(table, count, unit)}" for name, count in counts if count < folds]
-    if scarce:
+    if scarce and table not in _told:
+        _told.add(table)
         log.warning(
             "%s: genre %s: fewer than the %d folds, so that some folds test none of it; all train on it",
             table.where,

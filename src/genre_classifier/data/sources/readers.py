@@ -48,6 +48,9 @@ MISSING: Final = frozenset(
     }
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
+# A Parquet file of a kilobyte can hold one value a billion times. Measurements take about a byte each.
+CELLS_PER_BYTE = 100
+PLAUSIBLE_CELLS = 10_000_000
 # From these on every number of the type is a whole one.
 WHOLE_FLOAT16: Final = 2.0**10
 WHOLE_FLOAT32: Final = 2.0**23
@@ -172,6 +175,12 @@ class ParquetReader:
             self.names = [normalised(name) for name in self.own_names]
             self.rows_expected = self.file.metadata.num_rows
         self.index_names = _pandas_index(self.schema.metadata or {})
+        cells, size = self.rows_expected * len(self.names), path.stat().st_size
+        if cells > max(PLAUSIBLE_CELLS, CELLS_PER_BYTE * size):
+            raise DataError(
+                f"{path}: {self.rows_expected} rows of {len(self.names)} columns in a file of {size} bytes are no "
+                "measurements, but would fill the memory; the file is damaged or made to do so"
+            )
 
     def _type(self, name: str) -> pa.DataType:
         return self.schema.field(self.names.index(name)).type
