@@ -84,7 +84,7 @@ def test_another_version_is_refused(tmp_path: Path, version: object) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"format_version": version}))
     with pytest.raises(RunFolderError, match="format_version is"):
-        read_versioned_json(path, 1, kind="run", example="here")
+        read_versioned_json(path, 1, kind="run", example="here", kinds={})
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "null"])
@@ -92,7 +92,7 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None
     path = tmp_path / "run.json"
     path.write_text(content)
     with pytest.raises(RunFolderError, match="format_version is None"):
-        read_versioned_json(path, 1, kind="run", example="here")
+        read_versioned_json(path, 1, kind="run", example="here", kinds={})
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -210,6 +210,11 @@ for command in (["report", sys.argv[1], "--out", sys.argv[2]], ["leaderboard", s
         ("run.json", "[" * 100_000),
         ("metrics.json", '{"format_version": 1, "a": "\\ud800"}'),
         ("metrics.json", "\x00"),
+        ("run.json", '{"format_version": 1, "settings": [1]}'),
+        ("run.json", '{"format_version": 1, "status": {}}'),
+        ("run.json", '{"format_version": 1, "data": "x"}'),
+        ("metrics.json", '{"format_version": 1, "test": [0.5]}'),
+        ("metrics.json", '{"format_version": 1, "test": {"f1": "high"}}'),
     ],
 )
 def test_a_damaged_record_is_a_run_folder_error(received: RunFolder, name: str, content: str) -> None:

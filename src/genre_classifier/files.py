@@ -12,6 +12,7 @@ import math
 import os
 import stat
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -169,7 +170,9 @@ def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
     return parse_json(read_bytes(path, MAX_JSON_BYTES, error), path, error, allow_nan=allow_nan)
 
 
-def read_versioned_json(path: Path, version: int, *, kind: str, example: str) -> dict[str, Any]:
+def read_versioned_json(
+    path: Path, version: int, *, kind: str, example: str, kinds: Mapping[str, tuple[type, ...]]
+) -> dict[str, Any]:
     """Return the object in a JSON file of a run's or sweep's folder.
 
     Parameters
@@ -181,11 +184,13 @@ def read_versioned_json(path: Path, version: int, *, kind: str, example: str) ->
         What the folder is of: ``run`` or ``sweep``.
     example : str
         Such a folder, for the message.
+    kinds : mapping of str to tuple of type
+        By key, what its value is, if it is there and not null.
 
     Raises
     ------
     RunFolderError
-        It is missing, damaged, or of another version.
+        It is missing, damaged, of another version, or has a value of another kind.
     """
     try:
         content = read_json(path, RunFolderError, allow_nan=True)
@@ -199,6 +204,11 @@ def read_versioned_json(path: Path, version: int, *, kind: str, example: str) ->
             f"{path}: format_version is {found!r:.80}, this version reads {version}; "
             "use the version of genre-classifier that wrote it"
         )
+    for key, allowed in kinds.items():
+        if content.get(key) is not None and type(content[key]) not in allowed:
+            raise RunFolderError(
+                f"{path}: {key} is a {type(content[key]).__name__}, not a {allowed[0].__name__}"
+            )
     return dict(content)
 
 

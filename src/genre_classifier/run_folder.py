@@ -20,6 +20,18 @@ from genre_classifier.files import read_bytes, read_versioned_json, read_yaml
 FORMAT_VERSION = 1
 MAX_SETTINGS = 400_000  # values in a checkpoint's settings; 10,000 features take 50,000
 CHECKPOINT_VERSION_KEY = "genre_classifier_format_version"
+_RUN_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("settings", "versions", "data", "split_protocol", "baseline"), (dict,)),
+    **dict.fromkeys(("status", "reason", "started", "optimized_metric", "working_folder"), (str,)),
+    **dict.fromkeys(("seed", "epochs", "best_epoch"), (int,)),
+    **dict.fromkeys(("seconds", "objective"), (float, int)),
+}
+_METRICS_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("train", "val", "test", "split_protocol", "f1_per_genre", "confusion"), (dict,)),
+    **dict.fromkeys(("duplicates", "intervals", "reliability", "temperature"), (dict,)),
+    "genre_names": (list,),
+    "synthetic_data": (bool,),
+}
 Status = Literal["running", "finished", "failed"]
 
 
@@ -106,11 +118,18 @@ class RunFolder:
 
     def read_run(self) -> dict[str, Any]:
         """Return run.json's content."""
-        return self._read_json(self.run_json)
+        return self._read_json(self.run_json, _RUN_KINDS)
 
     def read_metrics(self) -> dict[str, Any]:
         """Return metrics.json's content."""
-        return self._read_json(self.metrics_json)
+        metrics = self._read_json(self.metrics_json, _METRICS_KINDS)
+        for split in ("train", "val", "test"):
+            for name, value in (metrics.get(split) or {}).items():
+                if type(value) not in (int, float, type(None)):
+                    raise RunFolderError(
+                        f"{self.metrics_json}: {split}/{name} is {value!r:.40}, not a number"
+                    )
+        return metrics
 
     def read_predictions(self) -> dict[str, tuple[str, list[float]]]:
         """Return predictions.csv: by id, the true genre and one probability a genre.
@@ -208,8 +227,10 @@ class RunFolder:
         with writing(path):
             write_text(path, buffer.getvalue())
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
-        return read_versioned_json(path, FORMAT_VERSION, kind="run", example="outputs/runs/DATE/TIME")
+    def _read_json(self, path: Path, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+        return read_versioned_json(
+            path, FORMAT_VERSION, kind="run", example="outputs/runs/DATE/TIME", kinds=kinds
+        )
 
 
 @contextmanager

@@ -18,6 +18,13 @@ from genre_classifier.files import read_versioned_json
 from genre_classifier.run_folder import RunFolder, writing
 
 FORMAT_VERSION = 1
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "started": (str,),
+    "optimized_metric": (str,),
+    "overrides": (list,),
+    "expected": (int,),
+    "settings": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class SweepFolder:
             It is missing, damaged or of another version.
         """
         return read_versioned_json(
-            self.sweep_json, FORMAT_VERSION, kind="sweep", example="outputs/sweeps/DATE/TIME"
+            self.sweep_json, FORMAT_VERSION, kind="sweep", example="outputs/sweeps/DATE/TIME", kinds=_KINDS
         )
 
     def trial(self, name: str) -> RunFolder:
