@@ -126,3 +126,13 @@ def test_a_known_feature_set_is_recognised_only_in_its_order() -> None:
     features = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
     assert table(features=features, feature_names=CORE20.features).feature_set is CORE20
     assert table(features=features, feature_names=CORE20.features[::-1]).feature_set is None
+
+
+def test_rows_by_nobody_are_groups_of_their_own_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    groups = ["Various Artists", "Unknown Artist", "artist 1", "artist 1"]
+    made = table(groups=groups, group_name="artist")
+    assert made.groups is not None
+    assert len(set(made.groups)) == 3
+    assert made.groups[2] == made.groups[3] == "artist 1"
+    (record,) = (record for record in caplog.records if "which is none" in record.message)
+    assert "2 of 4 rows have the artist 'Various Artists', 'Unknown Artist'" in record.message

@@ -65,6 +65,15 @@ def test_nobody(name: str | None) -> None:
             "Various Cruelties",
             "Vader",
         ),
+        *(
+            "artist 12",
+            "artist_01",
+            "Anonymous 4",
+            "Jazz-artist-3",
+            "12",
+            "0",
+            "None 7",
+        ),
     ],
 )
 def test_somebody(name: str) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from genre_classifier.config import NanPolicy
 from genre_classifier.data.values import Float32, Int64, far_values, finite_rows
 from genre_classifier.errors import DataError
+from genre_classifier.features.artists import is_nobody
 from genre_classifier.features.names import alike, normalised, refuse_alike_genres
 from genre_classifier.features.sets import FeatureSet, FeatureSetReference, recognise
 
@@ -217,17 +218,18 @@ def build_table(
     unknown = next((text for text in genre_text if text not in index), None)
     if unknown is not None:
         raise DataError(f"{where}: genre {unknown!r} is not one of {', '.join(names)}")
+    ids_text = texts(ids, "id")
     group_text = None
     if groups is not None:
         group_name = group_name or "group"
-        group_text = texts(groups, "group", group_name)
+        group_text = _without_nobodies(texts(groups, "group", group_name), ids_text, group_name, where)
         _warn_of_alike(group_text, group_name, where)
     return FeatureTable(
         features=features,
         genres=np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep)),
         feature_names=tuple(feature_names),
         genre_names=tuple(names),
-        ids=texts(ids, "id"),
+        ids=ids_text,
         source=source,
         groups=group_text,
         group_name=None if groups is None else group_name,
@@ -235,6 +237,24 @@ def build_table(
         where=where,
         made_with=made_with,
     )
+
+
+def _without_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> Text:
+    """Return the groups, each row a group of its own that names nobody, such as 'Various Artists'."""
+    nobodies = Counter(name for name in groups if is_nobody(name))
+    if not nobodies:
+        return groups
+    log.warning(
+        "%s: %d of %d rows have the %s %s, which is none; each of these rows is a group of its own",
+        where,
+        nobodies.total(),
+        len(groups),
+        group_name,
+        ", ".join(repr(name) for name, _ in nobodies.most_common(5)),
+    )
+    # The blank keeps a row's group apart from a group that is called as the row is.
+    alone = [f"{name} {row}" if name in nobodies else name for name, row in zip(groups, ids, strict=True)]
+    return np.array(alone, dtype=object)
 
 
 def not_finite(features: Float32, feature_names: Sequence[str], row_name: Callable[[int], str]) -> str | None:

@@ -18,7 +18,7 @@ _NOBODY = {
     *("va", "vvaa", "aavv", "artistsvarious", "multipleartists", "multiple", "severalartists", "compilation"),
     *("compilations", "unknown", "unknownartist", "unknownartists", "artistunknown", "unknownperformer"),
     *("na", "none", "null", "nan", "nil", "undefined", "unspecified", "notavailable", "notapplicable", "tba"),
-    *("noartist", "noname", "artist", "anonymous", "untitled", "verschiedene", "verschiedeneinterpreten"),
+    *("noartist", "noname", "anonymous", "untitled", "verschiedene", "verschiedeneinterpreten"),
     *("verschiedenekünstler", "diverse", "diverseinterpreten", "diversekünstler", "diverseartister"),
     *("unbekannt", "unbekannterinterpret", "unbekannterkünstler", "artisteinconnu", "inconnu", "divers"),
     *("artistesdivers", "artistesvariés", "multiinterprètes", "desconocido", "artistadesconocido"),
@@ -37,6 +37,8 @@ _NOBODY = {
         "알수없는아티스트",
     ),
 }
+# A number after one of these is that of an album or of a ripper's list; "artist 12" is an artist without a name.
+_NUMBERED = ("various", "unknown", "va")
 _BETWEEN_PARTS = re.compile(r"\s+[-:|~\u2013\u2014]+\s+")
 _BETWEEN_NAMES = re.compile(r"[;/|]")
 _PLACEHOLDERS = re.compile(r"[\s\-_\u2013\u2014.?/\\<>()\[\]{}*#|~:;,'\"]*")
@@ -46,7 +48,7 @@ def is_nobody(name: str | None) -> bool:
     """Whether an artist's name, from a tag, a folder or a list, says that there is none or that it is not known.
 
     Case, spaces and punctuation do not matter, so ``V.A.``, ``<unknown>`` and ``VARIOUS  ARTISTS`` are nobody; what
-    follows a dash neither, nor a number, so ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.
+    follows a dash neither, so ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.
 
     Examples
     --------
@@ -62,6 +64,7 @@ def is_nobody(name: str | None) -> bool:
 
 
 def _letters(text: str) -> str:
-    """Return a text's letters, and its digits but those at the end."""
-    signs = "".join(sign for sign in text if sign.isalnum()).rstrip("0123456789")
-    return unicodedata.normalize("NFC", signs)
+    """Return a text's letters and digits; after a name of nobody's no digits."""
+    signs = unicodedata.normalize("NFC", "".join(sign for sign in text if sign.isalnum()))
+    unnumbered = signs.rstrip("0123456789")
+    return unnumbered if unnumbered.startswith(_NUMBERED) else signs
