@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: s
         axes.set_aspect("equal")
         axes.invert_yaxis()
         places = np.arange(n_genres) + 0.5  # middles of the cells
-        written = {"ha": "center", "va": "center", "fontsize": 8}
+        written: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, names)
         axes.set(xlabel="predicted genre", ylabel="true genre")
