@@ -50,7 +50,7 @@ def test_the_tab_opens_on_what_was_swept_and_the_metrics_that_count(
     values = [(0.1, 1), (0.4, 2)]
     trials = [[f"model.dropout={dropout}", f"seed={seed}"] for dropout, seed in values]
 
-    tab = swept(tmp_path / "sweep", music_overrides, trials, ["model.dropout", "seed"], how)
+    tab = swept(tmp_path / "sweep", music_overrides, trials, ["model.dropout", "seed", "threads"], how)
 
     assert tab.settings == {"model.dropout": NUMBER, "seed": NUMBER}
     assert tab.metrics == ["val/loss", "val/f1", "test/accuracy"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_classifier.atomic import replacing
 from genre_classifier.run_folder import writing
-from genre_classifier.settings import experiment
+from genre_classifier.settings import experiment, is_about_the_machine
 from genre_classifier.sweeps.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def summarize_trials(
     finished = [trial for trial in trials if trial.status == "finished" and trial.folder.tensorboard.is_dir()]
     if not finished:
         return
-    names = list(swept)
+    names = [name for name in swept if not is_about_the_machine(name)]  # trials do not list those
     if not all(name in trial.settings for trial in finished for name in names):
         # A group was swept: take all settings in which its choices differ.
         names = [name for name in experiment(finished[0].settings) if _differs(finished, name)]

@@ -25,7 +25,7 @@ from genre_classifier.config import Problem, TensorBoardConfig, better_is_higher
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import claim
-from genre_classifier.settings import experiment, flattened, job_config
+from genre_classifier.settings import experiment, flattened, is_about_the_machine, job_config
 from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
 from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 from genre_classifier.sweeps.sweep_folder import SweepFolder
@@ -297,6 +297,7 @@ def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFo
         name: not override.is_choice_sweep()
         or all(isinstance(value, (int, float)) for value in _choices(override))
         for name, override in swept.items()
+        if not is_about_the_machine(name)
     }
     if numeric:
         write_summary(folder, numeric, counted_metrics(str(config.optimized_metric)))
