@@ -80,8 +80,8 @@ class GenreService(FastAPI):
             title="Genre classifier",
             version=__version__,
             description=(
-                "Genres from audio features. Every answer names the bundle that gave it. On any path, 400 is no HTTP, "
-                "408 a request that takes too long to arrive, 431 one whose headers are too long, 503 one too many."
+                "Genres from audio features. Every answer names the bundle that gave it. On any path, 400 means no "
+                "HTTP, 408 a request that takes too long to arrive, 431 headers that are too long, 503 one too many."
             ),
             lifespan=lambda _: self._running(),
         )

@@ -98,7 +98,11 @@ def _body(kind: type, examples: dict[str, Any]) -> dict[str, Any]:
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     413: {"description": "The body is above the limit.", "content": _json(Refusal)},
     422: {"description": "A field cannot be used; `loc` names it.", "content": _json(Refusal)},
-    503: {"description": "There is no bundle to predict with.", "content": _json(Refusal)},
+    503: {
+        "description": "There is no bundle to predict with, or too much waits already; `Retry-After` says when to ask "
+        "again.",
+        "content": _json(Refusal),
+    },
 }
 _NO_BUNDLE: Final = {503: _REFUSALS[503]}
 
