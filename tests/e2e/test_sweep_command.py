@@ -147,7 +147,7 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
     assert str(found["1"][1]).startswith("DivergedError")
     assert found["3"][1] == "killed by SIGKILL, as the system does when memory runs out"
     assert (
-        "3 is trained alone, since a stack has no model._target_=tests.sweeps.poison.Killed" in result.stdout
+        "3 is trained alone: recording the forward pass of tests.sweeps.poison.Killed failed" in result.stdout
     )
     assert result.returncode == 1
     assert "2 of 6 trials finished, 4 failed" in result.stdout

@@ -81,15 +81,19 @@ class Member:
         """
         module = self.run.module
         module.trainer = trainer
-        module.train_in_chunks(StepSettings(batches_an_epoch=self.steps_an_epoch))
+        steps = StepSettings(
+            batches_an_epoch=self.steps_an_epoch,
+            batch_size=self.batch_size,
+            gradient_clip_val=self.run.settings.trainer.gradient_clip_val,
+            gradient_clip_algorithm=self.run.settings.trainer.gradient_clip_algorithm.value,
+        )
+        module.train_in_chunks(steps)
         made = module.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = made["optimizer"]
-        # The stack moves the weights; a scheduler warns of an optimizer that has never made a step.
-        self.optimizer._opt_called = True
+        self.learner = module.learner(self.optimizer, steps)
         scheduler = made.get("lr_scheduler", {})
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
-        self.step_count = torch.tensor(0.0, device=module.device)
         if self.run.settings.ckpt_path is not None:
             self._restore(Path(self.run.settings.ckpt_path))
 
@@ -102,28 +106,6 @@ class Member:
     def max_epochs(self) -> int:
         """Epochs at most."""
         return self.run.settings.trainer.max_epochs
-
-    def bind_state(self, buffers: Mapping[str, Tensor]) -> None:
-        """Let the optimizer's state be views of the stack's.
-
-        Parameters
-        ----------
-        buffers : mapping of str to Tensor [shape=(parameter,)]
-            By the names that the optimizer uses.
-        """
-        start = 0
-        for parameter in self.run.module.network.parameters():
-            end = start + parameter.numel()
-            state = {name: row[start:end].view(parameter.shape) for name, row in buffers.items()}
-            if "exp_avg" in buffers:
-                state = {"step": self.step_count, **state}
-            self.optimizer.state[parameter] = state
-            start = end
-
-    def flat_state(self, name: str) -> Tensor | None:
-        """Return a part of the optimizer's state that a checkpoint brought, shape (parameter,)."""
-        found = [self.optimizer.state.get(p, {}).get(name) for p in self.run.module.network.parameters()]
-        return None if any(part is None for part in found) else torch.cat([part.flatten() for part in found])
 
     def end_of_step(self) -> None:
         """Count an optimizer step and move a scheduler that goes by steps."""
@@ -265,8 +247,6 @@ class Member:
             names = [f"network.{name}" for name, _ in module.network.named_parameters()]
             self.average = torch.cat([content["state_dict"][name].flatten() for name in names])
         self.epoch, self.steps = int(content["epoch"]) + 1, int(content["global_step"])
-        steps = [float(state["step"]) for state in self.optimizer.state.values() if "step" in state]
-        self.step_count.fill_(steps[0] if steps else 0.0)
         if self.stopping is not None:
             self._should_stop = self.stopping.wait_count >= self.stopping.patience
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
