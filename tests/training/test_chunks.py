@@ -103,6 +103,27 @@ def test_the_engine_and_autograd_give_the_same_run(trained: Train, recipe: list[
         assert_same(one[name], two[name], 1e-5)
 
 
+def test_a_checkpoints_tensors_share_no_memory(trained: Train) -> None:
+    """A reader may compare a tensor's size with its storage's; torch's optimizers count each step by itself."""
+
+    def tensors(content: Any) -> list[torch.Tensor]:
+        if isinstance(content, torch.Tensor):
+            return [content]
+        parts = content.values() if isinstance(content, dict) else content
+        return (
+            [found for part in parts for found in tensors(part)] if isinstance(content, (dict, list)) else []
+        )
+
+    content = saved(trained("callbacks=ema"))
+    found = tensors(
+        [content[name] for name in ("state_dict", "current_model_state")]
+        + [content["optimizer_states"][0]["state"]]
+    )
+    assert len(found) == 8 + 8 + 3 * 8
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in found)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found}) == len(found)
+
+
 def training_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record the global step at the end of every training step."""
     seen: list[int] = []

@@ -19,7 +19,7 @@ from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, 
 from genre_classifier.training.callbacks import EMA, History, RunCheckpoint
 from genre_classifier.training.chunks import StepSettings
 from genre_classifier.training.fit import early_stopping
-from genre_classifier.training.lit_module import refuse_divergence
+from genre_classifier.training.lit_module import copied_to_cpu, refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -202,7 +202,7 @@ class Member:
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
-        copied: dict[str, Any] = _copied(content)
+        copied: dict[str, Any] = copied_to_cpu(content)
         # Nothing changes these.
         copied["hyper_parameters"] = dict(module.hparams)
         copied[CHECKPOINT_VERSION_KEY] = FORMAT_VERSION
@@ -298,7 +298,7 @@ class Member:
             weights = self._averaged(self.run.module.state_dict())
         if weights is None:
             return False
-        self.run.module.load_state_dict(_copied(dict(weights)))
+        self.run.module.load_state_dict(copied_to_cpu(dict(weights)))
         return True
 
     def _say(self, text: str) -> None:
@@ -349,13 +349,3 @@ def _loops(epochs: int, steps: int, *, has_validation: bool) -> dict[str, Any]:
         "test_loop": {"state_dict": {}, "batch_progress": batches(0, 0, last=False)},
         "predict_loop": prediction,
     }
-
-
-def _copied(content: Any) -> Any:
-    if isinstance(content, Tensor):
-        return content.detach().to("cpu", copy=True)
-    if isinstance(content, dict):
-        return type(content)((key, _copied(value)) for key, value in content.items())
-    if isinstance(content, (list, tuple)):
-        return type(content)(_copied(value) for value in content)
-    return content

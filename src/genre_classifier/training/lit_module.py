@@ -178,6 +178,12 @@ class GenreLitModule(pl.LightningModule):
         """Let go of optimizer and trainer."""
         self._chunks = None
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save each tensor by itself: in the engine they are views of one, which a file would keep."""
+        for name in ("state_dict", "current_model_state", "optimizer_states"):
+            if name in checkpoint:
+                checkpoint[name] = copied_to_cpu(checkpoint[name])
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run go on in chunks that began without, or the other way round."""
         same_steps_in_both_modes(checkpoint)
@@ -332,6 +338,17 @@ class GenreLitModule(pl.LightningModule):
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
+
+
+def copied_to_cpu(content: Any) -> Any:
+    """Return nested dicts and lists with a copy of each tensor in them."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return type(content)((key, copied_to_cpu(value)) for key, value in content.items())
+    if isinstance(content, (list, tuple)):
+        return type(content)(copied_to_cpu(value) for value in content)
+    return content
 
 
 def refuse_divergence(loss: float, split: str, epoch: int, lr: float | None) -> None:
