@@ -105,8 +105,8 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
     from torch.nn.functional import cross_entropy
 
     from genre_classifier.network import GenreClassifier
-    from genre_classifier.sweeps.stack import Stack
-    from genre_classifier.training.objective import Targets, loss_gradient
+    from genre_classifier.training.engine.objective import Targets, loss_gradient
+    from genre_classifier.training.engine.stack import Stack
 
     torch.manual_seed(0)
     features, genres = torch.randn(n_steps, n_members, 64, 20), torch.randint(0, 8, (n_steps, n_members, 64))
@@ -144,7 +144,7 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
         optimizer = torch.optim.Adam([weights], fused=True)
         for x, y in zip(features, genres, strict=True):
             share = torch.nn.functional.one_hot(y, 8) / len(y[0])
-            logits, inputs = stack.forward(x)
+            logits, inputs = stack.forward(x, [])
             stack.backward(loss_gradient(logits, Targets(-share, -share.sum(dim=2, keepdim=True))), inputs)
             optimizer.step()
 

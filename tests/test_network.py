@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from genre_classifier import GenreClassifier
-from genre_classifier.network import Dropout, dropout_noise
 
 
 def test_parameter_counts_and_state_dict_keys_are_the_production_ones() -> None:
@@ -33,6 +32,14 @@ def test_forward_is_the_chain_of_affine_maps_and_relu_in_float64() -> None:
     assert model.predict(x).tolist() == value.argmax(axis=1).tolist()
 
 
+def test_without_hidden_layers_it_is_a_linear_model() -> None:
+    model = GenreClassifier(input_dim=5, hidden_dims=[], num_classes=3)
+    assert list(model.state_dict()) == ["network.0.weight", "network.0.bias"]
+    assert model.get_config()["hidden_dims"] == []
+    x, (weight, bias) = torch.randn(4, 5), model.parameters()
+    torch.testing.assert_close(model(x), x @ weight.T + bias)
+
+
 def test_dropout_stands_after_every_hidden_layer_but_the_last() -> None:
     kinds = [type(layer).__name__ for layer in GenreClassifier().network]
     assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Linear"]
@@ -57,7 +64,6 @@ def test_config_round_trip_gives_plain_values() -> None:
     ("arguments", "message"),
     [
         ({"input_dim": 0}, "input_dim=0"),
-        ({"hidden_dims": ()}, r"hidden_dims=\[\]"),
         ({"hidden_dims": (4, 0)}, r"hidden_dims=\[4, 0\]"),
         ({"num_classes": 1}, "num_classes=1"),
         ({"dropout": 1.0}, "dropout=1.0"),
@@ -67,57 +73,3 @@ def test_config_round_trip_gives_plain_values() -> None:
 def test_arguments_out_of_range_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GenreClassifier(**arguments)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("p", [2**-8, 0.1, 0.3, 0.5, 0.9, 1 - 2**-8])
-def test_dropout_drops_the_asked_share_independently_and_keeps_the_mean(p: float) -> None:
-    torch.manual_seed(1)
-    n = 1_000_000
-    noise = dropout_noise((n,), p)
-    kept = (noise > 0).double()
-    deviation = (p * (1 - p) / n) ** 0.5
-    assert abs(kept.mean().item() - (1 - p)) < 5 * deviation
-    assert noise.unique().numel() == 2
-    assert noise.max().item() == pytest.approx(1 / (1 - p), rel=2**-8)
-    centred = kept - kept.mean()
-    for lag in (1, 2, 3, 4, 8, 128):  # four values share one draw of the generator
-        correlation = (centred[lag:] * centred[:-lag]).mean() / centred.square().mean()
-        assert abs(correlation.item()) < 5 / n**0.5
-    again = (dropout_noise((n,), p) > 0).double()
-    correlation = (centred * (again - again.mean())).mean() / centred.square().mean()
-    assert abs(correlation.item()) < 5 / n**0.5
-
-
-def test_dropout_follows_torchs_seed_and_stops_gradients_where_it_drops() -> None:
-    layer = Dropout(0.3)
-    x = torch.randn(33, 7, requires_grad=True)
-    torch.manual_seed(4)
-    first = layer(x)
-    first.sum().backward()
-    torch.manual_seed(4)
-    assert torch.equal(layer(x), first)
-    assert not torch.equal(layer(x), first)
-    assert torch.equal(x.grad, dropout_noise_of(first, x))
-
-
-def dropout_noise_of(dropped: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    scale = 1 / (1 - round(0.3 * 2**16) / 2**16)
-    return torch.where(dropped == 0, 0.0, torch.tensor(scale, dtype=x.dtype))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_dropout_keeps_the_precision_and_is_off_outside_training(dtype: torch.dtype) -> None:
-    x = torch.ones(50, 4, dtype=dtype)
-    layer = Dropout(0.5)
-    assert layer(x).dtype is dtype
-    assert layer(x).unique().tolist() == [0.0, 2.0]
-    assert torch.equal(layer.eval()(x), x)
-
-
-@pytest.mark.parametrize("p", [0.0, 1e-4, 1 - 1e-4])
-def test_a_probability_that_16_bits_would_miss_is_left_to_torch(p: float) -> None:
-    x = torch.ones(1000)
-    torch.manual_seed(0)
-    ours = Dropout(p)(x)
-    torch.manual_seed(0)
-    assert torch.equal(ours, torch.nn.Dropout(p)(x))

@@ -286,8 +286,8 @@ class PlateauConfig(SchedulerConfig):
 class TrainerConfig:
     """Arguments of lightning.Trainer, and how many mini-batches one of its training steps takes.
 
-    More than one costs less and gives the same weights; a run falls back to 1 where it could not (several processes,
-    16-mixed).
+    More of them cost less and give the same weights. What training/engine refuses is trained by autograd, one
+    mini-batch at a time.
     """
 
     accelerator: Accelerator = Accelerator.cpu
@@ -530,6 +530,8 @@ RANGES = {
     "max_milliseconds": _POSITIVE,
 }
 
+MAY_BE_EMPTY = frozenset({"model.hidden_dims"})  # a linear model
+
 CHOICES = {
     "optimized_metric": SELECTION_METRICS,
     "scheduler.monitor": SELECTION_METRICS,
@@ -686,7 +688,7 @@ def _out_of_range(cfg: DictConfig) -> Iterator[Problem]:
         if value is None:
             continue
         numbers = list(value) if OmegaConf.is_list(value) else [value]
-        if not numbers:
+        if not numbers and key not in MAY_BE_EMPTY:
             yield Problem((key,), f"{key}=[]: expected one or more numbers")
         if any(number not in allowed for number in numbers):
             shown = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genre_classifier.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
 from genre_classifier.features.sets import describe_mismatch
-from genre_classifier.network import Dropout, GenreClassifier
+from genre_classifier.network import GenreClassifier
 from genre_classifier.prediction import DEFAULT_GENRES, Predictor, check_genre_names
 
 
@@ -280,7 +280,7 @@ def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:
 
 def _flatten(module: nn.Module | None, containers: list[nn.Module]) -> list[nn.Module] | None:
     kind = type(module)
-    if module is None or kind in (Dropout, nn.Dropout, nn.Identity):
+    if module is None or kind in (nn.Dropout, nn.Identity):
         return []
     if kind in (nn.Linear, nn.ReLU):
         return [module]

@@ -2,53 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-
-# Below this probability, or above its complement, 16 bits would miss it by more than 0.2 %.
-_COARSEST = 2**-8
-
-
-class Dropout(nn.Dropout):
-    """Dropout as torch's own, three times as fast on the CPU: 16 random bits decide over an activation.
-
-    The probability is thereby a multiple of 1/65,536, and the activations that stay are scaled by exactly its
-    complement. Where that is too coarse, and on other devices, it is torch's.
-    """
-
-    @property
-    def is_fine(self) -> bool:
-        """Whether 16 random bits meet the probability well enough."""
-        return _COARSEST <= self.p <= 1.0 - _COARSEST
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training and self.is_fine and input.device.type == "cpu":
-            return input * dropout_noise(input.shape, self.p, input.dtype)
-        return super().forward(input)
-
-
-def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return 0 with probability `p` and else 1 / (1 - p), independently, from torch's CPU stream."""
-    threshold, scale = dropout_threshold(p)
-    kept = random_bits(shape).ge_(threshold)  # 0 or 1, in the place of the bits
-    return kept.mul(scale) if dtype is torch.get_default_dtype() else kept.to(dtype).mul_(scale)
-
-
-def dropout_threshold(p: float) -> tuple[int, float]:
-    """Return the bits from which on an activation stays, and what it is scaled by then."""
-    dropped = round(p * 2**16)
-    return dropped - 2**15, 1.0 / (1.0 - dropped / 2**16)
-
-
-def random_bits(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Return 16 random bits a value, as int16, from the device's stream."""
-    n_values = math.prod(shape)
-    draws = torch.empty(-(-n_values // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
-    return draws.view(torch.int16)[:n_values].view(shape)
 
 
 class GenreClassifier(nn.Module):
@@ -62,7 +20,7 @@ class GenreClassifier(nn.Module):
     input_dim : int
         Number of features a row has.
     hidden_dims : Sequence[int]
-        Width of each hidden layer, at least one.
+        Width of each hidden layer; none is a linear model.
     num_classes : int
         Number of genres.
     dropout : float
@@ -93,8 +51,8 @@ class GenreClassifier(nn.Module):
         widths = [int(width) for width in hidden_dims]
         if input_dim < 1:
             raise ValueError(f"input_dim={input_dim}: expected at least one feature")
-        if not widths or min(widths) < 1:
-            raise ValueError(f"hidden_dims={list(hidden_dims)}: expected one or more positive widths")
+        if min(widths, default=1) < 1:
+            raise ValueError(f"hidden_dims={list(hidden_dims)}: expected positive widths")
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}: expected at least two genres")
         if not 0.0 <= dropout < 1.0:
@@ -109,7 +67,7 @@ class GenreClassifier(nn.Module):
         for position, width in enumerate(widths):
             layers += [nn.Linear(fan_in, width), nn.ReLU()]
             if position < len(widths) - 1:
-                layers.append(Dropout(self.dropout))
+                layers.append(nn.Dropout(self.dropout))
             fan_in = width
         layers.append(nn.Linear(fan_in, self.num_classes))
         self.network = nn.Sequential(*layers)

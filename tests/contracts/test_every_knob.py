@@ -55,7 +55,7 @@ class Knob:
 
 KNOBS = [
     Knob("seed", "7"),
-    Knob("optimized_metric", "val/loss", ("trainer.max_epochs=6", "optimizer.lr=0.02")),
+    Knob("optimized_metric", "val/loss", ("trainer.max_epochs=10", "optimizer.lr=0.05")),
     Knob("data.batch_size", "8"),
     Knob("data.group", "null"),
     Knob("data.features", "[f0,f1]"),
@@ -118,7 +118,7 @@ KNOBS = [
     Knob(
         "callbacks.early_stopping.min_delta",
         "0.9",
-        ("trainer.max_epochs=8", "callbacks.early_stopping.patience=2"),
+        ("trainer.max_epochs=8", "callbacks.early_stopping.patience=2", "optimizer.lr=0.01"),
     ),
     Knob("callbacks.checkpoint.monitor", "val/ece", ("trainer.max_epochs=6", "optimizer.lr=0.02")),
     Knob("callbacks.ema.decay", "0.5", ("callbacks=ema",)),

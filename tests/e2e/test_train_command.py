@@ -146,7 +146,7 @@ def test_two_processes_share_one_run(tmp_path: Path, music_overrides: list[str])
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()
     steps = [int(line.split(",")[1]) for line in history[1:]]
     assert steps == [2, 4, 6], "60 rows in two processes are 2 batches of 16 each"
-    said = "one mini-batch a training step, since several processes share each optimizer step"
+    said = "autograd trains the network, one mini-batch at a time: the engine has no trainer.devices=2"
     assert (tmp_path / "run" / "train.log").read_text().count(said) == 1
     predictions = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
     assert len(predictions) == 1 + run["data"]["rows_by_split"]["test"]

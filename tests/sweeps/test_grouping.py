@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from genre_classifier.config import TrainConfig, typed
 from genre_classifier.sweeps.grouping import group, why_alone
+from genre_classifier.sweeps.networks import NetworkQuestions
 from tests.conftest import composed
 
 BASE = typed(composed("run_dir=x"))
@@ -60,17 +61,40 @@ def test_a_large_group_is_divided_evenly_for_all_jobs() -> None:
     ("override", "reason"),
     [
         ("trainer.precision=bf16-mixed", "trainer.precision=bf16-mixed"),
-        ("trainer.devices=2", "trainer.devices"),
-        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
-        ("trainer.limit_train_batches=3", "trainer.limit_train_batches"),
-        ("trainer.overfit_batches=1", "trainer.overfit_batches"),
-        ("trainer.max_time='00:00:10:00'", "trainer.max_time"),
-        ("trainer.detect_anomaly=true", "trainer.detect_anomaly"),
-        ("trainer.profiler=simple", "trainer.profiler"),
-        ("model.dropout=0.001", "model.dropout=0.001"),
-        ("model._target_=tests.x.Net", "model._target_=tests.x.Net"),
+        ("trainer.precision=64-true", "trainer.precision=64-true"),
+        ("trainer.devices=2", "trainer.devices=2"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=2"),
+        ("trainer.limit_train_batches=3", "trainer.limit_train_batches=3"),
+        ("trainer.overfit_batches=1", "trainer.overfit_batches=1"),
+        ("trainer.max_time='00:00:10:00'", "trainer.max_time=00:00:10:00"),
+        ("trainer.detect_anomaly=true", "trainer.detect_anomaly=true"),
+        ("trainer.profiler=simple", "trainer.profiler=simple"),
+        ("optimizer._target_=torch.optim.NAdam", "optimizer._target_=torch.optim.NAdam"),
     ],
 )
 def test_what_a_stack_cannot_do_is_named(override: str, reason: str) -> None:
     assert why_alone(typed(composed("run_dir=x", override))) == reason
     assert why_alone(BASE) is None
+
+
+def test_the_engine_is_asked_which_networks_a_stack_takes() -> None:
+    changes = [
+        {"_target_": "genre_classifier.network.GenreClassifier"},
+        {"_target_": "tests.training.engine.edited.Same", "hidden_dims": []},
+        {"_target_": "tests.training.engine.edited.Branch"},
+        {"_target_": "tests.sweeps.poison.Killed"},
+        {"_target_": "tests.sweeps.poison.Refusing"},
+        {"_target_": "genre_classifier.network.GenreClassifier", "dropout": 0.001},
+        {"_target_": "genre_classifier.network.GenreClassifier"},
+    ]
+    trials = [replace(BASE, model=replace(BASE.model, **change)) for change in changes]
+    reasons = NetworkQuestions().why_refused(trials)
+    assert reasons[0] is reasons[1] is reasons[6] is None
+    expected = {
+        2: "no chain of layers",
+        3: "SIGKILL",
+        4: "is not to my taste",
+        5: "drops with probability 0.001",
+    }
+    for place, reason in expected.items():
+        assert reason in str(reasons[place])

@@ -17,6 +17,7 @@ from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result
 from tests.conftest import composed, write_csv
 
+BY_AUTOGRAD = "tests.training.engine.edited.ByAutograd"
 Train = Callable[..., Result]
 
 
@@ -330,21 +331,24 @@ def test_class_weights_are_inverse_to_the_training_share(tmp_path: Path) -> None
     np.testing.assert_allclose(module.class_weights.numpy(), counts.sum() / (3 * counts), rtol=1e-6)
 
 
+@pytest.mark.parametrize("network", ["genre_classifier.network.GenreClassifier", BY_AUTOGRAD])
 def test_averaged_weights_are_the_exponential_mean_of_the_raw_ones(
-    trained: Train, monkeypatch: pytest.MonkeyPatch
+    trained: Train, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     from genre_classifier.training.callbacks import EMA
 
-    raw: list[torch.Tensor] = []
+    by_step: dict[int, torch.Tensor] = {}
     original = EMA.on_train_batch_end
 
     def recording(self: EMA, trainer: Any, module: Any, *args: Any) -> None:
-        raw.append(module.network.network[0].weight.detach().clone().double())
+        by_step.setdefault(trainer.global_step, module.network.network[0].weight.detach().clone().double())
         original(self, trainer, module, *args)
 
     monkeypatch.setattr(EMA, "on_train_batch_end", recording)
     recipe = ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2"]
-    result = trained(*recipe, "trainer.batches_per_training_step=1")
+    result = trained(*recipe, f"model._target_={network}")
+    raw = list(by_step.values())
+    assert len(raw) == 8
     expected = raw[0]
     for weight in raw[1:]:
         expected = 0.9 * expected + 0.1 * weight

@@ -1,3 +1,5 @@
+from unittest.mock import MagicMock as Mock
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.errors import ConfigError
 from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.training.engine.noise import MixupDraws
 from genre_classifier.training.lit_module import GenreLitModule, build_network
 
 NETWORK = {
@@ -56,41 +59,31 @@ def test_the_training_loss_is_the_smoothed_and_weighted_cross_entropy(
     assert made.training_step((x, y), 0).item() == pytest.approx(total / w[y].sum(), rel=1e-5)
 
 
+def test_the_validation_loss_is_the_mean_over_rows_of_all_mini_batches() -> None:
+    made, (x, y) = module(), batch()
+    made.validation_step((x[:30], y[:30]), 0)
+    made.validation_step((x[30:], y[30:]), 1)
+    expected = -log_softmax(made(x))[np.arange(len(y)), y].mean()
+    assert made._finish_split("val")["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_mixup_mixes_pairs_of_rows_and_their_losses_by_one_share() -> None:
+    """The same rows and shares as in the engine."""
     made = module(mixup=0.4)
     x, y = batch()
-    torch.manual_seed(5)
-    loss = made.training_step((x, y), 0)
-    torch.manual_seed(5)
-    draws = torch._standard_gamma(torch.full((2,), 0.4, dtype=torch.float64))
-    share = float(draws[0] / draws.sum())
-    other = torch.randperm(len(y))
+    trainer = Mock(train_dataloader=Mock(batch_size=40, __len__=lambda _: 3), current_epoch=2, global_rank=0)
+    made.trainer = trainer
+    made.on_train_epoch_start()
+    loss = made.training_step((x, y), 1)
+    draws = MixupDraws([0.4], 40)
+    draws.start_epoch([42], [2], [3])
+    shares, others = draws.at(1, torch.ones(1, 40, dtype=torch.bool))
+    share, other = float(shares[0]), others[0]
     log_p = log_softmax(made(share * x + (1 - share) * x[other]))
     rows = np.arange(len(y))
     expected = -(share * log_p[rows, y] + (1 - share) * log_p[rows, y[other]]).mean()
     assert 0.0 < share < 1.0
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_mixups_share_follows_the_beta_distribution() -> None:
-    from scipy import stats
-
-    made = module(mixup=0.4)
-    shares: list[float] = []
-    forward = made.network.forward
-
-    def watching(features: torch.Tensor) -> torch.Tensor:
-        shares.append(float(features[0, 0]))
-        return forward(features)
-
-    made.network.forward = watching  # type: ignore[method-assign]
-    torch.manual_seed(0)
-    # Row 0 is 1 and every other row 0, so the mixed row 0 shows the share (or 1 where it met itself).
-    x = torch.zeros(500, 4)
-    x[0, 0] = 1.0
-    for _ in range(800):
-        made.training_step((x, torch.zeros(500, dtype=torch.long)), 0)
-    assert stats.kstest([s for s in shares if s < 1.0], stats.beta(0.4, 0.4).cdf).pvalue > 0.01
 
 
 def test_a_model_that_does_not_take_its_arguments_is_a_config_error() -> None:

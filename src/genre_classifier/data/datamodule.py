@@ -33,8 +33,8 @@ class GenreDataModule(pl.LightningDataModule):
 
     Attributes
     ----------
-    batches_per_chunk : int
-        Mini-batches that a training step takes at a time, as GenreLitModule.train_in_chunks expects; 1 gives plain
+    batches_per_chunk : int or None
+        Mini-batches that a training step takes at a time, as GenreLitModule.train_in_chunks expects; None gives plain
         batches.
     """
 
@@ -42,7 +42,7 @@ class GenreDataModule(pl.LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self.batches_per_chunk = 1
+        self.batches_per_chunk: int | None = None
         self._table = table
         self._split: Split | None = None
         self._scaler: StandardScaler | None = None
@@ -87,7 +87,7 @@ class GenreDataModule(pl.LightningDataModule):
         """Batches in a new order each epoch, in a fixed one while overfitting a few batches; in chunks where asked."""
         overfitting = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         batches = self._batches("train", shuffle=not overfitting)
-        if self.batches_per_chunk == 1:
+        if self.batches_per_chunk is None:
             return batches
         # Lightning's limit counts what a loader yields, here chunks; it is at least the chunks that this limit leaves.
         limit = None if self.trainer is None else self.trainer.limit_train_batches

@@ -6,12 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genre_classifier.config import Strategy, TrainConfig
-
-NETWORK = "genre_classifier.network.GenreClassifier"
-OPTIMIZERS = {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adam", "torch.optim.SGD": "sgd"}
-# network.Dropout decides by other random bits below this probability.
-FINEST_DROPOUT = 2**-8
+from genre_classifier.config import TrainConfig
+from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, why_settings_refused
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,9 @@ def _shape(settings: TrainConfig) -> str:
     data = {name: value for name, value in vars(settings.data).items() if name != "split"}
     told = [
         data,
+        settings.model._target_,
         list(settings.model.hidden_dims),
-        OPTIMIZERS[settings.optimizer._target_],
+        OPTIMIZER_FAMILIES[settings.optimizer._target_],
         settings.trainer.accelerator.value,
         settings.trainer.deterministic,
     ]
@@ -70,20 +67,14 @@ def _shape(settings: TrainConfig) -> str:
 
 
 def why_alone(settings: TrainConfig) -> str | None:
-    """Return why a trial cannot be a member of a stack; None where it can."""
+    """Return the setting that a stack does not have; None where it has all. (For the network, ask `networks`.)"""
     trainer = settings.trainer
     reasons = {
-        f"model._target_={settings.model._target_}": settings.model._target_ != NETWORK,
-        f"optimizer._target_={settings.optimizer._target_}": settings.optimizer._target_ not in OPTIMIZERS,
-        f"model.dropout={settings.model.dropout}": 0 < settings.model.dropout < FINEST_DROPOUT,
         f"trainer.precision={trainer.precision}": trainer.precision != "32-true",
-        "trainer.devices": trainer.devices != 1 or trainer.num_nodes != 1,
-        "trainer.strategy": trainer.strategy is not Strategy.auto,
-        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
-        "trainer.limit_train_batches": trainer.limit_train_batches is not None,
-        "trainer.overfit_batches": trainer.overfit_batches != 0,
-        "trainer.max_time": trainer.max_time is not None,
-        "trainer.detect_anomaly": trainer.detect_anomaly,
-        "trainer.profiler": trainer.profiler is not None,
+        f"trainer.limit_train_batches={trainer.limit_train_batches}": trainer.limit_train_batches is not None,
+        f"trainer.overfit_batches={trainer.overfit_batches}": trainer.overfit_batches != 0,
+        f"trainer.max_time={trainer.max_time}": trainer.max_time is not None,
+        f"trainer.profiler={trainer.profiler}": trainer.profiler is not None,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    own = next((reason for reason, holds in reasons.items() if holds), None)
+    return why_settings_refused(settings) or own

@@ -19,7 +19,7 @@ from genre_classifier.errors import CheckpointError
 from genre_classifier.run_folder import read_checkpoint, writing
 from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, early_stopping
 from genre_classifier.training.chunks import StepSettings
-from genre_classifier.training.lit_module import check_training_state, refuse_divergence
+from genre_classifier.training.lit_module import check_training_state, copied_to_cpu, refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -81,15 +81,19 @@ class Member:
         """
         module = self.run.module
         module.trainer = trainer
-        module.train_in_chunks(StepSettings(batches_an_epoch=self.steps_an_epoch))
+        steps = StepSettings(
+            batches_an_epoch=self.steps_an_epoch,
+            batch_size=self.batch_size,
+            gradient_clip_val=self.run.settings.trainer.gradient_clip_val,
+            gradient_clip_algorithm=self.run.settings.trainer.gradient_clip_algorithm.value,
+        )
+        module.train_in_chunks(steps)
         made = module.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = made["optimizer"]
-        # The stack moves the weights; a scheduler warns of an optimizer that has never made a step.
-        self.optimizer._opt_called = True
+        self.learner = module.learner(self.optimizer, steps)
         scheduler = made.get("lr_scheduler", {})
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
-        self.step_count = torch.tensor(0.0, device=module.device)
         if self.run.resumed is not None:
             self._restore(self.run.resumed.path)
 
@@ -102,28 +106,6 @@ class Member:
     def max_epochs(self) -> int:
         """Epochs at most."""
         return self.run.settings.trainer.max_epochs
-
-    def bind_state(self, buffers: Mapping[str, Tensor]) -> None:
-        """Let the optimizer's state be views of the stack's.
-
-        Parameters
-        ----------
-        buffers : mapping of str to Tensor [shape=(parameter,)]
-            By the names that the optimizer uses.
-        """
-        start = 0
-        for parameter in self.run.module.network.parameters():
-            end = start + parameter.numel()
-            state = {name: row[start:end].view(parameter.shape) for name, row in buffers.items()}
-            if "exp_avg" in buffers:
-                state = {"step": self.step_count, **state}
-            self.optimizer.state[parameter] = state
-            start = end
-
-    def flat_state(self, name: str) -> Tensor | None:
-        """Return a part of the optimizer's state that a checkpoint brought, shape (parameter,)."""
-        found = [self.optimizer.state.get(p, {}).get(name) for p in self.run.module.network.parameters()]
-        return None if any(part is None for part in found) else torch.cat([part.flatten() for part in found])
 
     def end_of_step(self) -> None:
         """Count an optimizer step and move a scheduler that goes by steps."""
@@ -216,7 +198,7 @@ class Member:
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
-        copied: dict[str, Any] = _copied(content)
+        copied: dict[str, Any] = copied_to_cpu(content)
         # Nothing changes these.
         copied["hyper_parameters"] = dict(module.hparams)
         return copied | self.run.checkpoint_extras
@@ -264,8 +246,6 @@ class Member:
             names = [f"network.{name}" for name, _ in module.network.named_parameters()]
             self.average = torch.cat([content["state_dict"][name].flatten() for name in names])
         self.epoch, self.steps = int(content["epoch"]) + 1, int(content["global_step"])
-        steps = [float(state["step"]) for state in self.optimizer.state.values() if "step" in state]
-        self.step_count.fill_(steps[0] if steps else 0.0)
         if self.stopping is not None:
             self._should_stop = self.stopping.stopped
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
@@ -317,7 +297,7 @@ class Member:
             weights = self._averaged(self.run.module.state_dict())
         if weights is None:
             return False
-        self.run.module.load_state_dict(_copied(dict(weights)))
+        self.run.module.load_state_dict(copied_to_cpu(dict(weights)))
         return True
 
     def _say(self, text: str) -> None:
@@ -368,13 +348,3 @@ def _loops(epochs: int, steps: int, *, has_validation: bool) -> dict[str, Any]:
         "test_loop": {"state_dict": {}, "batch_progress": batches(0, 0, last=False)},
         "predict_loop": prediction,
     }
-
-
-def _copied(content: Any) -> Any:
-    if isinstance(content, Tensor):
-        return content.detach().to("cpu", copy=True)
-    if isinstance(content, dict):
-        return type(content)((key, _copied(value)) for key, value in content.items())
-    if isinstance(content, (list, tuple)):
-        return type(content)(_copied(value) for value in content)
-    return content

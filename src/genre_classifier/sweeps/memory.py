@@ -54,7 +54,8 @@ def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chu
     weights = sum((one + 1) * other for one, other in pairwise(widths))
     batch = settings.data.batch_size
     steps = min(chunk_steps, -(-n_rows // batch))
-    activations = 3 * batch * sum(widths)
+    # Inputs, outputs and gradients of the layers; dropout's factors and their random bits.
+    activations = 3 * batch * sum(widths) + 2 * batch * sum(settings.model.hidden_dims[:-1])
     logits = COPIES_OF_LOGITS * (steps * batch + n_rows) * n_genres
     values = COPIES_OF_WEIGHTS * weights + activations + logits
     return Cost(VALUE * values + OBJECTS, 2 * VALUE * n_rows * n_features)

@@ -1,4 +1,4 @@
-"""Training a stack of runs in one Lightning fit: each member with its own rows, order, loss, optimizer and schedule."""
+"""Trains a stack of runs in one Lightning fit: each member has its own rows, order, loss, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 from torch import Tensor
 
 from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
-from genre_classifier.data.batches import mixed_seed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores
 from genre_classifier.sweeps.member import Member
 from genre_classifier.sweeps.memory import cost, limit_of, parts
-from genre_classifier.sweeps.stack import Stack
-from genre_classifier.training.fused_step import FUSED
-from genre_classifier.training.objective import Targets, loss_gradient, row_losses, target_table
+from genre_classifier.training.engine.layers import why_refused
+from genre_classifier.training.engine.steps import Engine
+from genre_classifier.training.fit import train
 from genre_classifier.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -32,11 +30,6 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 20.0
 # Steps whose targets and logits are held at a time.
 CHUNK_STEPS = 100
-SETTINGS = {
-    "adam": ("lr", "betas", "eps", "weight_decay"),
-    "sgd": ("lr", "momentum", "dampening", "nesterov", "weight_decay"),
-}
-STATE = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] | None = None) -> None:
@@ -85,35 +78,59 @@ def _train_part(
         runs = [
             run for cfg, told in zip(configs, settings, strict=True) if (run := _begun(cfg, told)) is not None
         ]
-        members = [member for run in runs if (member := _prepared(run, rows)) is not None]
-        if not members:
-            return
-        chosen = members[0].run.settings.trainer
-        module = StackedModule(members)
-        trainer = pl.Trainer(
-            accelerator=chosen.accelerator.value,
-            devices=1,
-            deterministic=chosen.deterministic,
-            max_epochs=max(member.max_epochs for member in members),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        prepared = [run for run in runs if _prepare(run, rows)]
+        stacked = [run for run in prepared if why_refused(run.module.network) is None]
+        alone = [run for run in prepared if run not in stacked]
         try:
-            trainer.fit(module, train_dataloaders=module.chunks)
-        except SIGTERMException as stopped:
-            module.fail(stopped)
+            if stacked:
+                _fit([Member(run) for run in stacked])
+        except BaseException as error:
+            for run in alone:
+                run.record.fail(error)
             raise
-        except SystemExit:
-            if not trainer.interrupted:
-                raise
-            module.fail(KeyboardInterrupt())
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            module.fail(error)
+        for run in alone:
+            _train_alone(run)
+
+
+def _fit(members: Sequence[Member]) -> None:
+    chosen = members[0].run.settings.trainer
+    module = StackedModule(members)
+    trainer = pl.Trainer(
+        accelerator=chosen.accelerator.value,
+        devices=1,
+        deterministic=chosen.deterministic,
+        max_epochs=max(member.max_epochs for member in members),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    try:
+        trainer.fit(module, train_dataloaders=module.chunks)
+    except SIGTERMException as stopped:
+        module.fail(stopped)
+        raise
+    except SystemExit:
+        if not trainer.interrupted:
             raise
+        module.fail(KeyboardInterrupt())
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        module.fail(error)
+        raise
+
+
+def _train_alone(run: Run) -> None:
+    """Train a run whose network the engine refuses; `train` logs why, and records what goes wrong."""
+    log.warning("%s is trained alone: %s", run.folder.path.name, why_refused(run.module.network))
+    cfg = run.cfg.copy()
+    with read_write(cfg):
+        cfg.ckpt_path = run.settings.ckpt_path
+    try:
+        train(cfg)
+    except Exception as error:
+        log.error("%s: %s", run.folder.path.name, error)
 
 
 def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
@@ -126,8 +143,8 @@ def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
     return run
 
 
-def _prepared(run: Run, rows: dict[str, GenreDataModule]) -> Member | None:
-    """Return a run's member; rows that several runs read and split the same way are read once."""
+def _prepare(run: Run, rows: dict[str, GenreDataModule]) -> bool:
+    """Prepare a run, or record why not; rows that several runs read and split the same way are read once."""
     try:
         data = run.settings.data
         key = repr(data)
@@ -135,10 +152,10 @@ def _prepared(run: Run, rows: dict[str, GenreDataModule]) -> Member | None:
             table = next((known.table for known in rows.values() if _same_table(known.config, data)), None)
             rows[key] = GenreDataModule(data, table=table)
         run.prepare(rows[key])
-        return Member(run)
     except Exception as error:
         run.record.fail(error)
-        return None
+        return False
+    return True
 
 
 def _same_table(first: DataConfig, second: DataConfig) -> bool:
@@ -177,7 +194,6 @@ class StackedModule(pl.LightningModule):
         self.automatic_optimization = False
         self.members = list(members)
         self.batch_size = members[0].batch_size
-        self.family = "sgd" if "momentum" in vars(members[0].run.settings.optimizer) else "adam"
         self._written = time.monotonic()
 
     @property
@@ -200,18 +216,13 @@ class StackedModule(pl.LightningModule):
         if not self.members:
             self.trainer.should_stop = True
             return
-        self.stack = Stack([member.run.module.network for member in self.members], self.device)  # type: ignore[misc]
-        self.optimizer_state = {name: torch.zeros_like(self.stack.parameters) for name in STATE[self.family]}
-        for name, buffer in self.optimizer_state.items():
-            for number, member in enumerate(self.members):
-                if (state := member.flat_state(name)) is not None:
-                    buffer[number] = state
+        learners = [member.learner for member in self.members]
+        self.engine = Engine(learners, self.batch_size, self.device)
         for number, member in enumerate(self.members):
-            member.step_count = member.step_count.to(self.device)
             if member.ema is not None and member.average is None:
-                member.average = self.stack.parameters[number].clone()
+                member.average = self.engine.stack.parameters[number].clone()
         self._gather_rows()
-        self._arrange()
+        self._gather_averages()
 
     def _gather_rows(self) -> None:
         """Hold the rows of each split once, however many members train on it."""
@@ -233,60 +244,23 @@ class StackedModule(pl.LightningModule):
             rows.val_features = rows.val_features.to(self.device)
             rows.val_genres = rows.val_genres.to(self.device)
 
-    def _arrange(self) -> None:
-        """Lay out what each member brings along its axis; again whenever a member has left."""
-        members = self.members
-        for number, member in enumerate(members):
-            member.bind_state({name: buffer[number] for name, buffer in self.optimizer_state.items()})
-        self.parameter_rows = list(self.stack.parameters.unbind(0))
-        self.gradient_rows = list(self.stack.gradients.unbind(0))
-        self.state_rows = {name: list(buffer.unbind(0)) for name, buffer in self.optimizer_state.items()}
-        losses = [member.run.module.hparams for member in members]
-        n_genres = len(losses[0]["genre_names"])
-        self.tables = torch.stack(
-            [
-                target_table(
-                    n_genres, label_smoothing=told["label_smoothing"], class_weights=told["class_weights"]
-                )
-                for told in losses
-            ]
-        ).to(self.device)  # (member, genre of the row, genre)
-        self.weights = torch.tensor(
-            [told["class_weights"] or [1.0] * n_genres for told in losses], device=self.device
-        )  # (member, genre)
-        self.mixup = [float(told["mixup"]) for told in losses]
-        self.by_norm, self.by_value = self._clipping("norm"), self._clipping("value")
-        self.by_step = any(member.interval == "step" and member.scheduler is not None for member in members)
-        self.averaged = [number for number, member in enumerate(members) if member.average is not None]
+    def _gather_averages(self) -> None:
+        """Lay out the averaged weights of the members that have them; again whenever a member has left."""
+        self.averaged = [number for number, member in enumerate(self.members) if member.average is not None]
         if self.averaged:
-            self.averages = torch.stack([self._average(members[number]) for number in self.averaged])
-            decays = [member.ema for member in members if member.ema is not None]
+            self.averages = torch.stack([self._average(self.members[number]) for number in self.averaged])
+            decays = [member.ema for member in self.members if member.ema is not None]
             self.decays = torch.tensor(decays, device=self.device)[:, None]
             for row, number in enumerate(self.averaged):
-                members[number].average = self.averages[row]
+                self.members[number].average = self.averages[row]
 
     def _average(self, member: Member) -> Tensor:
         assert member.average is not None
         return member.average.to(self.device)
 
-    def _clipping(self, algorithm: str) -> Tensor | None:
-        limits = [
-            value
-            if (value := member.run.settings.trainer.gradient_clip_val) is not None
-            and member.run.settings.trainer.gradient_clip_algorithm.value == algorithm
-            else float("inf")
-            for member in self.members
-        ]
-        if all(limit == float("inf") for limit in limits):
-            return None
-        return torch.tensor(limits, device=self.device)[:, None]
-
     def on_train_epoch_start(self) -> None:
         """Draw each member's row order from its own seed and epoch."""
         self._started = time.perf_counter()
-        seeds = [mixed_seed(member.run.settings.seed + (1 << 32), member.epoch) for member in self.members]
-        # One stream of dropout and mixup for all, which changes with any member's seed or epoch.
-        torch.manual_seed(sum(seeds) % (1 << 63))
         n_steps = [member.steps_an_epoch for member in self.members]
         width = max(n_steps) * self.batch_size
         index = torch.zeros(len(self.members), width, dtype=torch.int64)
@@ -297,95 +271,36 @@ class StackedModule(pl.LightningModule):
             index[number, : len(order)] = order + self.splits[member.rows_key].offset
             valid[number, : len(order)] = True
         self.round = _Round(index.to(self.device), valid.to(self.device), n_steps)
-        self._outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.engine.start_epoch([member.epoch for member in self.members], n_steps)
 
     def training_step(self, first: int, batch_idx: int) -> None:
         """Train every member on the mini-batches of one chunk, beginning at step `first`."""
         size = self.batch_size
         last = min(first + CHUNK_STEPS, max(self.round.n_steps))
         columns = slice(first * size, last * size)
-        index, valid = self.round.index[:, columns], self.round.valid[:, columns]
-        genres = self.train_genres[index]
-        targets = self._targets(genres, valid)
-        kept = []
-        for number, step in enumerate(range(first, last)):
-            rows = slice(number * size, (number + 1) * size)
-            features = self.train_features.index_select(0, index[:, rows].flatten())
-            features = features.view(len(self.members), size, -1)
-            batch = Targets(targets.log_target[:, rows], targets.mass[:, rows])
-            mixed = self._mixed(features, batch, genres[:, rows], valid[:, rows])
-            features, batch, taught = mixed
-            logits, inputs = self.stack.forward(features)
-            self.stack.backward(loss_gradient(logits, batch), inputs)
-            self._update([n for n, steps in enumerate(self.round.n_steps) if step < steps])
-            kept.append((logits, taught, row_losses(logits, batch)))
-        logits, taught, losses = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
-        self._outputs.append((logits, taught, losses))
+        index = self.round.index[:, columns]
+        self.engine.run(
+            (self._rows(step) for step in range(first, last)),
+            self.train_genres[index],
+            self.round.valid[:, columns],
+            self._after_step,
+        )
 
-    def _targets(self, genres: Tensor, valid: Tensor) -> Targets:
-        """Return what each row is taught, divided by its mini-batch's rows or weights; nothing for filled-up rows."""
-        members = torch.arange(len(genres), device=genres.device)[:, None]
-        weights = self.weights[members, genres] * valid
-        batches = weights.view(len(genres), -1, self.batch_size)
-        divisor = batches.sum(dim=2, keepdim=True).clamp_min(1e-30).expand_as(batches).reshape(genres.shape)
-        share = (valid / divisor)[..., None]
-        sums = self.tables.sum(dim=2)
-        return Targets(-self.tables[members, genres] * share, -sums[members, genres][..., None] * share)
+    def _rows(self, step: int) -> Tensor:
+        """Return the features of every member's mini-batch at a step, (member, row, feature)."""
+        columns = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        features = self.train_features.index_select(0, self.round.index[:, columns].flatten())
+        return features.view(len(self.members), self.batch_size, -1)
 
-    def _mixed(
-        self, features: Tensor, targets: Targets, genres: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Targets, Tensor]:
-        """Mix the rows of the members that ask for it (see objective.mixup)."""
-        if not any(self.mixup):
-            return features, targets, genres
-        alphas = torch.tensor([alpha or 1.0 for alpha in self.mixup], dtype=torch.float64)
-        draws = torch._standard_gamma(alphas[:, None].expand(-1, 2).contiguous())
-        share = (draws[:, 0] / draws.sum(dim=1)).clamp(0.0, 1.0)
-        share[[number for number, alpha in enumerate(self.mixup) if alpha == 0]] = 1.0
-        keys = torch.rand(genres.shape, device=self.device).masked_fill_(~valid, 2.0)
-        other = keys.argsort(dim=1)  # filled-up rows stay among themselves
-        places = other[..., None]
-        weight = share.to(self.device, features.dtype)[:, None, None]
-
-        def mix(part: Tensor) -> Tensor:
-            return torch.lerp(part.gather(1, places.expand(-1, -1, part.shape[2])), part, weight)
-
-        mostly = weight[:, :, 0] >= 0.5
-        taught = torch.where(mostly, genres, genres.gather(1, other))
-        return mix(features), Targets(mix(targets.log_target), mix(targets.mass)), taught
-
-    def _update(self, active: list[int]) -> None:
-        self.stack.clip(self.by_norm, self.by_value)
-        for settings, numbers in self._alike(active):
-            self._optimize(settings, numbers)
+    def _after_step(self, active: list[int]) -> None:
         for number in active:
             self.members[number].end_of_step()
         if self.averaged:
             self._average_weights(set(active))
 
-    def _alike(self, active: list[int]) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Return the members that share all optimizer settings at this step."""
-        alike: dict[str, list[int]] = {}
-        for number in active:
-            told = self.members[number].hyperparameters
-            kind = type(self.members[number].optimizer).__name__
-            key = repr([kind, *(told.get(name) for name in SETTINGS[self.family])])
-            alike.setdefault(key, []).append(number)
-        for numbers in alike.values():
-            yield self.members[numbers[0]].hyperparameters, numbers
-
-    def _optimize(self, settings: dict[str, Any], numbers: list[int]) -> None:
-        def rows(of: list[Tensor]) -> list[Tensor]:
-            return [of[number] for number in numbers]
-
-        state = {name: rows(buffers) for name, buffers in self.state_rows.items()}
-        state["step"] = [self.members[number].step_count for number in numbers]
-        _, update = FUSED[type(self.members[numbers[0]].optimizer)]
-        update(settings, rows(self.parameter_rows), rows(self.gradient_rows), state)
-
     def _average_weights(self, active: set[int]) -> None:
         """Move the averaged weights; the first step of a run sets them."""
-        current = self.stack.parameters[self.averaged]
+        current = self.engine.stack.parameters[self.averaged]
         share = (1.0 - self.decays).clone()
         for row, number in enumerate(self.averaged):
             member = self.members[number]
@@ -422,16 +337,9 @@ class StackedModule(pl.LightningModule):
             self._let_go(set(ended))
 
     def _training_metrics(self) -> list[dict[str, float]]:
-        logits, taught, losses = (torch.cat(parts, dim=1) for parts in zip(*self._outputs, strict=True))
-        self._outputs.clear()
-        valid = self.round.valid
-        scores = member_scores(logits, taught, valid)
-        n_rows = valid.sum(dim=1)
-        # A row's part of its mini-batch's mean loss; each mini-batch counts by its rows.
-        per_batch = valid.view(len(valid), -1, self.batch_size).sum(dim=2, keepdim=True)
-        by_batch = losses.double().view(len(valid), -1, self.batch_size).sum(dim=2, keepdim=True)
-        loss = (by_batch * per_batch).sum(dim=(1, 2)) / n_rows
-        found = {"loss": loss, **scores.values}
+        trained = self.engine.finish_epoch()
+        scores = member_scores(trained.logits, trained.genres, trained.valid)
+        found = {"loss": trained.loss, **scores.values}
         plain = {name: value.tolist() for name, value in found.items()}
         return [
             {f"train/{name}": plain[name][number] for name in plain} for number in range(len(self.members))
@@ -461,13 +369,14 @@ class StackedModule(pl.LightningModule):
         return by_genre
 
     def _validated(self, features: Tensor, numbers: list[int]) -> Tensor:
+        stack = self.engine.stack
         if not self.averaged:
-            return self.stack.logits(features, slice(None) if len(numbers) == len(self.members) else numbers)
-        # With averaged weights in place of the current ones, as a run of its own validates.
-        current = self.stack.parameters.clone()
-        self.stack.parameters[self.averaged] = self.averages
-        logits = self.stack.logits(features, numbers)
-        self.stack.parameters.copy_(current)
+            return stack.logits(features, slice(None) if len(numbers) == len(self.members) else numbers)
+        # With averaged weights in place of the current ones, as a single run validates.
+        current = stack.parameters.clone()
+        stack.parameters[self.averaged] = self.averages
+        logits = stack.logits(features, numbers)
+        stack.parameters.copy_(current)
         return logits
 
     def _conclude(self, member: Member) -> None:
@@ -494,9 +403,8 @@ class StackedModule(pl.LightningModule):
         if not kept:
             self.trainer.should_stop = True
             return
-        self.stack.keep(kept)
-        self.optimizer_state = {name: buffer[kept].clone() for name, buffer in self.optimizer_state.items()}
-        self._arrange()
+        self.engine.keep(kept)
+        self._gather_averages()
 
     def fail(self, error: BaseException) -> None:
         """Say in every remaining member's run.json what ended it."""

@@ -24,6 +24,7 @@ from genre_classifier.processors import usable_cores
 from genre_classifier.run_folder import RunFolder, writing
 from genre_classifier.settings import flat_settings, job_config
 from genre_classifier.sweeps.grouping import group, why_alone
+from genre_classifier.sweeps.networks import NetworkQuestions
 from genre_classifier.sweeps.processes import (
     run_in_process,
     set_up_logging,
@@ -110,6 +111,7 @@ class StackedLaunch:
         self.hydra_context = hydra_context
         self.config = config
         self.sweep = SweepFolder(Path(config.hydra.sweep.dir).absolute())
+        self.networks = NetworkQuestions()
         self.alone = BasicLauncher()
         self.alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -117,22 +119,30 @@ class StackedLaunch:
         """Train what fits into stacks there, and the rest one by one."""
         setup_globals()
         warm_up()
-        stackable: list[_Job] = []
-        alone: list[tuple[int, Sequence[str]]] = []
-        for place, overrides in enumerate(job_overrides):
-            job = self._composed(overrides, initial_job_idx + place)
-            if job.settings is None:
-                continue
-            reason = why_alone(job.settings)
-            if reason is None:
-                stackable.append(job)
-            else:
-                log.warning("%s is trained alone, since a stack has no %s", job.folder.path.name, reason)
-                alone.append((initial_job_idx + place, overrides))
+        jobs = [
+            self._composed(overrides, initial_job_idx + place)
+            for place, overrides in enumerate(job_overrides)
+        ]
+        stackable, alone = self._sorted([job for job in jobs if job.settings is not None])
         self._train(stackable)
-        for number, overrides in alone:
-            self.alone.launch([overrides], number)
+        for job in alone:
+            self.alone.launch([job.overrides], job.number)
         return [_returned(overrides) for overrides in job_overrides]
+
+    def _sorted(self, jobs: Sequence[_Job]) -> tuple[list[_Job], list[_Job]]:
+        """Return the jobs that can be trained in stacks, and the others; say why of each of these."""
+        reasons = {
+            job: f"a stack has no {reason}"
+            for job in jobs
+            if job.settings is not None and (reason := why_alone(job.settings)) is not None
+        }
+        rest = [job for job in jobs if job not in reasons]
+        refused = self.networks.why_refused([job.settings for job in rest if job.settings is not None])
+        reasons |= {job: reason for job, reason in zip(rest, refused, strict=True) if reason is not None}
+        for job in jobs:
+            if job in reasons:
+                log.warning("%s is trained alone: %s", job.folder.path.name, reasons[job])
+        return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
 
     def _composed(self, overrides: Sequence[str], number: int) -> _Job:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

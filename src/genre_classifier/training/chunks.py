@@ -1,9 +1,8 @@
-"""Several mini-batches in one training_step: what Lightning does around each optimizer step, without its overhead."""
+"""Lets the engine train a run inside of Lightning: several mini-batches are one training_step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+from torch.nn import functional
 
 from genre_classifier.data.batches import Chunk
-from genre_classifier.training.backprop import NetworkPass, autograd_pass, explicit_pass
-from genre_classifier.training.fused_step import step_function
-from genre_classifier.training.objective import Targets, loss_gradient
+from genre_classifier.training.engine.steps import Engine, Trained
 
 if TYPE_CHECKING:
     from genre_classifier.training.lit_module import GenreLitModule
@@ -32,52 +29,35 @@ LEFT_OUT_HOOKS = (
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What Lightning refuses to do in manual optimization, so that the chunks do it.
+    """What Lightning refuses to do in manual optimization, so that the engine does it.
 
     Parameters
     ----------
     batches_an_epoch : int
         Mini-batches, limits considered.
-    accumulate_grad_batches : int
+    batch_size : int
     gradient_clip_val : float, optional
     gradient_clip_algorithm : str
         ``norm`` or ``value``.
     """
 
     batches_an_epoch: int
-    accumulate_grad_batches: int = 1
+    batch_size: int
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: str = "norm"
 
-    @property
-    def steps_an_epoch(self) -> int:
-        """Optimizer steps; the last one may accumulate fewer mini-batches."""
-        return -(-self.batches_an_epoch // self.accumulate_grad_batches)
+    def limit(self, algorithm: str) -> float:
+        """Return the limit of the gradient's norm or values."""
+        clips = self.gradient_clip_val is not None and self.gradient_clip_algorithm == algorithm
+        return self.gradient_clip_val if clips and self.gradient_clip_val is not None else float("inf")
 
 
 class AfterStep:
-    """Part of a callback that acts after every optimizer step: in a chunk this is called in place of
+    """Part of a callback that acts after every optimizer step: the engine calls this in place of
     ``on_train_batch_end``."""
 
     def on_optimizer_step_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called after every optimizer step of a chunk."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What a chunk's mini-batches gave, in their order.
-
-    Parameters
-    ----------
-    logits : Tensor [shape=(row, genre)]
-    genres : Tensor [shape=(row,)]
-        The true genres, or after mixup those with the larger share.
-    targets : Targets
-    """
-
-    logits: Tensor
-    genres: Tensor
-    targets: Targets
 
 
 def unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
@@ -90,23 +70,27 @@ def unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
 
 
 class ChunkedOptimization:
-    """Forward, backward, clipping, optimizer and scheduler steps over a chunk's mini-batches.
+    """Runs the engine over a run's chunks, and does what Lightning does around each optimizer step.
 
     Parameters
     ----------
     module : GenreLitModule
         Its trainer has made the optimizer.
     settings : StepSettings
+
+    Raises
+    ------
+    RefusedError
+        The engine does not know the network.
     """
 
     def __init__(self, module: GenreLitModule, settings: StepSettings) -> None:
         trainer = module.trainer
         self.module = module
         self.settings = settings
-        self.optimizer = trainer.optimizers[0]
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.optimizer_step = step_function(self.optimizer)
-        self.network_pass = _network_pass(module)
+        self.engine = Engine(
+            [module.learner(trainer.optimizers[0], settings)], settings.batch_size, module.device
+        )
         # global_step is what is counted here; LightningOptimizer.step counts too, but costs as much as the step itself.
         self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self.schedulers = {
@@ -118,72 +102,37 @@ class ChunkedOptimization:
             for callback in trainer.callbacks  # type: ignore[attr-defined]
             if isinstance(callback, AfterStep)
         ]
-        self.accumulated = 0
 
     def start_epoch(self) -> None:
-        """Forget what an epoch that was cut short had accumulated."""
-        self.accumulated = 0
+        """Begin an epoch's random numbers."""
+        self.engine.start_epoch([self.module.current_epoch], [self.settings.batches_an_epoch])
 
-    def run(self, chunk: Chunk) -> Trained:
+    def run(self, chunk: Chunk) -> None:
         """Train on a chunk's mini-batches, one after the other."""
-        network_pass = self.network_pass
-        targets = self.module.targets_of(chunk.genres, chunk.batch_size)
-        last = chunk.n_batches - 1 if self.module.trainer.is_last_batch else None
-        without_autocast = _without_autocast(self.module.device.type)
-        parts = [part.split(chunk.batch_size) for part in (chunk.features, chunk.genres, *targets)]
-        kept = []
-        for number, (features, genres, *target) in enumerate(zip(*parts, strict=True)):
-            features, genres, batch_targets = self.module.mixed(features, genres, Targets(*target))
-            logits, backward = network_pass(features)
-            with without_autocast():
-                self._backward(backward, loss_gradient(logits, batch_targets), is_last=number == last)
-            kept.append((logits, genres, *batch_targets))
-        if last is not None:
-            for scheduler in self.schedulers["epoch"]:
-                self.module.lr_scheduler_step(scheduler, None)
-        logits, genres, *target = (torch.cat(tensors) for tensors in zip(*kept, strict=True))
-        return Trained(logits, genres, Targets(*target))
+        rows, batch_size = len(chunk.genres), self.settings.batch_size
+        missing = -rows % batch_size
+        # The engine takes whole mini-batches; rows that fill one up teach nothing.
+        features = functional.pad(chunk.features, (0, 0, 0, missing))[None]  # (member, row, feature)
+        genres = functional.pad(chunk.genres, (0, missing))[None]  # (member, row)
+        valid = torch.arange(rows + missing, device=genres.device)[None] < rows
+        self.engine.run(features.split(batch_size, dim=1), genres, valid, self._after_step)
+        if self.module.trainer.is_last_batch:
+            self._move(self.schedulers["epoch"])
 
-    def _backward(self, backward: Callable[[Tensor], None], gradient: Tensor, *, is_last: bool) -> None:
-        if self.accumulated == 0:
-            for parameter in self.parameters:
-                parameter.grad = None
-        if self.settings.accumulate_grad_batches > 1:
-            gradient.mul_(1.0 / self.settings.accumulate_grad_batches)
-        backward(gradient)
-        self.accumulated += 1
-        if is_last or self.accumulated == self.settings.accumulate_grad_batches:
-            self._step()
+    def finish_epoch(self) -> Trained:
+        """Return what the epoch's steps gave."""
+        return self.engine.finish_epoch()
 
-    def _step(self) -> None:
-        self.accumulated = 0
-        if self.settings.gradient_clip_val is not None:
-            self.module.clip_gradients(
-                self.optimizer, self.settings.gradient_clip_val, self.settings.gradient_clip_algorithm
-            )
+    def _after_step(self, members: list[int]) -> None:
         self.progress.increment_ready()
-        self.optimizer_step()
         self.progress.increment_completed()
-        for scheduler in self.schedulers["step"]:
-            self.module.lr_scheduler_step(scheduler, None)
+        self._move(self.schedulers["step"])
         for listener in self.listeners:
             listener()
 
-
-def _network_pass(module: GenreLitModule) -> NetworkPass:
-    whole_precision = module.trainer.precision in {"32-true", "64-true"}
-    if whole_precision and not torch.is_anomaly_enabled():
-        explicit = explicit_pass(module.network)
-        if explicit is not None:
-            return explicit
-    return autograd_pass(module)
-
-
-def _without_autocast(device_type: str) -> Callable[[], AbstractContextManager[object]]:
-    """Return what shields backward and optimizer from the autocast that Lightning puts around a training step."""
-    if torch.is_autocast_enabled(device_type):
-        return partial(torch.autocast, device_type, enabled=False)
-    return nullcontext
+    def _move(self, schedulers: list[Any]) -> None:
+        for scheduler in schedulers:
+            self.module.lr_scheduler_step(scheduler, None)
 
 
 def same_steps_in_both_modes(checkpoint: dict[str, Any]) -> None:

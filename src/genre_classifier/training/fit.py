@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
 
-from genre_classifier.config import Strategy, TrainConfig
+from genre_classifier.config import TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import ConfigError
 from genre_classifier.training.callbacks import (
@@ -28,6 +28,8 @@ from genre_classifier.training.callbacks import (
     early_stopping,
 )
 from genre_classifier.training.chunks import StepSettings, unsupported_hook
+from genre_classifier.training.engine.layers import why_refused
+from genre_classifier.training.engine.settings import why_settings_refused
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result, Run, plain
 
@@ -112,7 +114,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     if settings.trainer.gradient_clip_val is None:
         arguments["gradient_clip_algorithm"] = None
     arguments["log_every_n_steps"] = _batches_an_epoch(settings, datamodule)
-    arguments |= _chunked(settings, callbacks, module, datamodule)
+    arguments |= _engine_arguments(settings, callbacks, module, datamodule)
     del arguments["batches_per_training_step"]
     try:
         trainer = pl.Trainer(
@@ -130,42 +132,36 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     return trainer, history, checkpoint
 
 
-def _chunked(
+def _engine_arguments(
     settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule, datamodule: GenreDataModule
 ) -> dict[str, Any]:
-    """Let several mini-batches be one training step where that is right, and return what Lightning is told then."""
-    chosen = settings.trainer
-    if chosen.batches_per_training_step == 1:
-        return {}
-    reason = _why_one_batch_a_step(settings, callbacks)
+    """Let the engine train if it can, and return the Trainer's arguments for that; else say why autograd does."""
+    reason = _why_autograd(settings, callbacks, module)
     if reason is not None:
-        rank_zero_only(log.info)("one mini-batch a training step, since %s", reason)
+        rank_zero_only(log.info)("autograd trains the network, one mini-batch at a time: %s", reason)
         return {}
+    chosen = settings.trainer
     module.train_in_chunks(
         StepSettings(
             batches_an_epoch=_batches_an_epoch(settings, datamodule),
-            accumulate_grad_batches=chosen.accumulate_grad_batches,
+            batch_size=settings.data.batch_size,
             gradient_clip_val=chosen.gradient_clip_val,
             gradient_clip_algorithm=chosen.gradient_clip_algorithm.value,
         )
     )
     datamodule.batches_per_chunk = chosen.batches_per_training_step
-    return {
-        "gradient_clip_val": None,
-        "gradient_clip_algorithm": None,
-        "accumulate_grad_batches": 1,
-        "log_every_n_steps": 1,
-    }
+    return {"gradient_clip_val": None, "gradient_clip_algorithm": None, "log_every_n_steps": 1}
 
 
-def _why_one_batch_a_step(settings: TrainConfig, callbacks: list[Callback]) -> str | None:
-    chosen = settings.trainer
-    if chosen.devices != 1 or chosen.num_nodes != 1 or chosen.strategy is not Strategy.auto:
-        return "several processes share each optimizer step"
-    if chosen.precision == "16-mixed":
-        return "trainer.precision=16-mixed scales the loss anew at each optimizer step"
-    hook = unsupported_hook(callbacks)
-    return None if hook is None else f"{hook} is to be called for each of them"
+def _why_autograd(settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule) -> str | None:
+    """Return why the engine cannot train a run; None if it can."""
+    if (setting := why_settings_refused(settings)) is not None:
+        return f"the engine has no {setting}"
+    if (hook := unsupported_hook(callbacks)) is not None:
+        return f"{hook} must be called for each of them"
+    if (reason := why_refused(module.network)) is not None:
+        return f"in {type(module.network).__name__}, {reason}"
+    return None
 
 
 def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:

@@ -17,19 +17,20 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from genre_classifier.class_names import check_name, find_class
-from genre_classifier.data.batches import Chunk, mixed_seed
+from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.run_folder import read_checkpoint
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, same_steps_in_both_modes
-from genre_classifier.training.objective import Targets, loss, mixup, summed_loss, target_table, targets_of
+from genre_classifier.training.engine.noise import MixupDraws
+from genre_classifier.training.engine.steps import Learner
 
 Batch = tuple[Tensor, Tensor]
 # One call for all parameters, where torch's default on the CPU is a loop: three times as fast on networks of this size.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-# Sets the stream of dropout and mixup apart from that of the row order.
-_NOISE_STREAM = 1 << 32
+# Sets the stream of dropout apart from that of the row order.
+_DROPOUT_STREAM = 1 << 32
 
 
 class GenreLitModule(pl.LightningModule):
@@ -83,8 +84,8 @@ class GenreLitModule(pl.LightningModule):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self._outputs: dict[str, list[Batch]] = {split: [] for split in ("train", "val", "test")}
-        self._training_loss: Tensor | float = 0.0  # summed over the epoch's rows
-        self._target_table: Tensor | None = None
+        self._losses: list[tuple[Tensor, int]] = []  # of the epoch's mini-batches, and their rows
+        self._mixup: MixupDraws | None = None
         self._chunk_settings: StepSettings | None = None
         self._chunks: ChunkedOptimization | None = None
 
@@ -109,52 +110,55 @@ class GenreLitModule(pl.LightningModule):
         return logits
 
     def train_in_chunks(self, settings: StepSettings) -> None:
-        """Take chunks of mini-batches from now on, one a training step, in Lightning's manual optimization."""
+        """Let the engine train from now on, a chunk of mini-batches per training step.
+
+        For Lightning that is manual optimization. Without this call, Lightning and autograd train as they always do.
+        """
         self._chunk_settings = settings
         self.automatic_optimization = False
 
+    def learner(self, optimizer: torch.optim.Optimizer, settings: StepSettings) -> Learner:
+        """Return the network and how it learns, for the engine."""
+        return Learner(
+            network=self.network,
+            optimizer=optimizer,
+            n_genres=len(self.genre_names),
+            seed=self.hparams["seed"],
+            label_smoothing=self.hparams["label_smoothing"],
+            class_weights=self.hparams["class_weights"],
+            mixup=self.hparams["mixup"],
+            clip_norm=settings.limit("norm"),
+            clip_value=settings.limit("value"),
+        )
+
     def training_step(self, batch: Batch | Chunk, batch_idx: int) -> Tensor | None:
-        """Return the mean loss of a mini-batch, or train on a chunk of them."""
+        """Return the mean loss of a mini-batch, or let the engine train on a chunk of them."""
         if isinstance(batch, Chunk):
             if self._chunks is None:
                 raise RuntimeError("call GenreLitModule.train_in_chunks() before trainer.fit()")
-            trained = self._chunks.run(batch)
-            self._keep_training_outputs(trained.logits, trained.genres, trained.targets, batch.batch_size)
+            self._chunks.run(batch)
             return None
         features, genres = batch
-        features, genres, targets = self.mixed(features, genres, self.targets_of(genres, len(genres)))
-        logits = self(features)
-        self._keep_training_outputs(logits.detach(), genres, targets, len(genres))
-        return loss(logits, targets)
+        if self._mixup is None:
+            logits = self(features)
+            loss = self._loss(logits, genres)
+        else:
+            valid = torch.ones(1, len(genres), dtype=torch.bool, device=genres.device)
+            shares, others = self._mixup.at(batch_idx, valid)
+            share, other = shares[0].to(features.dtype), others[0]
+            logits = self(torch.lerp(features[other], features, share))
+            loss = torch.lerp(self._loss(logits, genres[other]), self._loss(logits, genres), share.float())
+            genres = torch.where(share >= 0.5, genres, genres[other])
+        self._losses.append((loss.detach(), len(genres)))
+        self._outputs["train"].append((logits.detach(), genres))
+        return loss
 
-    def targets_of(self, genres: Tensor, batch_size: int) -> Targets:
-        """Return what the rows of mini-batches are taught (see `objective.targets_of`)."""
+    def _loss(self, logits: Tensor, genres: Tensor) -> Tensor:
         # Half precision is for the network; its loss is taken in single precision.
-        dtype = torch.promote_types(next(self.network.parameters()).dtype, torch.float32)
-        table = self._target_table
-        if table is None or (table.dtype, table.device) != (dtype, genres.device):
-            table = self._target_table = target_table(
-                len(self.genre_names),
-                label_smoothing=self.hparams["label_smoothing"],
-                class_weights=self.hparams["class_weights"],
-                dtype=dtype,
-                device=genres.device,
-            )
-        return targets_of(table, genres, batch_size, self.class_weights)
-
-    def mixed(self, features: Tensor, genres: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Targets]:
-        """Return a mini-batch after mixup: its features, the genres with the larger share, its targets."""
-        alpha = self.hparams["mixup"]
-        if alpha == 0:
-            return features, genres, targets
-        features, targets, share, other = mixup(features, targets, alpha)
-        return features, genres if share >= 0.5 else genres[other], targets
-
-    def _keep_training_outputs(
-        self, logits: Tensor, genres: Tensor, targets: Targets, batch_size: int
-    ) -> None:
-        self._training_loss = self._training_loss + summed_loss(logits, targets, batch_size)
-        self._outputs["train"].append((logits, genres))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        smoothing = self.hparams["label_smoothing"]
+        return functional.cross_entropy(logits, genres, weight=weights, label_smoothing=smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
@@ -173,22 +177,40 @@ class GenreLitModule(pl.LightningModule):
         """Let go of optimizer and trainer."""
         self._chunks = None
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save each tensor by itself: in the engine they are views of one, which a file would keep."""
+        for name in ("state_dict", "current_model_state", "optimizer_states"):
+            if name in checkpoint:
+                checkpoint[name] = copied_to_cpu(checkpoint[name])
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let a run go on in chunks that began without, or the other way round."""
         same_steps_in_both_modes(checkpoint)
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout and mixup by epoch, so that a resumed run draws what the uninterrupted one would have."""
-        epoch_seed = mixed_seed(self.hparams["seed"] + _NOISE_STREAM, self.current_epoch)
-        torch.manual_seed(mixed_seed(epoch_seed, self.global_rank) if self.global_rank else epoch_seed)
-        self._training_loss = 0.0
         if self._chunks is not None:
             self._chunks.start_epoch()
+            return
+        rank = self.global_rank
+        seed = mixed_seed(self.hparams["seed"], rank) if rank else self.hparams["seed"]
+        torch.manual_seed(mixed_seed(seed + _DROPOUT_STREAM, self.current_epoch))
+        if self.hparams["mixup"] > 0:
+            loader = cast(TensorBatches, self.trainer.train_dataloader)
+            self._mixup = MixupDraws([self.hparams["mixup"]], loader.batch_size)
+            self._mixup.start_epoch([seed], [self.current_epoch], [len(loader)])
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
-        rows = sum(len(genres) for _, genres in self._outputs["train"])
-        self._loss_of("train").update(self._training_loss / rows, rows)
+        if self._chunks is not None:
+            trained = self._chunks.finish_epoch()
+            valid = trained.valid[0]
+            self._losses.append((trained.loss[0], int(valid.sum())))
+            self._outputs["train"].append((trained.logits[0, valid], trained.genres[0, valid]))
+        losses, rows = zip(*self._losses, strict=True)
+        self._losses.clear()
+        counts = torch.tensor(rows, device=self.device)
+        self._loss_of("train").update(torch.stack(losses).repeat_interleave(counts))
         values = self._finish_split("train")
         self._report(values | {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]})
         for logger in self.loggers:
@@ -249,7 +271,7 @@ class GenreLitModule(pl.LightningModule):
 
     def _steps_an_epoch(self) -> int:
         if self._chunk_settings is not None:
-            return self._chunk_settings.steps_an_epoch
+            return self._chunk_settings.batches_an_epoch
         return int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
 
     @classmethod
@@ -282,6 +304,7 @@ class GenreLitModule(pl.LightningModule):
         return module.eval()
 
     def _loss_of(self, split: str) -> MeanMetric:
+        """Return the mean over rows, which takes one loss per row: with this strategy it ignores weights."""
         name = f"{split}_rows"
         if name not in self.losses:
             self.losses[name] = MeanMetric(nan_strategy="disable").to(self.device)
@@ -296,7 +319,7 @@ class GenreLitModule(pl.LightningModule):
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
-        self._loss_of(split).update(functional.cross_entropy(logits, genres), len(genres))
+        self._loss_of(split).update(functional.cross_entropy(logits, genres, reduction="none"))
         self._outputs[split].append((logits, genres))
 
     def _finish_split(self, split: str) -> dict[str, float]:
@@ -362,6 +385,17 @@ def check_training_state(checkpoint: Mapping[str, Any], module: GenreLitModule) 
             single = type(value) in (int, float) or (isinstance(value, Tensor) and value.numel() == 1)
             if not (whole or single or value is None):
                 raise ValueError(f"its optimizer's {name!s:.40} of parameter {number} has another shape")
+
+
+def copied_to_cpu(content: Any) -> Any:
+    """Return nested dicts and lists with a copy of each tensor in them."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return type(content)((key, copied_to_cpu(value)) for key, value in content.items())
+    if isinstance(content, (list, tuple)):
+        return type(content)(copied_to_cpu(value) for value in content)
+    return content
 
 
 def refuse_divergence(loss: float, split: str, epoch: int, lr: float | None) -> None:

@@ -1,0 +1,145 @@
+"""Random numbers of the members: each has its own streams, seeded by its seed and epoch.
+
+So what a member draws depends on nothing but its seed, the epoch and the step: the other members, the size of a chunk,
+the number of processes and the device change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_DROPOUT, _MIXUP = 1, 2  # streams of one run and epoch
+
+
+def _stream(*key: int) -> np.random.SFC64:
+    """Return the random bits of a seed, epoch and stream: NumPy's fastest generator, twice as fast as torch's."""
+    return np.random.SFC64(key)
+
+
+def dropout_threshold(p: float) -> tuple[int, float]:
+    """Return the 16 bits from which on an activation stays, and the scale that makes up for those that do not.
+
+    The probability becomes a multiple of 1/65,536, and the scale is that of this multiple.
+    """
+    dropped = round(p * 2**16)
+    return dropped - 2**15, 1.0 / (1.0 - dropped / 2**16)
+
+
+class DropoutNoise:
+    """The factors of dropout for every member and every layer: 0, or the scale that makes up for the zeros.
+
+    Each member draws 16 bits per activation, on the CPU, which is several times as fast as torch's dropout there.
+
+    Parameters
+    ----------
+    probabilities : sequence of sequence of float
+        By member, then by layer that has dropout.
+    widths : sequence of int
+        Activations per row of each of these layers.
+    batch_size : int
+        Rows per mini-batch. A smaller last one takes the first rows.
+    """
+
+    def __init__(
+        self,
+        probabilities: Sequence[Sequence[float]],
+        widths: Sequence[int],
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        n_members, sizes = len(probabilities), [batch_size * width for width in widths]
+        total = sum(sizes)
+        self._draws = np.zeros((n_members, -(-total // 4)), dtype=np.uint64)
+        self._bits = torch.from_numpy(self._draws.view(np.int16)[:, :total])  # (member, activation)
+        self._kept = torch.empty(n_members, total, dtype=torch.bool, device=device)
+        self._noise = torch.empty(n_members, total, dtype=dtype, device=device)
+        by_layer = [[dropout_threshold(p) for p in own] for own in probabilities]
+        self._threshold = _per_activation(
+            [[t for t, _ in own] for own in by_layer], sizes, torch.int16, device
+        )
+        self._scale = _per_activation([[s for _, s in own] for own in by_layer], sizes, dtype, device)
+        self.layers = [
+            part.view(n_members, batch_size, width)
+            for part, width in zip(self._noise.split(sizes, dim=1), widths, strict=True)
+        ]  # (member, row, width) each
+        self._dropping = [number for number, own in enumerate(probabilities) if any(own)]
+        self._streams = [_stream(0)] * n_members
+        self._device = torch.device(device)
+
+    def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int]) -> None:
+        """Begin each member's stream of an epoch."""
+        self._streams = [_stream(seed, epoch, _DROPOUT) for seed, epoch in zip(seeds, epochs, strict=True)]
+
+    def draw(self) -> list[Tensor]:
+        """Return the factors of the next step, (member, row, width) by layer; the next call overwrites them."""
+        if self._dropping:
+            for member in self._dropping:
+                self._draws[member] = self._streams[member].random_raw(self._draws.shape[1])
+            torch.ge(self._bits.to(self._device), self._threshold, out=self._kept)
+            torch.mul(self._kept, self._scale, out=self._noise)
+        return self.layers
+
+
+def _per_activation(
+    values: Sequence[Sequence[float]], sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Return each layer's value for each of its activations; one per member, (member, 1), where all layers agree."""
+    by_layer = np.array(values)  # (member, layer)
+    agree = all(len(set(own)) <= 1 for own in values)
+    found = by_layer[:, :1] if agree else np.repeat(by_layer, sizes, axis=1)
+    return torch.from_numpy(found).to(device, dtype)
+
+
+class MixupDraws:
+    """The shares and partners of mixup (Zhang et al., 2018) for an epoch of every member.
+
+    Parameters
+    ----------
+    alphas : sequence of float
+        Of each member's Beta distribution, which the shares come from; 0 is no mixup.
+    batch_size : int
+    """
+
+    def __init__(self, alphas: Sequence[float], batch_size: int) -> None:
+        self.alphas = list(alphas)
+        self.batch_size = batch_size
+
+    def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int], n_steps: Sequence[int]) -> None:
+        """Draw all that an epoch needs: little, and what is drawn at once costs least."""
+        longest = max(n_steps)
+        self._shares = torch.ones(len(self.alphas), longest, dtype=torch.float64)
+        self._keys = torch.zeros(len(self.alphas), longest, self.batch_size, dtype=torch.float32)
+        for member, (alpha, seed, epoch, n) in enumerate(
+            zip(self.alphas, seeds, epochs, n_steps, strict=True)
+        ):
+            if alpha == 0:
+                continue
+            draws = np.random.Generator(_stream(seed, epoch, _MIXUP))
+            self._shares[member, :n] = torch.from_numpy(draws.beta(alpha, alpha, n))
+            keys = draws.random((n, self.batch_size), dtype=np.float32)
+            self._keys[member, :n] = torch.from_numpy(keys)
+
+    def at(self, step: int, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how much of each row stays in its place, and the row it is mixed with.
+
+        Parameters
+        ----------
+        step : int
+            Of the epoch.
+        valid : Tensor [shape=(member, row), dtype=bool]
+            The other rows only fill the tensor up; they are mixed among themselves.
+
+        Returns
+        -------
+        share : Tensor [shape=(member,)]
+        other : Tensor [shape=(member, row)]
+        """
+        keys = self._keys[:, step, : valid.shape[1]].to(valid.device)
+        other = keys.masked_fill(~valid, 2.0).argsort(dim=1, stable=True)
+        return self._shares[:, step].to(valid.device, torch.float32), other

@@ -1,0 +1,91 @@
+"""What one optimizer step minimises: the cross entropy of a mini-batch, with smoothing and class weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Targets(NamedTuple):
+    """What the rows of mini-batches are taught, divided by the number (or weight) of the rows in each mini-batch.
+
+    A mini-batch's loss is ``(log_target * log_probabilities).sum()``. So the targets of many mini-batches can be made
+    at once, and mixup can mix them.
+
+    Parameters
+    ----------
+    log_target : Tensor [shape=(member, row, genre)]
+        Minus the share of each genre in the loss.
+    mass : Tensor [shape=(member, row, 1)]
+        Minus the sum of these shares.
+    """
+
+    log_target: Tensor
+    mass: Tensor
+
+
+class Objective:
+    """The losses of several members.
+
+    Parameters
+    ----------
+    n_genres : int
+    label_smoothing : sequence of float
+        By member: the share of a row's target that all genres have in common.
+    class_weights : sequence of (sequence of float or None)
+        By member: the weight of each genre, None for equal weights.
+    batch_size : int
+        Rows per mini-batch.
+    """
+
+    def __init__(
+        self,
+        n_genres: int,
+        label_smoothing: Sequence[float],
+        class_weights: Sequence[Sequence[float] | None],
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.batch_size = batch_size
+        weights = torch.tensor(
+            [[1.0] * n_genres if own is None else list(own) for own in class_weights], dtype=torch.float64
+        )  # (member, genre)
+        smoothing = torch.tensor(label_smoothing, dtype=torch.float64)[:, None]
+        table = torch.diag_embed((1.0 - smoothing) * weights) + (smoothing / n_genres * weights)[:, None]
+        self._table = table.to(device, dtype)  # (member, genre of the row, genre)
+        self._mass = table.sum(dim=2).to(device, dtype)  # (member, genre of the row)
+        self._weights = weights.to(device, dtype)
+
+    def targets(self, genres: Tensor, valid: Tensor) -> Targets:
+        """Return the targets of whole mini-batches, one after the other.
+
+        Parameters
+        ----------
+        genres : Tensor [shape=(member, row)]
+            The number of rows is a multiple of the batch size.
+        valid : Tensor [shape=(member, row), dtype=bool]
+            False for rows that only fill a mini-batch up. They teach nothing.
+        """
+        members = torch.arange(len(genres), device=genres.device)[:, None]
+        weights = self._weights[members, genres] * valid
+        batches = weights.view(len(genres), -1, self.batch_size)  # (member, step, row)
+        divisor = batches.sum(dim=2, keepdim=True).clamp_min(1e-30).expand_as(batches).reshape(genres.shape)
+        share = valid / divisor
+        log_target = self._table[members, genres] * -share[..., None]
+        return Targets(log_target, (self._mass[members, genres] * -share)[..., None])
+
+
+def loss_gradient(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the gradient of the losses with respect to the logits, both (member, row, genre)."""
+    probabilities = torch.softmax(logits, dim=-1)
+    return torch.addcmul(targets.log_target, probabilities, targets.mass, value=-1.0)
+
+
+def row_losses(logits: Tensor, targets: Targets) -> Tensor:
+    """Return each row's part of its mini-batch's loss, (member, row); their sum is the mini-batch's loss."""
+    return (targets.log_target * torch.log_softmax(logits, dim=-1)).sum(dim=-1)

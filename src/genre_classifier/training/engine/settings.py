@@ -1,0 +1,25 @@
+"""Which settings the engine refuses. (Which networks, layers.py says.) Without torch, for the launcher of a sweep."""
+
+from __future__ import annotations
+
+from genre_classifier.config import Strategy, TrainConfig
+
+# Optimizers of one family can share a stack.
+OPTIMIZER_FAMILIES = {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adam", "torch.optim.SGD": "sgd"}
+
+
+def why_settings_refused(settings: TrainConfig) -> str | None:
+    """Return the setting for which autograd trains a run, as ``key=value``; None if the engine does."""
+    trainer = settings.trainer
+    kind = settings.optimizer._target_
+    refused = {
+        f"optimizer._target_={kind}": kind not in OPTIMIZER_FAMILIES,
+        f"trainer.precision={trainer.precision}": trainer.precision not in ("32-true", "64-true"),
+        f"trainer.devices={trainer.devices}": trainer.devices != 1,
+        f"trainer.num_nodes={trainer.num_nodes}": trainer.num_nodes != 1,
+        f"trainer.strategy={trainer.strategy.value}": trainer.strategy is not Strategy.auto,
+        f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}": trainer.accumulate_grad_batches
+        != 1,
+        "trainer.detect_anomaly=true": trainer.detect_anomaly,
+    }
+    return next((setting for setting, holds in refused.items() if holds), None)

@@ -1,0 +1,213 @@
+"""The weights of several networks as one tensor, and the passes forward and backward through all of them.
+
+Each network's parameters become views of its row, so a network holds its current weights at any time. One batched
+matrix product computes a layer of all networks. The gradients are written out: a stack needs no autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genre_classifier.training.engine.layers import Block, chained_parameters, read_blocks
+from genre_classifier.training.engine.noise import dropout_threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One linear layer of all members, and what follows it.
+
+    Parameters
+    ----------
+    weight, weight_gradient : Tensor [shape=(member, output, input)]
+    transposed : Tensor [shape=(member, input, output)]
+        A view of the weight.
+    bias : Tensor [shape=(member, 1, output)] or None
+    bias_gradient : Tensor [shape=(member, output)] or None
+    relu : bool
+    scale : Tensor [shape=(member, 1, 1)] or None
+        What dropout multiplies the activations by that it keeps; None without dropout.
+    """
+
+    weight: Tensor
+    transposed: Tensor
+    weight_gradient: Tensor
+    bias: Tensor | None
+    bias_gradient: Tensor | None
+    relu: bool
+    scale: Tensor | None
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """Return the layer's values before dropout, (member, row, output)."""
+        return _affine(inputs, self.transposed, self.bias, relu=self.relu)
+
+
+def _affine(inputs: Tensor, transposed: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
+    values = torch.bmm(inputs, transposed) if bias is None else torch.baddbmm(bias, inputs, transposed)
+    return values.relu_() if relu else values
+
+
+class Stack:
+    """Parameters, gradients and passes of several networks.
+
+    Parameters
+    ----------
+    networks : sequence of nn.Module
+        Of one shape (see `read_blocks`); dropout may differ. Their parameters become views of the stack's.
+    device : torch.device
+
+    Attributes
+    ----------
+    parameters, gradients : Tensor [shape=(member, parameter)]
+    blocks : list of list of Block
+        By member, then by layer.
+
+    Raises
+    ------
+    RefusedError
+        A network has something that the engine does not know.
+    ValueError
+        The networks have several shapes.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], device: torch.device | str = "cpu") -> None:
+        self.networks = list(networks)
+        self.blocks = [read_blocks(network) for network in networks]
+        shapes = {tuple(_shape(block) for block in blocks) for blocks in self.blocks}
+        if len(shapes) != 1:
+            raise ValueError(f"the networks have {len(shapes)} different shapes; a stack takes one")
+        self._adopt(torch.stack([_flat(blocks) for blocks in self.blocks]).to(device))
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.parameters.device
+
+    @property
+    def drops(self) -> bool:
+        """Whether any member has dropout."""
+        return any(block.dropout > 0.0 for blocks in self.blocks for block in blocks)
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with some members only; the other networks keep their weights as they are."""
+        for member in set(range(len(self))) - set(members):
+            for parameter in self.networks[member].parameters():
+                parameter.data = parameter.data.clone()
+        self.networks = [self.networks[member] for member in members]
+        self.blocks = [self.blocks[member] for member in members]
+        self._adopt(self.parameters[list(members)].clone())
+
+    def _adopt(self, parameters: Tensor) -> None:
+        self.parameters = parameters  # (member, parameter)
+        self.gradients = torch.zeros_like(parameters)
+        for member, blocks in enumerate(self.blocks):
+            start = 0
+            for parameter in chained_parameters(blocks):
+                end = start + parameter.numel()
+                parameter.data = parameters[member, start:end].view(parameter.shape)
+                start = end
+        self.layers = self._layers()
+
+    def _layers(self) -> list[Layer]:
+        found: list[Layer] = []
+        start = 0
+        for number, block in enumerate(self.blocks[0]):
+            linear = block.linear
+            middle = start + linear.weight.numel()
+            end = middle + (0 if linear.bias is None else linear.bias.numel())
+            weight = self.parameters[:, start:middle].view(len(self), *linear.weight.shape)
+            biased = linear.bias is not None
+            found.append(
+                Layer(
+                    weight=weight,
+                    transposed=weight.transpose(1, 2),
+                    weight_gradient=self.gradients[:, start:middle].view_as(weight),
+                    bias=self.parameters[:, None, middle:end] if biased else None,
+                    bias_gradient=self.gradients[:, middle:end] if biased else None,
+                    relu=block.relu,
+                    scale=self._scale(number),
+                )
+            )
+            start = end
+        return found
+
+    def _scale(self, number: int) -> Tensor | None:
+        probabilities = [blocks[number].dropout for blocks in self.blocks]
+        if not any(probabilities):
+            return None
+        scales = [dropout_threshold(p)[1] for p in probabilities]
+        return self.parameters.new_tensor(scales)[:, None, None]
+
+    def logits(self, features: Tensor, members: slice | Sequence[int] = slice(None)) -> Tensor:
+        """Return logits (member, row, genre) in evaluation mode.
+
+        Parameters
+        ----------
+        features : Tensor [shape=(row, feature)]
+            All members share them.
+        members : slice or sequence of int
+            Those that are asked.
+        """
+        n_members = len(self.layers[0].weight[members])
+        hidden = features.expand(n_members, -1, -1)  # (member, row, feature)
+        for layer in self.layers:
+            bias = None if layer.bias is None else layer.bias[members]
+            hidden = _affine(hidden, layer.transposed[members], bias, relu=layer.relu)
+        return hidden
+
+    def forward(self, features: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits (member, row, genre) in training mode, and each layer's input, which `backward` needs.
+
+        Parameters
+        ----------
+        features : Tensor [shape=(member, row, feature)]
+        noise : sequence of Tensor [shape=(member, row, width)]
+            The factors of dropout, for each layer that has it.
+        """
+        factors = iter(noise)
+        inputs, hidden = [], features
+        for layer in self.layers:
+            inputs.append(hidden)
+            hidden = layer.apply(hidden)  # (member, row, output)
+            if layer.scale is not None:
+                hidden.mul_(next(factors))
+        return hidden, inputs
+
+    def backward(self, gradient: Tensor, inputs: Sequence[Tensor]) -> None:
+        """Set the gradients of all parameters.
+
+        Parameters
+        ----------
+        gradient : Tensor [shape=(member, row, genre)]
+            Of the loss with respect to the logits.
+        inputs : sequence of Tensor
+            From `forward`.
+        """
+        for number in range(len(self.layers) - 1, -1, -1):
+            layer = self.layers[number]
+            torch.bmm(gradient.transpose(1, 2), inputs[number], out=layer.weight_gradient)
+            if layer.bias_gradient is not None:
+                torch.sum(gradient, dim=1, out=layer.bias_gradient)
+            if number == 0:
+                return
+            before = self.layers[number - 1]
+            gradient = torch.bmm(gradient, layer.weight)  # (member, row, input)
+            if before.relu:
+                # Where an activation is 0, ReLU or dropout made it so: both let no gradient through.
+                gradient = torch.ops.aten.threshold_backward(gradient, inputs[number], 0)
+            if before.scale is not None:
+                gradient.mul_(before.scale)
+
+
+def _shape(block: Block) -> tuple[object, ...]:
+    return block.linear.weight.shape, block.linear.bias is None, block.relu
+
+
+def _flat(blocks: Sequence[Block]) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in chained_parameters(blocks)])
