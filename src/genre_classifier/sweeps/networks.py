@@ -6,12 +6,16 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from genre_classifier.atomic import write_text
+from genre_classifier.child_process import die_with_parent
+from genre_classifier.class_names import import_class
 from genre_classifier.config import TrainConfig
-from genre_classifier.sweeps.processes import death, end_with_the_launcher, run_in_process
+from genre_classifier.errors import TrialFailedError
+from genre_classifier.files import read_json
+from genre_classifier.sweeps.processes import run_in_process
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,24 @@ def _key(model: Mapping[str, Any]) -> str:
 def _ask(target: str, models: Sequence[dict[str, Any]]) -> list[str | None]:
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "reasons.json"
-        exit_code = run_in_process(_answer, _Question(tuple(models), answers), f"network-{target}")
-        if exit_code != 0:
-            return [f"recording the forward pass of {target} failed: {death(exit_code)}"] * len(models)
-        reasons: list[str | None] = json.loads(answers.read_text(encoding="utf-8"))
+        ended = run_in_process(_answer, _Question(tuple(models), answers), f"network-{target}")
+        if not answers.exists():
+            return [f"recording the forward pass of {target} failed: {ended}"] * len(models)
+        reasons: list[str | None] = read_json(answers, TrialFailedError)
         return reasons
 
 
 def _answer(question: _Question) -> None:
-    end_with_the_launcher()
+    die_with_parent()
     from genre_classifier.training.engine.layers import why_refused
     from genre_classifier.training.lit_module import build_network
 
     reasons: list[str | None] = []
     for model in question.models:
         try:
-            import_module(model["_target_"].rpartition(".")[0])
+            import_class(model["_target_"])
             # The table is not read yet, so the number of features and genres is made up. The stack asks again.
             reasons.append(why_refused(build_network({**model, "input_dim": 20, "num_classes": 8})))
         except Exception as error:
             reasons.append(f"the network cannot be built ({type(error).__name__}: {error})")
-    question.answers.write_text(json.dumps(reasons), encoding="utf-8")
+    write_text(question.answers, json.dumps(reasons))

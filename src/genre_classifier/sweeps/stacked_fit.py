@@ -18,6 +18,7 @@ from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores
+from genre_classifier.run_folder import let_go
 from genre_classifier.sweeps.member import Member
 from genre_classifier.sweeps.memory import cost, limit_of, parts
 from genre_classifier.training.engine.layers import why_refused
@@ -127,6 +128,7 @@ def _train_alone(run: Run) -> None:
     cfg = run.cfg.copy()
     with read_write(cfg):
         cfg.ckpt_path = run.settings.ckpt_path
+    let_go(run.folder.path)  # for `train` to take
     try:
         train(cfg)
     except Exception as error:
