@@ -4,8 +4,8 @@
 
 Server and client are one process each; the client is the same for all. Every service answers ``POST /predict``
 with one row of 20 features, from the same bundle, and is started as its documentation says: the common way
-(benchmarks/common_service.py) with uvicorn's command, ours with ``genre-classifier serve``, and once more as the
-FastAPI application ``app.main:app`` under uvicorn's command.
+(benchmarks/common_service.py) with uvicorn's command, ours with ``genre-classifier serve``, and once more under
+uvicorn's command, ``uvicorn app.main:app``, without the limits on connections.
 
 The services take turns in short rounds, and the table shows the median of the rounds, so that a machine that is busy
 for a while is so for all of them; with ``--quiet`` what was measured while other processes took more than that share of

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +199,32 @@ def test_a_client_that_does_not_go_on_is_turned_away(
         last = received.rpartition(b"HTTP/1.1 ")[2][:3]
         assert last == {"nothing": b"", "blank lines": b"", "half a refused body": b"413"}.get(kind, b"408")
         assert is_answering(port)
+
+
+def test_a_client_that_does_not_read_its_answer_is_turned_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(server, "CHECK_SECONDS", 0.05)
+    lost = threading.Event()
+    connection_lost = LimitedProtocol.connection_lost
+
+    def noted(self: LimitedProtocol, error: Exception | None) -> None:
+        connection_lost(self, error)
+        lost.set()
+
+    with served(ModelService(folder, NAME)) as port, connected(port) as connection:
+        monkeypatch.setattr(LimitedProtocol, "connection_lost", noted)
+        large = message(rows_of(5_000, return_probs=True), path="/predict/batch")
+        connection.settimeout(None)
+        threading.Thread(target=send_all, args=(connection, large * 4), daemon=True).start()
+        assert lost.wait(30)
+        assert is_answering(port)
+
+
+def send_all(connection: socket.socket, content: bytes) -> None:
+    with suppress(OSError):
+        connection.sendall(content)
 
 
 def test_a_client_that_sends_slowly_but_steadily_is_answered(

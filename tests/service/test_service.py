@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -420,6 +421,19 @@ def test_an_error_inside_shows_no_stack_trace(folder, way, monkeypatch, caplog):
     assert status == 500
     assert answer["detail"] == [{"loc": [], "msg": "internal error; the service's log has the reason"}]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_top_level_app_is_a_shim_that_no_installation_holds():
+    import app.main
+    import app.model
+    from genre_classifier.service import application
+
+    assert app.main.app is application.app
+    assert app.model.model_service is service_model.model_service is application.app.endpoints.service
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert found["where"] == ["src"]
+    assert not (ROOT / "src" / "app").exists()
+    assert sorted(path.name for path in (ROOT / "app").glob("*.py")) == ["main.py", "model.py"]
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:

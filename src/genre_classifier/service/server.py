@@ -27,6 +27,7 @@ HEAD_BYTES: Final = 64 * 2**10  # request line and headers
 HEAD_SECONDS: Final = 15.0  # from the connection, or the answer before, to the end of the next headers
 BODY_SECONDS: Final = 20.0  # for a body, and one more for every BODY_RATE bytes that have arrived
 BODY_RATE: Final = 64 * 2**10
+READ_SECONDS: Final = 60.0  # for reading an answer
 CHECK_SECONDS: Final = 1.0
 FRAMING: Final = 8  # bytes that chunked framing may take per byte of a body
 TOO_LONG: Final = f"request line and headers take more than {HEAD_BYTES:,} bytes"
@@ -56,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.parser = _OrdinaryParser(self)
         self.ws_protocol_class = None
         self._phase: Literal["head", "body", "end"] = "end"  # of the request that is being received
+        self._piece = 0  # bytes received last
         self._raw = 0  # bytes received since the message began
         self._received = 0  # bytes of its body
         self._since = self.loop.time()  # when the client was last known to owe something
@@ -89,9 +91,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _check(self) -> None:
         """Turn away a client that takes too long; look again in a second."""
-        if self.transport.is_closing():
-            return
         now, owed = self.loop.time(), self._owed
+        if self.transport.is_closing() or self.flow.write_paused:
+            owed = None
+            if now - self._since > READ_SECONDS:  # it does not read its answer
+                self.transport.abort()
+                return
         if owed == "body" and self.flow.read_paused:
             self._since = now  # the service does not read
         allowed = HEAD_SECONDS if owed == "head" else BODY_SECONDS + self._received / BODY_RATE
@@ -126,7 +131,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Take what the client sent, as long as it is not too much beside the body."""
         if self._refused:
             return
-        self._raw += len(data)
+        self._piece = len(data)
+        self._raw += self._piece
         super().data_received(data)
         if self._phase != "end" and self._raw > HEAD_BYTES + FRAMING * self._received and not self._refused:
             self._refuse(431, TOO_LONG)
@@ -146,7 +152,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parse a head that holds nothing but how the body of the present request ends."""
         framing = [
             name + b": " + value + b"\r\n"
-            for name, value in self.headers
+            for name, value in self.scope["headers"]
             if name in (b"content-length", b"transfer-encoding")
         ]
         if not self.cycle.keep_alive:
@@ -165,26 +171,20 @@ class LimitedProtocol(HttpToolsProtocol):
         self._raw = self._received = 0
         super().on_message_begin()
 
-    def on_url(self, url: bytes) -> None:
-        """Take a piece of the path."""
-        if not self._is_replayed:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        if not self._is_replayed and self._phase == "head":  # and no trailer
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Start the request, unless its head is too long."""
         if self._is_replayed:
             return
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
+        if self._piece + self._raw > HEAD_BYTES and self._head_size() > HEAD_BYTES:
             self._refuse(431, TOO_LONG)
             raise _TooLargeError
         super().on_headers_complete()
+        self.headers = []  # takes trailers, which nobody reads
         self._phase = "body"
         self._since = self.loop.time()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
