@@ -147,8 +147,8 @@ def reason_of(error: BaseException) -> str:
     name = type(error).__name__
     if name == "SIGTERMException":  # Lightning's
         return "stopped by SIGTERM"
-    if isinstance(error, MemoryError):
-        return f"{name}: out of memory{f' ({error})' if str(error) else ''}"
+    if isinstance(error, MemoryError) and not str(error):
+        return f"{name}: out of memory"
     return f"{name}: {error}" if str(error) else f"{name} without a message"
 
 

@@ -193,7 +193,11 @@ class Run:
     def conclude_earlier(self) -> Result:
         """Conclude a run that goes on from a checkpoint with nothing left to train."""
         assert self.resumed is not None
-        log.info("the training of %s is complete; the run is only evaluated", self.resumed.path)
+        log.warning(
+            "the training of %s is complete, so it is only evaluated; more trainer.max_epochs or a larger "
+            "callbacks.early_stopping.patience would go on with it",
+            self.resumed.path,
+        )
         rows, checkpoint = self.resumed.history.rows, self.settings.callbacks.checkpoint
         best_epoch: int | None = self.resumed.n_epochs - 1
         if checkpoint is None:
