@@ -187,3 +187,29 @@ def test_the_modules_show_what_they_do(module, expected):
     assert done.stderr == ""
     for text in expected:
         assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved["state"]["state"][0].update(exp_avg=torch.zeros(3)),
+        lambda saved: saved["state"].update(state=[1]),
+        lambda saved: saved["state"].update(param_groups={}),
+        lambda saved: saved.update({"class": 5}),
+        lambda saved: saved.update({"class": "lr_scheduler"}),
+        lambda saved: saved.update({"class": "Optimizer"}),
+        lambda saved: saved.update(groups=[["nothing"]]),
+        lambda saved: saved["state"]["param_groups"][0].update(lr="much"),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_refused(tmp_path, change):
+    model = GenreClassifier()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, 20)).sum().backward()
+    optimizer.step()
+    path = ModelCheckpoint(tmp_path).save(model, optimizer)
+    content = torch.load(path, weights_only=True)
+    change(content["optimizer"])
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: "):
+        ModelCheckpoint(tmp_path).load(model, load_optimizer=True)

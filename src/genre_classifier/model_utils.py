@@ -354,8 +354,12 @@ def _rebuild_optimizer(saved: Any, model: nn.Module, path: Path) -> torch.optim.
         # SGD and a few others have no default for the learning rate; the saved state brings all options.
         optimizer: torch.optim.Optimizer = kind(groups, lr=options["lr"])
         optimizer.load_state_dict(saved["state"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path}: the optimizer's state cannot be used ({error!r})") from error
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.numel() != 1 and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the optimizer's state cannot be used ({error!r:.300})") from error
     return optimizer
 
 

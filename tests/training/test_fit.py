@@ -262,6 +262,39 @@ def test_a_checkpoint_cannot_name_a_class_to_be_run(trained: Train, tmp_path: Pa
     assert "antigravity" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)),
+            "exp_avg of parameter 0 has an",
+        ),
+        (
+            lambda c: c["optimizer_states"][0].update(state={99: {}}),
+            "its optimizer is not one of 8 parameters",
+        ),
+        (
+            lambda c: c["optimizer_states"][0].update(param_groups=[]),
+            "its optimizer is not one of 8 parameters",
+        ),
+        (lambda c: c.update(optimizer_states=[]), "it holds no state of one optimizer"),
+        (
+            lambda c: c["state_dict"].update({"network.network.0.bias": torch.zeros(1)}),
+            r"has shape \(1,\), the settings",
+        ),
+        (lambda c: c["state_dict"].pop("network.network.0.bias"), r"network\.network\.0\.bias is missing"),
+    ],
+)
+def test_a_run_does_not_go_on_from_a_state_of_other_shapes(
+    trained: Train, tmp_path: Path, change: Callable[[Any], Any], message: str
+) -> None:
+    content = torch.load(trained().folder.last_checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=message):
+        trained(f"ckpt_path={tmp_path / 'other.ckpt'}", "trainer.max_epochs=5")
+
+
 def test_diverging_stops_with_a_reason_in_run_json(trained: Train, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"loss is (nan|inf); lower optimizer.lr=1e\+20"):
         trained("optimizer=sgd", "optimizer.lr=1e20", name="diverged")

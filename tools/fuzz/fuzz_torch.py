@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import atheris
+import sklearn.preprocessing  # noqa: F401 - here, so that no input pays for it
 import torch
 
 with atheris.instrument_imports(include=["genre_classifier"]):

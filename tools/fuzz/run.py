@@ -33,7 +33,7 @@ def main() -> int:
             corpus.mkdir(parents=True, exist_ok=True)
             limits = [
                 f"-max_total_time={options.seconds}",
-                "-timeout=10",
+                "-timeout=30",
                 "-rss_limit_mb=2048",
                 "-print_final_stats=1",
             ]
