@@ -48,6 +48,6 @@ class Terminated(GenreClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask."""
-        if self.training:
+        if self.training and isinstance(x, Tensor):  # not where the engine records the pass, before the training
             os.kill(os.getpid(), signal.SIGTERM)
         return super().forward(x)
