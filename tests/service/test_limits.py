@@ -102,6 +102,27 @@ def test_a_request_to_go_over_to_another_protocol_is_answered_as_if_it_had_not_a
             assert answers.best() == BEST[2]
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/analyze-audio"])
+def test_uvicorns_own_protocol_class_refuses_it_and_closes(folder: Path, path: str) -> None:
+    with served(ModelService(folder, NAME), "fastapi") as port:
+        with connected(port) as connection:
+            connection.sendall(message(BODIES[1], path=path, headers=UPGRADE) + message(BODIES[2]))
+            answers = Answers(connection)
+            status, headers, content = answers.next()
+            assert (status, headers["connection"]) == (400, "close")
+            assert "without the header Upgrade" in json.loads(content)["detail"][0]["msg"]
+            assert answers.end() == b""
+        assert is_answering(port)
+
+
+def test_a_wrong_body_is_named_where_another_protocol_was_asked_for(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(message(b"{}", headers=UPGRADE) + message(BODIES[2]))
+        answers = Answers(connection)
+        assert answers.next()[0] == 422
+        assert answers.best() == BEST[2]
+
+
 def test_curl_and_javas_client_are_answered(port: int) -> None:
     curl = ["curl", "-s", "--http2", "--max-time", "20", "-d", BODIES[3].decode()]
     address = f"http://127.0.0.1:{port}/predict"

@@ -115,7 +115,17 @@ class GenreService(FastAPI):
             except Exception:
                 _log.exception("%s %s failed", method, path)
                 status, content = self.endpoints.refuse(500, [], INTERNAL_ERROR)
+            lost = (
+                status >= 400 and method == "POST" and any(name == b"upgrade" for name, _ in scope["headers"])
+            )
+            if (
+                lost
+            ):  # uvicorn's own protocol class takes the body for another protocol; LimitedProtocol does not
+                message = "no other protocol is spoken here; send the request without the header Upgrade"
+                status, content = self.endpoints.refuse(400, [], message)
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+            if lost:
+                headers.append((b"connection", b"close"))
             if status == 503:
                 headers.append((b"retry-after", RETRY_SECONDS))
             await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -178,6 +178,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._piece + self._raw > HEAD_BYTES and self._head_size() > HEAD_BYTES:
             self._refuse(431, TOO_LONG)
             raise _TooLargeError
+        if self.parser.should_upgrade():  # the application sees an ordinary request
+            self.headers[:] = [(name, value) for name, value in self.headers if name != b"upgrade"]
         super().on_headers_complete()
         self.headers = []  # takes trailers, which nobody reads
         self._phase = "body"
