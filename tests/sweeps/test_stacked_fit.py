@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from genre_classifier.run_folder import RunFolder, read_checkpoint
+from genre_classifier.run_folder import RunFolder, let_go, read_checkpoint
 from genre_classifier.sweeps import stacked_fit
 from genre_classifier.sweeps.stacked_fit import train_stack
 from genre_classifier.training.fit import train
@@ -248,6 +248,7 @@ def test_a_stack_that_is_killed_and_resumed_ends_as_one_that_was_never_stopped(
     finished = [folder.read_run()["status"] == "finished" for folder in folders]
     assert sum(finished) == 1
     for cfg, folder in zip(made, folders, strict=True):
+        let_go(folder.path)  # as the death of a process does
         if folder.last_checkpoint.is_file():
             cfg.ckpt_path = str(folder.last_checkpoint)
     train_stack([cfg for cfg, done in zip(made, finished, strict=True) if not done])
