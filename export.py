@@ -5,7 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from genre_classifier import command_line
+from genre_classifier.cli import hydra_entry as command_line
 from genre_classifier.config import register_schemas
 
 register_schemas()

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from genre_classifier import command_line
+from genre_classifier.cli import hydra_entry as command_line
 from genre_classifier.config import register_schemas
 
 register_schemas()
@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float | None:
         from genre_classifier.sweeps.trial import run_trial
 
         return run_trial(cfg)
-    from genre_classifier.settings import started_in, with_paths_from
+    from genre_classifier.config.settings import started_in, with_paths_from
     from genre_classifier.training.fit import train
     from genre_classifier.training.summary import show
 

@@ -33,10 +33,10 @@ FORMATS = {
     "MP3, 44.1 kHz stereo, resampled": ("mp3", 44_100, 2),
 }
 FRESH = {
-    "core20": "from genre_classifier.features.core20 import extract_core20 as extract",
+    "core20": "from genre_classifier.features.spectral.core20 import extract_core20 as extract",
     "core20 by librosa": "from tests.features.reference import librosa_core20 as extract",
-    "gtzan57": "from genre_classifier.features.gtzan57 import extract_gtzan57 as extract",
-    "fma518": "from genre_classifier.features.fma518 import extract_fma518 as extract",
+    "gtzan57": "from genre_classifier.features.spectral.gtzan57 import extract_gtzan57 as extract",
+    "fma518": "from genre_classifier.features.spectral.fma518 import extract_fma518 as extract",
 }
 
 
@@ -87,7 +87,7 @@ def sets(y: np.ndarray, repeats: int) -> str:
 
 def decoding(y: np.ndarray, folder: Path, repeats: int) -> str:
     """Return a table of what decoding a 30-second clip takes."""
-    from genre_classifier.features.audio import Excerpt, open_audio
+    from genre_classifier.features.decoding.audio import Excerpt, open_audio
 
     lines = []
     for place, (name, (suffix, rate, channels)) in enumerate(FORMATS.items()):

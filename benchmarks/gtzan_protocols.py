@@ -31,11 +31,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.config import register_schemas
 from genre_classifier.data.sources import read
-from genre_classifier.evaluation.baseline_models import by_name
-from genre_classifier.evaluation.baselines import baseline_config, divided, run_baseline
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.comparison import compare
-from genre_classifier.sweeps.stacked_fit import train_stack
+from genre_classifier.baselines.models import by_name
+from genre_classifier.baselines.fit import baseline_config, divided, run_baseline
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.ranking.comparison import compare
+from genre_classifier.sweeps.stacked.fit import train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "network, experiment=gtzan"

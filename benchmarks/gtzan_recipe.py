@@ -34,8 +34,8 @@ from sklearn.svm import SVC
 
 from genre_classifier.config import register_schemas
 from genre_classifier.evaluation.paired_tests import corrected_t
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.stacked_fit import train_stack
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.sweeps.stacked.fit import train_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 20

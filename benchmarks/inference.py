@@ -29,10 +29,10 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier import GenreClassifier, ModelWrapper
-from genre_classifier.bundle import make_predictor, read_bundle, write_bundle
-from genre_classifier.onnx_export import build_onnx, is_available
-from genre_classifier.prediction import DEFAULT_GENRES, Predictor
-from genre_classifier.scaler_state import ScalerStatistics
+from genre_classifier.bundle.format import make_predictor, read_bundle, write_bundle
+from genre_classifier.bundle.onnx_export import build_onnx, is_available
+from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
+from genre_classifier.data.scaler_state import ScalerStatistics
 
 ROW_COUNTS = (1, 64, 4096)
 
@@ -95,7 +95,7 @@ def _candidates(
         f"service's model ({served.backend})": served,
     }
     if is_available():
-        from genre_classifier.onnx_inference import OnnxPredictor
+        from genre_classifier.bundle.onnx_inference import OnnxPredictor
 
         content = build_onnx(model, known, genre_names=DEFAULT_GENRES)
         predictors["NAME.onnx (onnxruntime)"] = OnnxPredictor(content, known, DEFAULT_GENRES)

@@ -44,7 +44,7 @@ NAME = "genre_classifier_production"
 CONNECTIONS = (1, 16)
 ATTEMPTS = 40
 UVICORN = ("-m", "uvicorn", "--log-level", "error", "--no-access-log")
-SERVE = ("-m", "genre_classifier.cli", "serve")
+SERVE = ("-m", "genre_classifier.cli.main", "serve")
 SERVICES = {
     "common way": (*UVICORN, "common_service:app"),
     "this service, torch": SERVE,
@@ -196,8 +196,8 @@ def _write_bundles(folders: dict[str, Path]) -> list[float]:
     from sklearn.preprocessing import StandardScaler
 
     from genre_classifier import GenreClassifier
-    from genre_classifier.bundle import write_bundle
-    from genre_classifier.prediction import DEFAULT_GENRES
+    from genre_classifier.bundle.format import write_bundle
+    from genre_classifier.bundle.predictor import DEFAULT_GENRES
 
     torch.manual_seed(0)
     rows = np.random.default_rng(0).normal(loc=5.0, scale=3.0, size=(500, 20))

@@ -49,7 +49,7 @@ def training(folder: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from genre_classifier.config import register_schemas
-    from genre_classifier.sweeps.stacked_fit import train_stack
+    from genre_classifier.sweeps.stacked.fit import train_stack
     from genre_classifier.training.fit import train
 
     register_schemas()

@@ -77,8 +77,8 @@ def make_runs(folder: Path) -> None:
 
 def leaderboard(folder: Path) -> tuple[float, float]:
     """Return seconds of the ranking with its CSV, and of parsing the same files."""
-    from genre_classifier.sweeps.leaderboard import find_trials, leaderboards
-    from genre_classifier.sweeps.tables import write_leaderboard
+    from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards
+    from genre_classifier.runs.ranking.tables import write_leaderboard
 
     start = time.perf_counter()
     for path in folder.rglob("*.json"):

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from genre_classifier import class_names
 from genre_classifier.errors import CheckpointError, ConfigError, RunFolderError
-from genre_classifier.run_configuration import configuration_of, trainable_configuration_of
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.configuration import configuration_of, trainable_configuration_of
+from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 from tests.exporting.conftest import finished_run
 
@@ -190,7 +190,7 @@ def test_an_alias_bomb_hangs_neither_report_nor_leaderboard(
     code = """
 import sys
 from pathlib import Path
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 for command in (["report", sys.argv[1], "--out", sys.argv[2]], ["leaderboard", sys.argv[1]]):
     try:
         main(command)

@@ -150,7 +150,7 @@ def test_a_terminal_without_the_letters_does_not_stop_a_command(tmp_path: Path) 
 
 
 def test_arguments_repeated_by_the_parser_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
-    from genre_classifier.cli import main
+    from genre_classifier.cli.main import main
 
     for arguments in (
         ["verify", "a", "\x1b[2Jb"],

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genre_classifier.inference import ModelWrapper
+    from genre_classifier.bundle.inference import ModelWrapper
     from genre_classifier.network import GenreClassifier
 
 __version__ = "0.1.0"
 __all__ = ["GenreClassifier", "ModelWrapper", "__version__"]
 
-_HOMES = {"GenreClassifier": "genre_classifier.network", "ModelWrapper": "genre_classifier.inference"}
+_HOMES = {"GenreClassifier": "genre_classifier.network", "ModelWrapper": "genre_classifier.bundle.inference"}
 
 
 def __getattr__(name: str) -> Any:

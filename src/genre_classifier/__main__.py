@@ -2,7 +2,7 @@
 
 import sys
 
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

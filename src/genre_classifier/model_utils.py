@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from genre_classifier import bundle
-from genre_classifier.atomic import replacing
-from genre_classifier.bundle import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails, to_plain
+from genre_classifier.bundle import format as bundle
+from genre_classifier.files.atomic import replacing
+from genre_classifier.bundle.format import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails, to_plain
 from genre_classifier.errors import BundleError, CheckpointError
-from genre_classifier.files import read_bytes
-from genre_classifier.scaler_state import ScalerStatistics
-from genre_classifier.torch_file import MAX_BYTES, load_torch_file
+from genre_classifier.files.documents import read_bytes
+from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.files.torch_file import MAX_BYTES, load_torch_file
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -370,9 +370,9 @@ def _round_trip() -> str:
     import numpy as np
     from sklearn.preprocessing import StandardScaler
 
-    from genre_classifier.inference import ModelWrapper
+    from genre_classifier.bundle.inference import ModelWrapper
     from genre_classifier.network import GenreClassifier
-    from genre_classifier.prediction import DEFAULT_GENRES
+    from genre_classifier.bundle.predictor import DEFAULT_GENRES
 
     rows = np.random.default_rng(0).normal(size=(100, 20))
     model, scaler = GenreClassifier(), StandardScaler().fit(rows)

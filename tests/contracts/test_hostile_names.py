@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 from genre_classifier.data.sources import read
 from genre_classifier.data.table import FeatureTable, Source
 from genre_classifier.errors import DataError
-from genre_classifier.evaluation.predictions import read_predictions
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.predictions import read_predictions
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.terminal import LogFormatter
 from tests.conftest import composed, rows_of_music, write_csv
 from tests.hostile import is_safe
@@ -212,7 +212,7 @@ def test_every_csv_file_has_no_formula_and_is_read_back_as_it_was(
 
 
 def composed_data(made: Made):  # type: ignore[no-untyped-def]
-    from genre_classifier.run_configuration import configuration_of
+    from genre_classifier.runs.configuration import configuration_of
 
     return OmegaConf.to_object(configuration_of(RunFolder(made.runs[0])).data)
 

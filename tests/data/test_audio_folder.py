@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 from genre_classifier.config import AudioFeatures, AudioFolderConfig, SplitConfig, TableConfig
 from genre_classifier.data.sources import read
 from genre_classifier.data.table import FeatureTable

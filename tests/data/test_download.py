@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 from genre_classifier.data import fma_tables
 from genre_classifier.data.download import Archive, fetch
 from genre_classifier.data.sources import read

@@ -11,7 +11,7 @@ import pytest
 
 from genre_classifier.config import FmaConfig, FmaGroup, FmaSubset, SplitConfig, SplitMethod
 from genre_classifier.data import fma_tables
-from genre_classifier.data.fma_tables import ARCHIVE, CACHE
+from genre_classifier.data.sources.fma_tables import ARCHIVE, CACHE
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.errors import ConfigError, DataError

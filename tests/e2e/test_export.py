@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 from tests.conftest import ROOT
 
 

@@ -361,7 +361,7 @@ def test_folds_and_seeds_are_replicates_and_every_row_is_predicted_once(
     assert (folder / "sweep.png").stat().st_size > 5000
 
     again = subprocess.run(
-        [sys.executable, "-m", "genre_classifier.cli", "leaderboard", str(folder)],
+        [sys.executable, "-m", "genre_classifier.cli.main", "leaderboard", str(folder)],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.config import ExportConfig
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 
 Export = Callable[..., Any]

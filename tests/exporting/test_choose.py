@@ -7,7 +7,7 @@ import pytest
 from genre_classifier.config import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError, RunFolderError
 from genre_classifier.exporting.choose import choose, describe
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 
 
 def made_run(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from genre_classifier import GenreClassifier, ModelWrapper
-from genre_classifier.bundle import read_bundle
+from genre_classifier.bundle.format import read_bundle
 from genre_classifier.errors import (
     BundleError,
     CheckpointError,
@@ -23,7 +23,7 @@ from genre_classifier.errors import (
 from genre_classifier.exporting import checklist, production
 from genre_classifier.exporting import export as export_module
 from genre_classifier.model_utils import load_production_model
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 from genre_classifier.service.model import predict_in_process
 from tests.conftest import composed
 from tests.exporting.conftest import Export, finished_run

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from genre_classifier import GenreClassifier
-from genre_classifier.bundle import build_model, read_bundle
+from genre_classifier.bundle.format import build_model, read_bundle
 from genre_classifier.exporting.staging import PREFIX
 from tests.conftest import ROOT
 from tests.exporting.conftest import Export
@@ -28,7 +28,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from omegaconf import OmegaConf
-from genre_classifier import bundle
+from genre_classifier.bundle import format as bundle
 from genre_classifier.config import ExportConfig
 from genre_classifier.exporting.export import export
 

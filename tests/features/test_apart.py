@@ -15,8 +15,8 @@ import pytest
 
 from genre_classifier.errors import AudioError
 from genre_classifier.features import apart
-from genre_classifier.features.apart import Limits, measure_apart
-from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.decoding.apart import Limits, measure_apart
+from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import measure_file
 from tests.features.sounds import FORMATS, music, write
 
@@ -106,7 +106,7 @@ KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from genre_classifier.features import apart
-from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.decoding.audio import Excerpt
 
 class Slow(apart._Measure):
     def __call__(self):

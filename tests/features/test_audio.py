@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
-from genre_classifier.features.audio import Excerpt, open_audio
+from genre_classifier.features.decoding.audio import Excerpt, open_audio
 from genre_classifier.features.measure import attempt, measure_file
 from genre_classifier.features.sets import SAMPLE_RATE
 from tests.features.sounds import FORMATS, music, soundfile, write
@@ -50,7 +50,7 @@ def test_a_file_is_decoded_as_librosa_does(suffix: str, rate: int, channels: int
 def test_many_small_blocks_are_one_file(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / f"a.{suffix}", music(2.0, channels=2))
     whole = decoded(path)
-    monkeypatch.setattr("genre_classifier.features.audio.BLOCK_SAMPLES", 3001)
+    monkeypatch.setattr("genre_classifier.features.decoding.audio.BLOCK_SAMPLES", 3001)
     np.testing.assert_allclose(decoded(path)[0][1], whole[0][1], atol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_decoders_own_messages_stay_off_the_terminal(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     code = (
         "import sys\nfrom pathlib import Path\nfrom genre_classifier.features.measure import attempt\n"
-        "from genre_classifier.features.audio import Excerpt\n"
+        "from genre_classifier.features.decoding.audio import Excerpt\n"
         f"print(attempt(Path({str(path)!r}), 'core20', Excerpt()).result.kind)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -212,7 +212,7 @@ def test_decoders_own_messages_stay_off_the_terminal(tmp_path: Path) -> None:
 
 
 def test_without_soundfile_the_install_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genre_classifier.features.audio.find_spec", lambda name: None)
+    monkeypatch.setattr("genre_classifier.features.decoding.audio.find_spec", lambda name: None)
     with pytest.raises(
         MissingExtraError, match=r"soundfile and soxr not installed.*pip install 'genre-classifier"
     ):

@@ -16,9 +16,9 @@ from genre_classifier.demo.genres import GENRES
 from genre_classifier.demo.render import render
 from genre_classifier.errors import DataError
 from genre_classifier.features import filters
-from genre_classifier.features.core20 import BLOCK_FRAMES, extract_core20
+from genre_classifier.features.spectral.core20 import BLOCK_FRAMES, extract_core20
 from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
-from genre_classifier.features.tuning import estimate_tuning, find_peaks, pitch_range
+from genre_classifier.features.spectral.tuning import estimate_tuning, find_peaks, pitch_range
 from tests.features.reference import (
     CHROMA,
     DEGENERATE,
@@ -103,7 +103,7 @@ def test_the_golden_file_is_librosas() -> None:
 def test_where_a_block_ends_makes_no_difference(n_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     y = signal("chords over noise")[: (n_frames - 1) * HOP_LENGTH + 100]
     whole = extract_core20(y)
-    monkeypatch.setattr("genre_classifier.features.core20.BLOCK_FRAMES", 7)
+    monkeypatch.setattr("genre_classifier.features.spectral.core20.BLOCK_FRAMES", 7)
     assert core20_error(extract_core20(y), whole.astype(np.float64)).max() < ROUNDING
 
 
@@ -185,7 +185,7 @@ def test_the_signal_is_left_as_it_was() -> None:
 
 def test_a_fresh_process_measures_without_librosa_numba_and_torch() -> None:
     code = (
-        "import sys\nimport numpy as np\nfrom genre_classifier.features.core20 import extract_core20\n"
+        "import sys\nimport numpy as np\nfrom genre_classifier.features.spectral.core20 import extract_core20\n"
         "extract_core20(np.sin(np.arange(22050)))\n"
         "loaded = {'librosa', 'numba', 'torch', 'pandas'} & sys.modules.keys()\nassert not loaded, loaded"
     )

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from threadpoolctl import threadpool_limits
 
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 from genre_classifier.errors import AudioError, DataError
-from genre_classifier.features.audio import Excerpt, open_audio
-from genre_classifier.features.core20 import extract_core20
+from genre_classifier.features.decoding.audio import Excerpt, open_audio
+from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.discovery import AudioFile, find_audio, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.measure import Failure, attempt, extractor
@@ -203,9 +203,9 @@ def test_samples_that_are_not_finite_make_a_bad_file(tmp_path: Path) -> None:
 CRASHING = """
 import os, sys
 from pathlib import Path
-import genre_classifier.features.audio as audio
+import genre_classifier.features.decoding.audio as audio
 from genre_classifier.features.workers import in_processes
-from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.decoding.audio import Excerpt
 
 original = audio._check_kind
 def crash(path, file):
@@ -241,7 +241,7 @@ KILLED = """
 import os, signal
 import genre_classifier.features.extract as module
 from genre_classifier.features.cache import FeatureCache
-from genre_classifier.cli import main
+from genre_classifier.cli.main import main
 
 module.BATCH_FILES, module.BATCH_SECONDS = 2, 1e9
 keep, batches = FeatureCache.add, []
@@ -282,7 +282,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, signal, sys\nimport genre_classifier.features.extract as extract\n"
-        "from genre_classifier.cli import main\n"
+        "from genre_classifier.cli.main import main\n"
         "def kill(*_):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "extract.BATCH_FILES = 1\nextract.FeatureCache.add = kill\n"
         "if __name__ == '__main__':\n    main(sys.argv[1:])\n"
@@ -602,7 +602,7 @@ def test_a_table_that_does_not_fit_on_the_disk_is_one_message_and_nothing_half_w
     root = collection(tmp_path / "music")
     output = tmp_path / "out" / f"f{suffix}"
     code = (
-        "import resource, signal, sys\nfrom genre_classifier.cli import main\n"
+        "import resource, signal, sys\nfrom genre_classifier.cli.main import main\n"
         "import genre_classifier.features.output as output\n"
         "write = output.write_extraction\n"
         "def limited(*arguments):\n"

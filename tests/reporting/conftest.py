@@ -13,9 +13,9 @@ import pytest
 
 from genre_classifier.errors import DivergedError
 from genre_classifier.reporting.report import write_report
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.settings import flat_settings
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.config.settings import flat_settings
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.training.fit import train
 from tests.conftest import composed
 

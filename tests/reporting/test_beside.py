@@ -10,8 +10,8 @@ import pytest
 
 from genre_classifier.reporting.beside import beside_run, beside_sweep, grouped_command
 from genre_classifier.reporting.contents import read_contents
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.leaderboard import read_trial
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.ranking.leaderboard import read_trial
 from tests.conftest import composed
 from tests.reporting.conftest import Folders
 

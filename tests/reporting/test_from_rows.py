@@ -13,9 +13,9 @@ from torch import nn
 
 from genre_classifier.features.sets import CORE20, FMA518, GTZAN57
 from genre_classifier.network import GenreClassifier
-from genre_classifier.reporting.embedding import last_hidden, mapped
-from genre_classifier.reporting.families import families
-from genre_classifier.reporting.importance import permutation_importance
+from genre_classifier.reporting.rows.embedding import last_hidden, mapped
+from genre_classifier.reporting.rows.families import families
+from genre_classifier.reporting.rows.importance import permutation_importance
 
 
 class OneFeature(nn.Module):

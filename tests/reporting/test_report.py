@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 
 from genre_classifier.errors import RunFolderError
 from genre_classifier.reporting.report import write_report
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 from tests.conftest import rows_of_music, write_csv
 from tests.reporting.conftest import Folders, train_into
 from tests.reporting.parsed import Page

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_classifier.bundle import BundleDetails
+from genre_classifier.bundle.format import BundleDetails
 from genre_classifier.service import application, requests, server
 from genre_classifier.service.endpoints import Endpoints, encode
 from genre_classifier.service.model import ModelService

@@ -249,7 +249,7 @@ def test_the_command_serves_until_it_is_interrupted(folder):
     command = [
         sys.executable,
         "-m",
-        "genre_classifier.cli",
+        "genre_classifier.cli.main",
         "serve",
         "--bundle",
         str(folder / NAME),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from genre_classifier import ModelWrapper
-from genre_classifier.bundle import read_bundle, write_bundle
+from genre_classifier.bundle.format import read_bundle, write_bundle
 from genre_classifier.errors import BundleError
 from genre_classifier.service import model as service_model
 from genre_classifier.service.application import GenreService
@@ -377,7 +377,7 @@ def test_replacing_the_bundle_drops_no_request_and_mixes_no_answer(tmp_path, way
 
 @pytest.mark.parametrize("onnx", [True, False])
 def test_the_service_answers_as_torch_does(tmp_path, onnx):
-    from genre_classifier.bundle import wrap_bundle
+    from genre_classifier.bundle.format import wrap_bundle
     from genre_classifier.network import GenreClassifier
 
     export(tmp_path, onnx=onnx)

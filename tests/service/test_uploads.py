@@ -19,8 +19,8 @@ import pytest
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 
-from genre_classifier.features.apart import Limits
-from genre_classifier.features.audio import SUFFIXES
+from genre_classifier.features.decoding.apart import Limits
+from genre_classifier.features.decoding.audio import SUFFIXES
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.sets import CORE20
 from genre_classifier.service import audio, upload
@@ -368,8 +368,8 @@ def test_a_client_that_leaves_gives_up_its_place_and_its_analysis(port: int, ana
 def test_a_client_that_leaves_ends_the_process_that_decodes_its_song(tmp_path: Path) -> None:
     from multiprocessing import Pipe
 
-    from genre_classifier.features.apart import measure_apart
-    from genre_classifier.features.audio import Excerpt
+    from genre_classifier.features.decoding.apart import measure_apart
+    from genre_classifier.features.decoding.audio import Excerpt
 
     path = write(tmp_path / "a.wav", music(120.0))
     given_up, give_up = Pipe(duplex=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 
 NETWORK = "genre_classifier.network.GenreClassifier"
 PROTOCOL = {"name": "grouped", "description": "70/15/15 % holdout, no artist on two sides, seed 42"}

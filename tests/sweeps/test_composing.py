@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.settings import flattened
+from genre_classifier.config.settings import flattened
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
 from genre_classifier.sweeps.start import problems_of_every_trial
 from tests.conftest import ROOT

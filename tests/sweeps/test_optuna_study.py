@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from genre_classifier.errors import RunFolderError
 from genre_classifier.sweeps.optuna_study import ResumableTPE, reopen
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.run_record import reason_of
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.record import reason_of
 from genre_classifier.sweeps import processes
 from genre_classifier.sweeps.trial import Start, _be_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genre_classifier.errors import ConfigError
-from genre_classifier.run_folder import RunFolder
+from genre_classifier.runs.folder import RunFolder
 from genre_classifier.training.callbacks import EpochProgress, History, RunCheckpoint, monitored
 
 

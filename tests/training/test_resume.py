@@ -14,8 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from genre_classifier.errors import CheckpointError
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.stacked_fit import train_stack
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.sweeps.stacked.fit import train_stack
 from genre_classifier.training.resume import SETTINGS_KEY, may_change
 from genre_classifier.training.run import Result
 from tests.conftest import composed, rows_of_music, write_csv

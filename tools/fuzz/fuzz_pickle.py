@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.errors import BundleError
-    from genre_classifier.scaler_state import ScalerStatistics
+    from genre_classifier.data.scaler_state import ScalerStatistics
 
 SEEDS = [pickle.dumps(StandardScaler().fit(np.eye(3)), protocol=protocol) for protocol in (2, 4, 5)]
 

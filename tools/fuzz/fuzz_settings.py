@@ -14,9 +14,9 @@ import yaml
 
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.errors import CheckpointError, ConfigError, RunFolderError
-    from genre_classifier.run_configuration import trainable_configuration_of
-    from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, RunFolder
-    from genre_classifier.scaler_state import ScalerStatistics
+    from genre_classifier.runs.configuration import trainable_configuration_of
+    from genre_classifier.runs.folder import CHECKPOINT_VERSION_KEY, RunFolder
+    from genre_classifier.data.scaler_state import ScalerStatistics
     from genre_classifier.training.lit_module import GenreLitModule
 
 from omegaconf import OmegaConf

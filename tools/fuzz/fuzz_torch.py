@@ -12,11 +12,11 @@ import sklearn.preprocessing  # noqa: F401 - here, so that no input pays for it
 import torch
 
 with atheris.instrument_imports(include=["genre_classifier"]):
-    from genre_classifier.bundle import Bundle, build_model, make_predictor
+    from genre_classifier.bundle.format import Bundle, build_model, make_predictor
     from genre_classifier.errors import BundleError
     from genre_classifier.network import GenreClassifier
-    from genre_classifier.scaler_state import ScalerStatistics
-    from genre_classifier.torch_file import load_torch_file
+    from genre_classifier.data.scaler_state import ScalerStatistics
+    from genre_classifier.files.torch_file import load_torch_file
 
 from pathlib import Path
 

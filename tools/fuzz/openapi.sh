@@ -9,7 +9,7 @@ work=$(mktemp -d)
 cd "$work"
 export PYTHONPATH="$root/src:$root"
 "$python" -c "from pathlib import Path; from tests.service.serving import export; export(Path('bundle'))"
-"$python" -m genre_classifier.cli serve --bundle bundle/genre_classifier_production --port 0 2> log &
+"$python" -m genre_classifier.cli.main serve --bundle bundle/genre_classifier_production --port 0 2> log &
 service=$!
 trap 'kill $service; rm -rf "$work"' EXIT
 until address=$(grep -o 'http://127[0-9.:]*' log); do kill -0 $service; sleep 0.1; done

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from genre_classifier.atomic import replacing
+from genre_classifier.files.atomic import replacing
 from genre_classifier.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from genre_classifier.atomic import replacing
+from genre_classifier.files.atomic import replacing
 from genre_classifier.data.values import Float32, Int64, row_blocks
 
 

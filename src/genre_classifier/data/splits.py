@@ -21,7 +21,7 @@ from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod, data_s
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
-from genre_classifier.features.formats import SUFFIXES
+from genre_classifier.features.decoding.formats import SUFFIXES
 from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.bundle import TOLERANCE, Bundle, ChecklistItem
+from genre_classifier.bundle.format import TOLERANCE, Bundle, ChecklistItem
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
-from genre_classifier.prediction import Predictor
-from genre_classifier.run_folder import relative
-from genre_classifier.run_listing import read_each
-from genre_classifier.scaler_state import ScalerStatistics
-from genre_classifier.settings import configuration
-from genre_classifier.sweeps.leaderboard import Trial as Replicate
-from genre_classifier.sweeps.leaderboard import estimated, read_trial
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.bundle.predictor import Predictor
+from genre_classifier.runs.folder import relative
+from genre_classifier.runs.listing import read_each
+from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.config.settings import configuration
+from genre_classifier.runs.ranking.leaderboard import Trial as Replicate
+from genre_classifier.runs.ranking.leaderboard import estimated, read_trial
+from genre_classifier.runs.sweep_folder import SweepFolder
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
 AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
@@ -175,7 +175,7 @@ def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
     difference = _difference(wrapper, trial, f"the written {bundle.path('model').name}")
     if bundle.onnx_file is None or find_spec("onnxruntime") is None:
         return difference
-    from genre_classifier.onnx_inference import OnnxPredictor
+    from genre_classifier.bundle.onnx_inference import OnnxPredictor
 
     predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
     return max(difference, _difference(predictor, trial, f"the written {bundle.path('onnx').name}"))

@@ -11,10 +11,10 @@ from pathlib import Path
 from genre_classifier.commands import argument
 from genre_classifier.config import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError
-from genre_classifier.run_folder import RunFolder, relative
-from genre_classifier.run_listing import Unreadable, lines_about, read_each, run_folders
-from genre_classifier.sweeps.leaderboard import Row, Trial, best_trial, leaderboards, read_trial
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.folder import RunFolder, relative
+from genre_classifier.runs.listing import Unreadable, lines_about, read_each, run_folders
+from genre_classifier.runs.ranking.leaderboard import Row, Trial, best_trial, leaderboards, read_trial
+from genre_classifier.runs.sweep_folder import SweepFolder
 
 SYNTHETIC = "on synthetic data"
 UNREADABLE = "of another format or damaged"

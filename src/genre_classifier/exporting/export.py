@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from genre_classifier.bundle import Calibration, ChecklistItem, check_name
+from genre_classifier.bundle.format import Calibration, ChecklistItem, check_name
 from genre_classifier.class_names import allow
 from genre_classifier.config import typed_export
 from genre_classifier.errors import MissingExtraError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genre_classifier.bundle import (
+from genre_classifier.bundle.format import (
     Bundle,
     BundleDetails,
     Calibration,
@@ -40,8 +40,8 @@ from genre_classifier.exporting.refit import refitted
 from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import FeatureSetReference, recognise
-from genre_classifier.run_folder import relative
-from genre_classifier.run_rows import Rows
+from genre_classifier.runs.folder import relative
+from genre_classifier.runs.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)

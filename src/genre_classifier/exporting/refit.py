@@ -13,8 +13,8 @@ from genre_classifier.config import CheckpointConfig, SplitMethod, Strategy
 from genre_classifier.errors import ConfigError, ExportError
 from genre_classifier.exporting.candidate import Candidate, load
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.run_configuration import trainable_configuration_of
-from genre_classifier.run_folder import RunFolder, claim, relative
+from genre_classifier.runs.configuration import trainable_configuration_of
+from genre_classifier.runs.folder import RunFolder, claim, relative
 from genre_classifier.training.fit import train
 
 log = logging.getLogger(__name__)

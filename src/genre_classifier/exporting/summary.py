@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from genre_classifier.bundle import ChecklistItem
+from genre_classifier.bundle.format import ChecklistItem
 from genre_classifier.commands import command
 from genre_classifier.exporting.export import Export
-from genre_classifier.run_folder import relative
+from genre_classifier.runs.folder import relative
 from genre_classifier.terminal import say, say_table
 
 MARKS = {True: "yes", False: "NO", None: "?"}

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from genre_classifier.bundle import Calibration
+from genre_classifier.bundle.format import Calibration
 from genre_classifier.errors import CalibrationError, ExportError
 from genre_classifier.evaluation.calibration import fit_temperature
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.exporting.candidate import Candidate
-from genre_classifier.inference import fold_temperature
-from genre_classifier.run_rows import Rows
+from genre_classifier.bundle.inference import fold_temperature
+from genre_classifier.runs.rows import Rows
 
 
 def calibrated(candidate: Candidate, rows: Rows | None, why_not: str) -> tuple[Candidate, Calibration]:

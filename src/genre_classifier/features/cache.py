@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.cache_folders import cache_folder
+from genre_classifier.machine.cache_folders import cache_folder
 from genre_classifier.errors import DataError
-from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.sets import FeatureSetReference
 
 log = logging.getLogger(__name__)

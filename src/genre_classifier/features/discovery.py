@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genre_classifier.csv_files import original
+from genre_classifier.files.csv_files import original
 from genre_classifier.errors import DataError
-from genre_classifier.features.formats import (
+from genre_classifier.features.decoding.formats import (
     SUFFIXES,
     advice,
     is_companion,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.artists import is_nobody
-from genre_classifier.features.audio import Excerpt, require_audio
+from genre_classifier.features.decoding.audio import Excerpt, require_audio
 from genre_classifier.features.cache import FeatureCache, Measured, Stamp, default_cache, recipe_of
 from genre_classifier.features.discovery import AudioFile, left_out, one_of_each_kind
 from genre_classifier.features.measure import Failure, Outcome, extractor
@@ -25,7 +25,7 @@ from genre_classifier.features.workers import (
     in_ray,
     in_this_process,
 )
-from genre_classifier.processors import usable_cores
+from genre_classifier.machine.processors import usable_cores
 
 log = logging.getLogger(__name__)
 

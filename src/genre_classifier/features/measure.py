@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
-from genre_classifier.features.audio import Excerpt, open_audio
+from genre_classifier.features.decoding.audio import Excerpt, open_audio
 from genre_classifier.features.cache import Measured, content_of
 from genre_classifier.features.sets import FEATURE_SETS
 

@@ -20,11 +20,11 @@ from genre_classifier.evaluation.drawing import (
     drawn_name,
     new_figure,
 )
-from genre_classifier.reporting.from_rows import Places
-from genre_classifier.reporting.importance import Drop
+from genre_classifier.reporting.rows.from_rows import Places
+from genre_classifier.reporting.rows.importance import Drop
 from genre_classifier.reporting.svg import Figure, inline
-from genre_classifier.sweeps.figure import draw_setting, having, swept
-from genre_classifier.sweeps.leaderboard import Leaderboard
+from genre_classifier.runs.ranking.figure import draw_setting, having, swept
+from genre_classifier.runs.ranking.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from genre_classifier.commands import command, setting, train_command
 from genre_classifier.config import METRICS
 from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.embedding import Method
+from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.figures import curves, importance_figure, map_figure
-from genre_classifier.reporting.from_rows import MOST_FEATURES, FromRows, Importance, from_rows
-from genre_classifier.reporting.importance import PERMUTATIONS
+from genre_classifier.reporting.rows.from_rows import MOST_FEATURES, FromRows, Importance, from_rows
+from genre_classifier.reporting.rows.importance import PERMUTATIONS
 from genre_classifier.reporting.sections import (
     Calibration,
     Confusion,
@@ -27,7 +27,7 @@ from genre_classifier.reporting.sections import (
     mistakes_of,
 )
 from genre_classifier.reporting.svg import Figure
-from genre_classifier.run_folder import relative
+from genre_classifier.runs.folder import relative
 
 FEATURES_SHOWN = 30
 SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}

@@ -10,7 +10,7 @@ import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
 from genre_classifier.evaluation.drawing import DARK, share_colour
-from genre_classifier.evaluation.predictions import (
+from genre_classifier.runs.predictions import (
     GenreScores,
     Int64,
     Predictions,

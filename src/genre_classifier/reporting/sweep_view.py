@@ -12,11 +12,11 @@ from typing import Any
 from genre_classifier.commands import command, setting, train_command
 from genre_classifier.config import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.predictions import joined
+from genre_classifier.runs.predictions import joined
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, beside_sweep, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents, read_contents
-from genre_classifier.reporting.embedding import Method
+from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.figures import sweep_figures
 from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
 from genre_classifier.reporting.sections import (
@@ -29,10 +29,10 @@ from genre_classifier.reporting.sections import (
     mistakes_of,
 )
 from genre_classifier.reporting.svg import Figure
-from genre_classifier.run_folder import relative
-from genre_classifier.run_listing import Readable, lines_about, read_each, unreadable
-from genre_classifier.settings import REPLICATE_KEYS
-from genre_classifier.sweeps.leaderboard import (
+from genre_classifier.runs.folder import relative
+from genre_classifier.runs.listing import Readable, lines_about, read_each, unreadable
+from genre_classifier.config.settings import REPLICATE_KEYS
+from genre_classifier.runs.ranking.leaderboard import (
     Estimate,
     Leaderboard,
     Row,
@@ -41,10 +41,10 @@ from genre_classifier.sweeps.leaderboard import (
     leaderboards,
     read_trial,
 )
-from genre_classifier.sweeps.out_of_fold import complete_folds
+from genre_classifier.runs.ranking.out_of_fold import complete_folds
 from genre_classifier.sweeps.progress import shown_value
-from genre_classifier.sweeps.sweep_folder import SweepFolder
-from genre_classifier.sweeps.tables import LIKE_BEST, mean_of
+from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.runs.ranking.tables import LIKE_BEST, mean_of
 
 ROWS_SHOWN = 50
 

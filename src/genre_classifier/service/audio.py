@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from genre_classifier.audio_prediction import AudioRecipe, audio_recipe, geometric_mean
+from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, geometric_mean
 from genre_classifier.errors import AudioError, BundleError, MissingExtraError
-from genre_classifier.features.apart import Limits, measure_apart
-from genre_classifier.features.audio import SUFFIXES, require_audio
+from genre_classifier.features.decoding.apart import Limits, measure_apart
+from genre_classifier.features.decoding.audio import SUFFIXES, require_audio
 from genre_classifier.features.cache import Measured
 from genre_classifier.service.bodies import (
     BodyTooLargeError,

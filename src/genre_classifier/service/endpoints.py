@@ -14,7 +14,7 @@ import msgspec
 
 from genre_classifier import __version__
 from genre_classifier.errors import FeatureError
-from genre_classifier.prediction import DEFAULT_TOP_K
+from genre_classifier.bundle.predictor import DEFAULT_TOP_K
 from genre_classifier.service.model import ModelService, ServedModel
 from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from genre_classifier.bundle import (
+from genre_classifier.bundle.format import (
     DEFAULT_FOLDER,
     DEFAULT_NAME,
     bundle_fingerprint,
@@ -28,7 +28,7 @@ from genre_classifier.bundle import (
     read_bundle,
 )
 from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
-from genre_classifier.prediction import DEFAULT_TOP_K, Prediction, Predictor, as_row, as_rows
+from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor, as_row, as_rows
 
 UNUSUAL_DEVIATIONS: Final = 10.0  # standard deviations from the mean beyond which training saw nothing
 WATCH_SECONDS: Final = 1.0

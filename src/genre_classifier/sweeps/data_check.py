@@ -15,7 +15,7 @@ from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.settings import job_config
+from genre_classifier.config.settings import job_config
 
 # Data settings that are tried at most; with more, some of them may well work.
 MOST = 100

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.atomic import replacing
-from genre_classifier.run_folder import writing
-from genre_classifier.settings import experiment, is_about_the_machine
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.files.atomic import replacing
+from genre_classifier.runs.folder import writing
+from genre_classifier.config.settings import experiment, is_about_the_machine
+from genre_classifier.runs.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
-    from genre_classifier.sweeps.leaderboard import Trial
+    from genre_classifier.runs.ranking.leaderboard import Trial
 
 COUNTED = ("val/f1", "test/accuracy")
 

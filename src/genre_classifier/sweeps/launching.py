@@ -14,11 +14,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
 from genre_classifier.errors import RunFolderError, TrialFailedError
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.run_listing import lines_about, read_each
-from genre_classifier.settings import flat_settings, identity, job_config, with_paths_from
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.listing import lines_about, read_each
+from genre_classifier.config.settings import flat_settings, identity, job_config, with_paths_from
 from genre_classifier.sweeps.progress import Progress
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.trial import write_status
 
 DAMAGED = "damaged"

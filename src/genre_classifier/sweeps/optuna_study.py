@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 
 
 class ResumableTPE(BaseSampler):

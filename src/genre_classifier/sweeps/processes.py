@@ -169,6 +169,6 @@ def take_a_device(job: DictConfig, sweep: Path) -> None:
     """Take a GPU that no other process of the sweep has, where the configuration wants one."""
     if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
         return
-    from genre_classifier.sweeps.devices import take_gpu
+    from genre_classifier.machine.devices import take_gpu
 
     take_gpu(sweep)

@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.run_folder import RunFolder
-from genre_classifier.sweeps.sweep_folder import SweepFolder
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.terminal import say
 
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -19,11 +19,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genre_classifier.atomic import replacing
+from genre_classifier.files.atomic import replacing
 from genre_classifier.config import TrainConfig, better_is_higher
 from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
-from genre_classifier.run_folder import (
+from genre_classifier.runs.folder import (
     RunFolder,
     writing,
 )

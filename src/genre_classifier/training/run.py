@@ -25,11 +25,11 @@ from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher,
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaling import save_scaler
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
-from genre_classifier.evaluation.outcome import write_outcome
-from genre_classifier.run_folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, writing
-from genre_classifier.run_record import Record
-from genre_classifier.scaler_state import ScalerStatistics
-from genre_classifier.settings import experiment, flat_settings
+from genre_classifier.runs.outcome import write_outcome
+from genre_classifier.runs.folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, writing
+from genre_classifier.runs.record import Record
+from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.config.settings import experiment, flat_settings
 from genre_classifier.training.callbacks import RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genre_classifier.commands import command, setting
-from genre_classifier.run_folder import relative
+from genre_classifier.runs.folder import relative
 from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
 

@@ -47,7 +47,7 @@ class StackedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives a launcher."""
-        from genre_classifier.sweeps.stacked_launch import StackedLaunch
+        from genre_classifier.sweeps.stacked.launch import StackedLaunch
 
         self.launching = StackedLaunch(
             self.n_jobs,

@@ -8,7 +8,7 @@ from pathlib import Path
 from genre_classifier.config import AudioFolderConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
-from genre_classifier.features.audio import Excerpt
+from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.discovery import AudioFile, find_audio, left_out, one_of_each_kind, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.sets import CLIP_SECONDS

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from genre_classifier.config import FmaConfig, FmaSubset
-from genre_classifier.data.fma_tables import ARCHIVE, INDEX, cached_tables
+from genre_classifier.data.sources.fma_tables import ARCHIVE, INDEX, cached_tables
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table

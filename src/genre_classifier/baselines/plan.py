@@ -1,0 +1,214 @@
+"""Which rows, splits and seeds baselines are run on: composed from conf/, or those of runs that there are already."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.commands import setting
+from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
+from genre_classifier.errors import ConfigError, RunFolderError
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.listing import RUN_FILE, Readable, lines_about, read_each
+from genre_classifier.config.settings import flat_settings, is_about_the_machine
+from genre_classifier.runs.sweep_folder import SweepFolder
+
+ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """One division of one table's rows.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        A network's configuration on these rows.
+    seeds : tuple of int
+    """
+
+    cfg: DictConfig
+    seeds: tuple[int, ...]
+
+    @property
+    def data(self) -> DataConfig:
+        """What says where the rows are and how they are divided."""
+        found = OmegaConf.to_object(self.cfg.data)
+        assert isinstance(found, DataConfig)
+        return found
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that tests, where there are folds."""
+        fold = self.cfg.data.split.fold
+        return None if fold is None else int(fold)
+
+    @property
+    def table(self) -> str:
+        """A key that two divisions of the same table share."""
+        return _key(self.cfg, lambda name: not name.startswith("split."))
+
+    @property
+    def without_fold(self) -> str:
+        """A key that the folds of one cross-validation share."""
+        return _key(self.cfg, lambda name: name != "split.fold")
+
+
+def _key(cfg: DictConfig, wanted: Any) -> str:
+    """Return the settings of data as text, but for those that a model without batches does not depend on."""
+    told = flat_settings(OmegaConf.create({"data": cfg.data}))
+    kept = {
+        key: value
+        for key, value in told.items()
+        if key != "data.batch_size" and not is_about_the_machine(key) and wanted(key.removeprefix("data."))
+    }
+    return json.dumps(kept, sort_keys=True)
+
+
+def composed_divisions(
+    overrides: Sequence[str], folds: int | None = None, seeds: Sequence[int] | None = None
+) -> list[Division]:
+    """Compose the configuration from the current folder's conf/, as train.py does.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Hydra's ``KEY=VALUE``, of those about data and seed.
+    folds : int, optional
+        Every fold of so many; also where the overrides name a number of folds and no fold.
+    seeds : sequence of int, optional
+        In place of the configuration's.
+
+    Raises
+    ------
+    ConfigError
+        An override is none of a baseline's settings, or the configuration has problems.
+    """
+    given = _checked(overrides)
+    if folds is not None:
+        clash = next((key for key in ("data.split.folds", "data.split.fold") if key in given), None)
+        if clash is not None:
+            raise ConfigError(
+                f"--folds {folds} runs every fold, {clash}={given[clash]} says which: drop one of them"
+            )
+        overrides = [*overrides, f"data.split.folds={folds}"]
+    cfg = _compose(overrides)
+    number, fold = cfg.data.split.folds, cfg.data.split.fold
+    every = isinstance(number, int) and (fold is None or folds is not None)
+    found = []
+    for tested in range(number) if every and number > 0 else [fold]:
+        one = cfg.copy()
+        one.data.split.fold = tested
+        raise_problems(find_problems(one))
+        found.append(Division(one, tuple(seeds or (int(cfg.seed),))))
+    return found
+
+
+def _checked(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the overrides' values by name."""
+    found = {}
+    for text in overrides:
+        if "=" not in text:
+            raise ConfigError(f"{text}: expected a setting as KEY=VALUE, such as data.split.seed=7")
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+        except Exception as error:
+            raise ConfigError(_message(error)) from error
+        name = override.key_or_group
+        if override.package is not None or not (name in ALLOWED or name.startswith("data.")):
+            raise ConfigError(
+                f"{text}: baselines have no such setting; they take data=..., data.KEY=..., data/split=..., "
+                "experiment=..., seed=... and optimized_metric=..."
+            )
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{text}: one value each; --seeds 1 2 3 runs random models with several seeds, --folds 5 every fold"
+            )
+        found[name] = override.value()
+    return found
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    conf = Path("conf").absolute()
+    if not (conf / "train.yaml").is_file():
+        raise ConfigError(
+            f"{conf}: there is no train.yaml, by which train.py and baselines find the data; run this from the "
+            "repository's root"
+        )
+    register_schemas()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return compose("train", overrides=[*overrides, "run_dir=baselines"])
+    except Exception as error:
+        message = _message(error)
+        raise ConfigError(message) from error
+
+
+def _message(error: Exception) -> str:
+    from genre_classifier.cli.hydra_entry import message_of
+
+    message = message_of(error)
+    if message is None:
+        raise error
+    return message
+
+
+def data_overrides(data: str | None, path: str | None) -> list[str]:
+    """Return ``--data`` and ``--path`` as overrides."""
+    found = [] if data is None else [f"data={data}"]
+    return found if path is None else [*found, setting("data.path", path)]
+
+
+def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:
+    """Return a run's configuration, and a key that runs of one division of the same rows share."""
+    from genre_classifier.runs.configuration import configuration_of
+
+    cfg = configuration_of(folder)
+    cfg.run_dir = "baselines"
+    try:
+        return _key(cfg, lambda name: True), cfg
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
+
+
+def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable[Division]:
+    """Return the divisions and seeds of a run, or each distinct one of the runs of a sweep that can be read.
+
+    Parameters
+    ----------
+    folder : Path
+    seeds : sequence of int, optional
+        In place of theirs.
+
+    Raises
+    ------
+    RunFolderError, ConfigError
+        There is no run, or its configuration cannot be read.
+    """
+    if os.path.lexists(folder / RUN_FILE):
+        runs = Readable([_read_division(RunFolder(folder))])
+    else:
+        runs = read_each(SweepFolder(folder).trials(), _read_division)
+    found: dict[str, tuple[DictConfig, set[int]]] = {}
+    for key, cfg in runs:
+        found.setdefault(key, (cfg, set()))[1].add(int(cfg.seed))
+    if runs.unreadable and not found:
+        listed = "\n".join(lines_about(runs.unreadable))
+        raise RunFolderError(f"--like {folder}: there is no readable run\n{listed}")
+    if not found:
+        raise RunFolderError(
+            f"--like {folder}: there is no run; name the folder of a run or sweep, such as outputs/runs/DATE/TIME"
+        )
+    divisions = [Division(cfg, tuple(seeds or sorted(own_seeds))) for cfg, own_seeds in found.values()]
+    return Readable(
+        sorted(divisions, key=lambda division: (division.without_fold, division.fold or 0)), runs.unreadable
+    )

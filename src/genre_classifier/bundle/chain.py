@@ -1,0 +1,119 @@
+"""A chain of linear layers and ReLU in numpy: the forward pass of a bundle's network, without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.data.scaler_state import ScalerStatistics
+
+SLICE = 256  # rows of one pass: what is between two layers stays in the processor's cache
+
+
+class Layer(NamedTuple):
+    """A linear layer.
+
+    Parameters
+    ----------
+    weight : np.ndarray [shape=(output, input)]
+    bias : np.ndarray [shape=(output,)] or None
+    is_rectified : bool
+        Whether ReLU follows.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+    is_rectified: bool
+
+
+def logits_of(layers: Sequence[Layer], standardised: np.ndarray) -> np.ndarray:
+    """Return logits (genre,) of one standardised row (feature,), or (row, genre) of (row, feature)."""
+    hidden = standardised.astype(layers[0].weight.dtype)
+    for weight, bias, is_rectified in layers:
+        hidden = weight.dot(hidden) if hidden.ndim == 1 else hidden @ weight.T
+        if bias is not None:
+            hidden += bias
+        if is_rectified:
+            np.maximum(hidden, 0, out=hidden)
+    return hidden
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities, float64 (row, genre), of logits (row, genre)."""
+    exponentials = logits.astype(np.float64)
+    exponentials -= exponentials.max(axis=1, keepdims=True)
+    np.exp(exponentials, out=exponentials)
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
+
+
+def softmax_of_row(logits: list[float]) -> list[float]:
+    """Return the probabilities of one row's logits."""
+    peak = max(logits)
+    exponentials = [math.exp(logit - peak) for logit in logits]
+    total = sum(exponentials)
+    return [value / total for value in exponentials]
+
+
+class ChainPredictor(Predictor):
+    """Answers as ModelWrapper does, from a bundle's weights, without torch or scikit-learn.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        float32, from standardised features to logits.
+    scaler : ScalerStatistics
+        Applied to the features first, in float64.
+    genre_names : Sequence[str]
+        Genre of each output.
+    feature_names : Sequence[str] or None
+        Names in the order of training, for named features.
+
+    Raises
+    ------
+    ValueError
+        The layers do not fit the scaler or the genres.
+    """
+
+    backend = "numpy"
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        scaler: ScalerStatistics,
+        genre_names: Sequence[str],
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        self.genre_names = check_genre_names(genre_names)
+        self.feature_names = None if feature_names is None else tuple(feature_names)
+        self.n_features = scaler.n_features
+        self.scaler = scaler
+        widths = layers[0].weight.shape[1], layers[-1].weight.shape[0]
+        if widths != (self.n_features, len(self.genre_names)):
+            raise ValueError(
+                f"the network takes {widths[0]} features and has {widths[1]} outputs; the scaler takes "
+                f"{self.n_features}, and there are {len(self.genre_names)} genres"
+            )
+        self._layers = list(layers)
+        self._mean = np.array(scaler.mean) if scaler.with_mean else np.zeros(scaler.n_features)
+        self._scale = np.array(scaler.scale) if scaler.with_std else np.ones(scaler.n_features)
+
+    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+        return (rows - self._mean) / self._scale
+
+    def _row_probabilities(self, row: np.ndarray) -> list[float]:
+        with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
+            logits = logits_of(self._layers, self._standardised(row))
+        return softmax_of_row(logits.tolist())
+
+    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
+        probabilities = np.empty((len(rows), len(self.genre_names)))
+        with np.errstate(all="ignore"):
+            for start in range(0, len(rows), SLICE):
+                part = slice(start, start + SLICE)
+                probabilities[part] = softmax(logits_of(self._layers, self._standardised(rows[part])))
+        return probabilities

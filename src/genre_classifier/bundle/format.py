@@ -1,0 +1,882 @@
+"""The production bundle on disk: its file names, its format, and every check on the way in and out.
+
+A bundle is NAME.pt, NAME_scaler.pkl and NAME_metadata.json, and NAME.onnx where it could be made. Services
+that know only these names and their documented content read it as it is. What this module adds to the
+metadata lets it prove, before anything is parsed, that the files belong together and are undamaged.
+
+Importing this module loads neither torch nor scikit-learn; only what has to build a network or a scaler does.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import logging
+import math
+import pickle
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from genre_classifier.bundle.chain import ChainPredictor, Layer
+from genre_classifier.errors import BundleError
+from genre_classifier.features.sets import (
+    FEATURE_SETS,
+    FeatureSetReference,
+    describe_mismatch,
+    recognise,
+)
+from genre_classifier.files.documents import MAX_JSON_BYTES, parse_json
+from genre_classifier.bundle.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
+from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
+from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, PICKLE_PROTOCOL, ScalerStatistics
+from genre_classifier.files.torch_file import MAX_BYTES, StoredTensor, check_plain, read_torch_file
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from genre_classifier.bundle.inference import ModelWrapper
+
+    ModelT = TypeVar("ModelT", bound=nn.Module)
+
+DEFAULT_NAME: Final = "genre_classifier_production"
+DEFAULT_FOLDER: Final = "trained_models"
+FORMAT_VERSION: Final = 1
+TOLERANCE: Final = 1e-6  # largest difference of a probability that a written bundle may show
+
+_SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
+_MAX_BYTES: Final = {
+    "model": MAX_BYTES,
+    "scaler": MAX_PICKLE_BYTES,
+    "metadata": MAX_JSON_BYTES,
+    "onnx": MAX_BYTES,
+}
+_NEEDED: Final = ("model", "scaler", "metadata")
+_CONTRACT_KEYS: Final = ("model_name", "genre_names", "metrics", "timestamp", "model_architecture")
+_OUR_KEYS: Final = ("format_version", "sha256", "scaler")
+_LIBRARIES: Final = ("torch", "numpy", "scikit-learn", "genre-classifier")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MAX_DEPTH: Final = 50  # of lists and objects in the metadata
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """Where a model came from.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of the training run.
+    checkpoint : str or None
+        File of the checkpoint.
+    best_epoch : int or None
+        Epoch of the checkpoint.
+    seed : int or None
+        Seed of the run.
+    data_fingerprint : str or None
+        Fingerprint of the table it was trained on.
+    """
+
+    folder: str
+    checkpoint: str | None = None
+    best_epoch: int | None = None
+    seed: int | None = None
+    data_fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature that was fitted and is already part of the exported weights.
+
+    Parameters
+    ----------
+    temperature : float
+        What the logits were divided by.
+    ece_before, ece_after : float or None
+        Expected calibration error on the rows it was fitted on, without and with the temperature.
+    n_rows : int or None
+        How many rows that were.
+    """
+
+    temperature: float
+    ece_before: float | None = None
+    ece_after: float | None = None
+    n_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class ChecklistItem:
+    """One line of the production checklist.
+
+    Parameters
+    ----------
+    item : str
+        What is asked.
+    met : bool or None
+        The finding; None where there is no evidence either way.
+    evidence : str
+        What the finding rests on.
+    """
+
+    item: str
+    met: bool | None
+    evidence: str
+
+
+@dataclass(frozen=True)
+class BundleDetails:
+    """What may be said about a model beyond the contract; what is not known stays None, null in the file."""
+
+    feature_names: tuple[str, ...] | None = None
+    feature_set: FeatureSetReference | None = None
+    run: RunReference | None = None
+    split_protocol: str | None = None
+    calibration: Calibration | None = None
+    production_checklist: tuple[ChecklistItem, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's files, read from one version and checked against each other.
+
+    Parameters
+    ----------
+    name : str
+        Name under which it was read.
+    folder : Path
+        Folder it was read from.
+    digest : str
+        SHA-256 over all its files: two bundles with the same digest answer alike.
+    metadata : Mapping[str, Any]
+        Content of the metadata file.
+    genre_names : tuple of str
+        Genre of each output.
+    feature_names : tuple of str or None
+        Names of the features in order; None where the bundle does not say.
+    scaler : ScalerStatistics
+        What the scaler does.
+    model_file : bytes
+        Content of the .pt file.
+    onnx_file : bytes or None
+        Content of the .onnx file; None where there is none whose origin is proven.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+    metadata: Mapping[str, Any]
+    genre_names: tuple[str, ...]
+    feature_names: tuple[str, ...] | None
+    scaler: ScalerStatistics
+    model_file: bytes
+    onnx_file: bytes | None
+
+    def path(self, part: str) -> Path:
+        """Return the documented path of `part`: model, scaler, metadata or onnx."""
+        return self.folder / file_name(self.name, part)
+
+
+def file_name(name: str, part: str) -> str:
+    """Return the documented file name of a bundle's part: model, scaler, metadata or onnx."""
+    return f"{name}{_SUFFIXES[part]}"
+
+
+def write_bundle(
+    model: nn.Module,
+    scaler: Any,
+    genre_names: Sequence[str],
+    metrics: Mapping[str, Any],
+    folder: str | Path = DEFAULT_FOLDER,
+    name: str = DEFAULT_NAME,
+    *,
+    details: BundleDetails | None = None,
+    onnx: bool | None = None,
+    verify: Callable[[Bundle], None] | None = None,
+) -> dict[str, Path]:
+    """Write a bundle; whatever stood under its name is replaced in one step.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The trained network; a calibration's temperature already folded into it.
+    scaler : StandardScaler
+        Fitted on the training rows.
+    genre_names : Sequence[str]
+        Genre of each output.
+    metrics : Mapping[str, Any]
+        Plain numbers, text, lists and mappings of them; numpy's numbers are made plain.
+    folder : str or Path
+        Made where it does not exist.
+    name : str
+        Letters, digits and ``. _ + -``.
+    details : BundleDetails or None
+        What else is known; feature names default to those the scaler was fitted with.
+    onnx : bool or None
+        Whether to write NAME.onnx; None writes it where the packages are installed and the network allows it.
+    verify : callable or None
+        Called with the bundle as read back from disk, before it is published; its exception stops the export.
+
+    Returns
+    -------
+    dict of str to Path
+        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` where it was written.
+
+    Raises
+    ------
+    BundleError
+        The parts do not fit together, the written bundle does not answer as the model does, or the disk
+        refuses. What stood there before is left as it was.
+    """
+    check_name(name)
+    folder = Path(folder)
+    parts = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
+    with locked(folder):
+        return _publish(folder, name, parts, model, scaler, verify)
+
+
+def write_versioned_bundle(
+    model: nn.Module,
+    scaler: Any,
+    genre_names: Sequence[str],
+    metrics: Mapping[str, Any],
+    folder: str | Path = DEFAULT_FOLDER,
+    *,
+    details: BundleDetails | None = None,
+    onnx: bool | None = None,
+    verify: Callable[[Bundle], None] | None = None,
+    now: datetime | None = None,
+) -> tuple[str, dict[str, Path]]:
+    """Write a bundle under a new name, ``genre_classifier_v{version}_{timestamp}``, overwriting nothing.
+
+    Parameters
+    ----------
+    model, scaler, genre_names, metrics, folder, details, onnx, verify
+        As in :func:`write_bundle`.
+    now : datetime or None
+        Time in the name; None takes the present, in UTC.
+
+    Returns
+    -------
+    tuple of str and dict of str to Path
+        The name, with the version one above the highest in the folder, and what :func:`write_bundle` returns.
+    """
+    folder = Path(folder)
+    with locked(folder):
+        name = next_version_name(folder, now or datetime.now(UTC))
+        parts = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
+        return name, _publish(folder, name, parts, model, scaler, verify)
+
+
+def next_version_name(folder: Path, now: datetime) -> str:
+    """Return ``genre_classifier_v{version}_{timestamp}``, its version one above the highest in the folder."""
+    pattern = re.compile(r"genre_classifier_v(\d+)_.*")
+    found = [match for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name))]
+    highest = max((int(match.group(1)) for match in found), default=0)
+    return f"genre_classifier_v{highest + 1}_{now:%Y%m%d_%H%M%S}"
+
+
+def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -> Bundle:
+    """Read a bundle's files from one version and check them against each other; run nothing from them.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the bundle.
+    name : str
+        Name of the bundle.
+
+    Returns
+    -------
+    Bundle
+        The checked files. The network inside is built by :func:`build_model`.
+
+    Raises
+    ------
+    BundleError
+        A file is missing, damaged, of a future format, or contradicts another; the message names the file.
+    """
+    check_name(name)
+    folder = Path(folder)
+    file_names = {part: file_name(name, part) for part in _SUFFIXES}
+    needed = [file_names[part] for part in _NEEDED]
+    limits = {file_names[part]: _MAX_BYTES[part] for part in _SUFFIXES}
+    found = read_files(folder, name, limits, needed)
+    parts = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
+    return _parse(parts, folder, name)
+
+
+def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
+    """Return a value that changes when a bundle is replaced; cheap enough to ask for every second."""
+    return fingerprint(Path(folder), [file_name(name, part) for part in _SUFFIXES])
+
+
+def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.device = "cpu") -> ModelT:
+    """Build a bundle's network, ready to predict.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        From :func:`read_bundle`.
+    model_class : type
+        Class of the network: has ``from_config``, or takes the configuration's entries as arguments.
+    device : str or torch.device
+        Where to put it.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode.
+
+    Raises
+    ------
+    BundleError
+        The .pt file is damaged, holds something else, or does not fit the class, the scaler or the genres.
+    """
+    import torch
+
+    path = bundle.path("model")
+    state, config = _read_model_file(bundle.model_file, path)
+    # First without memory: a configuration may ask for any size, the file proves how much there is.
+    with torch.device("meta"):
+        skeleton = _construct(model_class, config, path)
+    _check_shapes(state, {key: value.shape for key, value in skeleton.state_dict().items()}, path)
+    del skeleton
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # fresh weights are drawn and overwritten; nobody's seed should notice
+        model = _construct(model_class, config, path)
+    try:
+        model.load_state_dict({key: value.torch() for key, value in state.items()}, strict=True)
+    except (RuntimeError, TypeError) as error:
+        raise BundleError(f"{path}: the weights do not fit {model_class.__name__}: {error}") from error
+    model.eval()
+    _wrap(model, bundle, None)  # says where outputs and genres, or inputs and scaler, differ
+    return model.to(device)
+
+
+def wrap_bundle(
+    bundle: Bundle, model_class: type[nn.Module], device: str | torch.device = "cpu"
+) -> ModelWrapper:
+    """Return a ModelWrapper over a bundle's network, with its scaler, genres and feature names."""
+    return _wrap(build_model(bundle, model_class, device), bundle, device)
+
+
+def feature_set_of(
+    metadata: Mapping[str, Any], feature_names: Sequence[str] | None
+) -> FeatureSetReference | None:
+    """Return how the features that a model was trained on were made; None where that is not known.
+
+    Parameters
+    ----------
+    metadata : Mapping[str, Any]
+        Of a bundle; one without a record has the set with these names.
+    feature_names : Sequence[str] or None
+    """
+    recorded = metadata.get("feature_set")
+    if recorded is not None:
+        try:
+            return FeatureSetReference.from_dict(recorded)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the metadata's feature_set is {recorded!r:.80}: {error!r}") from error
+    known = None if feature_names is None else recognise(feature_names)
+    return None if known is None else known.reference()
+
+
+def make_predictor(bundle: Bundle) -> Predictor:
+    """Return what answers for a bundle soonest: its weights in numpy, else its network in torch.
+
+    For a GenreClassifier neither torch nor scikit-learn is imported. The ONNX file is for others; it is never run here.
+    """
+    layers = _read_chain(bundle)
+    if layers is not None:
+        return ChainPredictor(layers, bundle.scaler, bundle.genre_names, bundle.feature_names)
+    from genre_classifier.network import GenreClassifier
+
+    return wrap_bundle(bundle, GenreClassifier)
+
+
+def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
+    """Build a bundle's network and compare all that answers for it; return what was checked and found.
+
+    Raises
+    ------
+    BundleError
+        The network cannot be built, numpy answers otherwise than torch, or the ONNX file has other weights.
+    """
+    from genre_classifier.network import GenreClassifier
+
+    rows = typical_rows(bundle.scaler)
+    wrapper = wrap_bundle(bundle, GenreClassifier)
+    expected = wrapper._probabilities(rows)
+    difference = _difference(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
+    checks = [
+        ("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows"),
+        ("numpy", f"largest difference of a probability {difference:.2g}"),
+    ]
+    if bundle.onnx_file is None:
+        return [*checks, ("onnx", "none")]
+    from genre_classifier.bundle.onnx_export import graph_of
+
+    graph = _read_onnx(bundle.onnx_file, bundle.path("onnx"), bundle.scaler, bundle.genre_names)
+    if other := graph.difference(graph_of(wrapper.model, bundle.scaler)):
+        raise BundleError(
+            f"{bundle.path('onnx')}: not the network in {bundle.path('model').name}: {other} differs"
+        )
+    return [*checks, ("onnx", "the graph of this program, with the weights of the network to the last bit")]
+
+
+def _read_onnx(content: bytes, path: Path, scaler: ScalerStatistics, genre_names: Sequence[str]) -> OnnxGraph:
+    try:
+        return read_graph(content, scaler.n_features, len(genre_names))
+    except OnnxGraphError as error:
+        raise BundleError(f"{path}: not the ONNX graph that this program writes: it {error}") from error
+
+
+def _wrap(model: nn.Module, bundle: Bundle, device: str | torch.device | None) -> ModelWrapper:
+    from genre_classifier.bundle.inference import ModelWrapper
+
+    try:
+        return ModelWrapper(
+            model,
+            bundle.scaler.build(),
+            bundle.genre_names,
+            device or "cpu",
+            feature_names=bundle.feature_names,
+        )
+    except ValueError as error:
+        raise BundleError(f"{bundle.path('model')}: {error}") from error
+
+
+def check_name(name: str) -> None:
+    """Raise BundleError unless `name` can stand before the documented suffixes in one folder."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 200:
+        raise BundleError(
+            f"model_name={name!r}: expected letters, digits, '.', '_', '+' or '-', a letter or digit first"
+        )
+
+
+def _encode(
+    model: nn.Module,
+    scaler: Any,
+    genre_names: Sequence[str],
+    metrics: Mapping[str, Any],
+    name: str,
+    details: BundleDetails,
+    onnx: bool | None,
+) -> dict[str, bytes]:
+    """Return the content of each part of a new bundle."""
+    statistics = ScalerStatistics.of(scaler)
+    try:
+        genres = check_genre_names(genre_names)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    feature_names = details.feature_names if details.feature_names is not None else statistics.feature_names
+    _check_feature_names(feature_names, details.feature_set, statistics, "feature_names")
+    parts = {
+        "model": _encode_model(model),
+        "scaler": pickle.dumps(scaler, protocol=PICKLE_PROTOCOL),
+    }
+    onnx_file = _encode_onnx(model, statistics, genres, feature_names, onnx)
+    if onnx_file is not None:
+        parts["onnx"] = onnx_file
+    content: dict[str, Any] = {
+        "model_name": name,
+        "genre_names": list(genres),
+        "metrics": to_plain(dict(metrics), "metrics"),
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_architecture": type(model).__name__,
+        "format_version": FORMAT_VERSION,
+        "feature_names": None if feature_names is None else list(feature_names),
+        "scaler": statistics.to_metadata(),
+        "library_versions": _library_versions(),
+        "temperature": None
+        if details.calibration is None
+        else to_plain(details.calibration.temperature, "temperature"),
+    }
+    for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
+        content[key] = to_plain(_as_plain(getattr(details, key)), key)
+    content["sha256"] = {part: _sha256(parts[part]) for part in parts}
+    content["sha256"]["metadata"] = _content_digest(content)
+    parts["metadata"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return parts
+
+
+def _encode_model(model: nn.Module) -> bytes:
+    import torch
+
+    describe = getattr(model, "get_config", None)
+    config = describe() if callable(describe) else {}
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise BundleError(f"the network's {key} has values that are not finite; it cannot be exported")
+    buffer = io.BytesIO()
+    torch.save({"model_state_dict": state, "model_config": to_plain(config, "model_config")}, buffer)
+    return buffer.getvalue()
+
+
+def _encode_onnx(
+    model: nn.Module,
+    statistics: ScalerStatistics,
+    genres: tuple[str, ...],
+    feature_names: tuple[str, ...] | None,
+    wanted: bool | None,
+) -> bytes | None:
+    if wanted is False:
+        return None
+    from genre_classifier.bundle.onnx_export import build_onnx, can_express, is_available
+
+    if wanted is None and not (is_available() and can_express(model)):
+        reason = (
+            f"{type(model).__name__} is not a chain of layers" if is_available() else "onnx is not installed"
+        )
+        _log.info("no ONNX file: %s", reason)
+        return None
+    return build_onnx(model, statistics, genre_names=genres, feature_names=feature_names)
+
+
+def _publish(
+    folder: Path,
+    name: str,
+    parts: Mapping[str, bytes],
+    model: nn.Module,
+    scaler: Any,
+    verify: Callable[[Bundle], None] | None,
+) -> dict[str, Path]:
+    known_names = {file_name(name, part): part for part in _SUFFIXES}
+
+    def check(written: Mapping[str, bytes]) -> None:
+        bundle = _parse({known_names[key]: content for key, content in written.items()}, folder, name)
+        _check_answers(bundle, model, scaler)
+        if verify is not None:
+            verify(bundle)
+
+    files = {file_name(name, part): content for part, content in parts.items()}
+    publish(folder, name, files, list(known_names), check)
+    return {part: folder / file_name(name, part) for part in _SUFFIXES if part in parts}
+
+
+def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
+    """Refuse a bundle whose network or ONNX file gives other probabilities than the model in memory."""
+    from genre_classifier.bundle.inference import ModelWrapper
+
+    try:
+        # A copy, because wrapping moves a model to the wrapper's device.
+        original = ModelWrapper(copy.deepcopy(model), scaler, bundle.genre_names)
+    except ValueError as error:
+        raise BundleError(f"the parts of the bundle do not fit together: {error}") from error
+    rows = typical_rows(bundle.scaler)
+    expected = original._probabilities(rows)
+    answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._probabilities(rows)}
+    if bundle.onnx_file is not None:
+        from genre_classifier.bundle.onnx_inference import OnnxPredictor
+
+        predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
+        answers[bundle.path("onnx")] = predictor._probabilities(rows)
+    for path, found in answers.items():
+        _difference(path, found, expected)
+
+
+def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    difference = float(np.abs(found - expected).max())
+    if not difference < TOLERANCE:
+        raise BundleError(
+            f"{path}: gives probabilities that differ from the model's by {difference:.3g}, more than "
+            f"{TOLERANCE:g}"
+        )
+    return difference
+
+
+def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
+    """Return rows, float64 (row, feature), spread as the training rows were."""
+    deviations = np.random.default_rng(0).normal(size=(64, scaler.n_features))
+    scale = np.ones(scaler.n_features) if scaler.scale is None else np.array(scaler.scale)
+    mean = np.zeros(scaler.n_features) if scaler.mean is None else np.array(scaler.mean)
+    return mean + deviations * scale
+
+
+def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
+    """Check a bundle's parts against each other and return them."""
+    paths = {part: folder / file_name(name, part) for part in _SUFFIXES}
+    missing = [str(paths[part]) for part in _NEEDED if part not in parts]
+    if missing:
+        raise BundleError(f"{', '.join(missing)}: no such file; export a bundle there, or name another one")
+    metadata = _read_metadata(parts["metadata"], paths["metadata"])
+    is_ours = any(key in metadata for key in _OUR_KEYS)
+    if is_ours:
+        _check_digests(metadata, parts, paths)
+    genres = _check_contract(metadata, paths["metadata"])
+    pickled = ScalerStatistics.from_pickle(parts["scaler"], str(paths["scaler"]))
+    scaler = pickled
+    if is_ours:
+        scaler = ScalerStatistics.from_metadata(metadata["scaler"], str(paths["metadata"]))
+        if difference := scaler.difference(pickled):
+            raise BundleError(
+                f"{paths['scaler']}: not the scaler that {paths['metadata'].name} describes: {difference}"
+            )
+    feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
+    if is_ours and "onnx" in parts:  # nobody who is given the bundle by us runs a foreign program
+        _read_onnx(parts["onnx"], paths["onnx"], scaler, genres)
+    digests = "".join(f"{part} {_sha256(parts[part])}\n" for part in _SUFFIXES if part in parts)
+    if not is_ours and "onnx" in parts:
+        _log.warning("%s: left aside; the metadata does not say which model it belongs to", paths["onnx"])
+    return Bundle(
+        name=name,
+        folder=folder,
+        digest=_sha256(digests.encode()),
+        metadata=metadata,
+        genre_names=genres,
+        feature_names=feature_names,
+        scaler=scaler,
+        model_file=parts["model"],
+        onnx_file=parts.get("onnx") if is_ours else None,
+    )
+
+
+def _read_metadata(content: bytes, path: Path) -> dict[str, Any]:
+    metadata = parse_json(content, path, BundleError)
+    if not isinstance(metadata, dict):
+        raise BundleError(f"{path}: expected an object with the keys {', '.join(_CONTRACT_KEYS)}")
+    written = metadata.get("format_version", FORMAT_VERSION)
+    if type(written) is not int or written < 1:
+        raise BundleError(f"{path}: format_version is {written!r}, expected a whole number")
+    if written > FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format {written} is newer than this program, which reads up to {FORMAT_VERSION}; "
+            "upgrade genre-classifier"
+        )
+    return metadata
+
+
+def _check_digests(
+    metadata: Mapping[str, Any], parts: Mapping[str, bytes], paths: Mapping[str, Path]
+) -> None:
+    """Refuse files that are not, byte by byte, those the metadata was written for."""
+    path = paths["metadata"]
+    missing = [key for key in _OUR_KEYS if key not in metadata]
+    if missing:
+        raise BundleError(f"{path}: lacks {', '.join(missing)}; the file was changed after it was written")
+    digests = metadata["sha256"]
+    if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*_SUFFIXES}:
+        raise BundleError(f"{path}: sha256 does not list the bundle's files; the file was changed")
+    if digests["metadata"] != _content_digest(metadata):
+        raise BundleError(f"{path}: its content does not match its own SHA-256; the file was changed")
+    for part, expected in digests.items():
+        if part == "metadata":
+            continue
+        if part not in parts:
+            raise BundleError(
+                f"{paths[part]}: no such file, but {path.name} lists it; export the bundle anew"
+            )
+        found = _sha256(parts[part])
+        if found != expected:
+            raise BundleError(
+                f"{paths[part]}: SHA-256 is {found}, {path.name} has {expected}; the file is damaged or "
+                "belongs to another bundle; export anew or copy all files together"
+            )
+    if "onnx" in parts and "onnx" not in digests:
+        raise BundleError(
+            f"{paths['onnx']}: {path.name} does not list it; it belongs to another bundle, remove it"
+        )
+
+
+def _check_contract(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the genre names of metadata that holds the documented keys, each of its type."""
+    missing = [key for key in _CONTRACT_KEYS if key not in metadata]
+    if missing:
+        raise BundleError(f"{path}: lacks the key {', '.join(missing)}")
+    for key, kind in (("model_name", str), ("genre_names", list), ("metrics", dict), ("timestamp", str)):
+        if not isinstance(metadata[key], kind):
+            raise BundleError(f"{path}: {key} is {metadata[key]!r:.60}, expected a {kind.__name__}")
+    try:
+        datetime.fromisoformat(metadata["timestamp"])
+    except ValueError as error:
+        raise BundleError(f"{path}: timestamp {metadata['timestamp']!r} is not ISO 8601") from error
+    try:
+        return check_genre_names(metadata["genre_names"])
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _metadata_feature_names(
+    metadata: Mapping[str, Any], path: Path, scaler: ScalerStatistics
+) -> tuple[str, ...] | None:
+    names = metadata.get("feature_names")
+    if names is None:
+        return scaler.feature_names
+    if not isinstance(names, list):
+        raise BundleError(f"{path}: feature_names is {names!r:.60}, expected a list")
+    _check_feature_names(tuple(names), None, scaler, f"{path}: feature_names")
+    return tuple(names)
+
+
+def _check_feature_names(
+    names: tuple[str, ...] | None,
+    feature_set: FeatureSetReference | None,
+    scaler: ScalerStatistics,
+    where: str,
+) -> None:
+    if names is None:
+        return
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise BundleError(f"{where}: expected different strings")
+    if len(names) != scaler.n_features:
+        raise BundleError(
+            f"{where}: {len(names)} names, the scaler was fitted on {scaler.n_features} features"
+        )
+    if scaler.feature_names is not None and (difference := describe_mismatch(scaler.feature_names, names)):
+        raise BundleError(f"{where}: not those the scaler was fitted with: {difference}")
+    known = None if feature_set is None else FEATURE_SETS.get(feature_set.name)
+    if known is None or feature_set is None or known.version != feature_set.version:
+        return
+    # A selection may be in any order, the whole set only in its own.
+    if not set(names) < set(known.features) and (difference := describe_mismatch(known.features, names)):
+        raise BundleError(f"{where}: not those of feature set {known.name}: {difference}")
+
+
+def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
+    """Return state dict and configuration of a .pt file, read as data and without torch."""
+    saved = read_torch_file(content, path, BundleError)
+    if not isinstance(saved, dict) or not {"model_state_dict", "model_config"} <= saved.keys():
+        raise BundleError(f"{path}: expected model_state_dict and model_config inside")
+    state, config = saved["model_state_dict"], saved["model_config"]
+    if not isinstance(state, dict) or not isinstance(config, dict):
+        raise BundleError(f"{path}: model_state_dict and model_config are to be mappings")
+    try:
+        check_plain(config, "model_config")
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            raise BundleError(f"{path}: {str(key)!r:.80} is not a plain tensor")
+        if value.is_floating_point and not np.isfinite(value.numpy()).all():
+            raise BundleError(f"{path}: {key:.80} has values that are not finite")
+    return state, config
+
+
+def _read_chain(bundle: Bundle) -> list[Layer] | None:
+    """Return the layers of a bundle's GenreClassifier, ready for numpy; None for every other network.
+
+    Whatever is None here is built by torch, which says what is wrong with it.
+    """
+    state, config = _read_model_file(bundle.model_file, bundle.path("model"))
+    widths = config.get("hidden_dims")
+    if not isinstance(widths, list | tuple) or not all(type(width) is int for width in widths):
+        return None
+    sizes = [bundle.scaler.n_features, *widths, len(bundle.genre_names)]
+    if [config.get("input_dim"), *widths, config.get("num_classes")] != sizes:
+        return None
+    layers, keys, position = [], set(), 0
+    for number, (n_inputs, n_outputs) in enumerate(pairwise(sizes)):
+        weight, bias = state.get(f"network.{position}.weight"), state.get(f"network.{position}.bias")
+        keys |= {f"network.{position}.weight", f"network.{position}.bias"}
+        for value, shape in ((weight, (n_outputs, n_inputs)), (bias, (n_outputs,))):
+            if value is None or value.kind != "float32" or value.values.shape != shape:
+                return None
+        assert weight is not None and bias is not None  # noqa: PT018 - for the type checker
+        layers.append(Layer(np.ascontiguousarray(weight.values), bias.values, number < len(widths)))
+        # Linear and ReLU, and dropout after every hidden layer but the last.
+        position += 3 if number < len(widths) - 1 else 2
+    return layers if state.keys() == keys else None
+
+
+def _construct(model_class: type[ModelT], config: dict[str, Any], path: Path) -> ModelT:
+    try:
+        rebuild = getattr(model_class, "from_config", None)
+        return model_class(**config) if rebuild is None else rebuild(config)
+    except Exception as error:
+        raise BundleError(
+            f"{path}: model_config {config!r:.200} does not fit {model_class.__name__}: {error}"
+        ) from error
+
+
+def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequence[int]], path: Path) -> None:
+    missing = sorted(wanted.keys() - state.keys())
+    extra = sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        parts = [
+            f"{word} {', '.join(keys[:6])}"
+            for word, keys in (("lacks", missing), ("has unknown", extra))
+            if keys
+        ]
+        raise BundleError(f"{path}: model_state_dict {' and '.join(parts)}")
+    for key, value in state.items():
+        if value.values.shape != tuple(wanted[key]):
+            raise BundleError(
+                f"{path}: {key} has shape {value.values.shape}, model_config asks for {tuple(wanted[key])}"
+            )
+
+
+def _as_plain(value: Any) -> Any:
+    """Return the dictionary of a dataclass, or a list of them."""
+    if isinstance(value, tuple):
+        return [_as_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    return value
+
+
+def to_plain(value: Any, where: str, depth: int = 0) -> Any:
+    """Return `value` made of what JSON has; BundleError names the place of anything else."""
+    if depth > _MAX_DEPTH:
+        raise BundleError(f"{where}: nested more than {_MAX_DEPTH} deep")
+    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BundleError(f"{where} is {value}; expected a finite number, or None where it is not known")
+        return float(value)
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise BundleError(
+                f"{where}: expected text for keys, found {[k for k in value if not isinstance(k, str)]!r}"
+            )
+        return {key: to_plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    raise BundleError(f"{where} is a {type(value).__name__}; expected numbers, text, lists and mappings")
+
+
+def _library_versions() -> dict[str, str | None]:
+    from importlib.metadata import (  # only a writer needs it, and it is slow to import
+        PackageNotFoundError,
+        version,
+    )
+
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = None
+    return found
+
+
+def _content_digest(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of metadata without the digest of itself, whatever its spacing and order of keys."""
+    content = dict(metadata)
+    content["sha256"] = {part: digest for part, digest in metadata["sha256"].items() if part != "metadata"}
+    return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

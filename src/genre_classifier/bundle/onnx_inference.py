@@ -1,0 +1,121 @@
+"""OnnxPredictor: the documented answer from a bundle's ONNX file, to compare it with that of the weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genre_classifier.errors import BundleError, MissingExtraError
+from genre_classifier.bundle.onnx_graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
+from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.data.scaler_state import ScalerStatistics
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxPredictor(Predictor):
+    """Answers as ModelWrapper does, by onnxruntime on one thread; a graph that is not ours is refused before it runs.
+
+    Parameters
+    ----------
+    content : bytes
+        An ONNX file as :func:`genre_classifier.bundle.onnx_export.build_onnx` makes it.
+    scaler : ScalerStatistics
+        The scaler in the file; used to say how far a feature lies from the training data.
+    genre_names : Sequence[str]
+        Genre of each output.
+    feature_names : Sequence[str] or None
+        Names in the order of training, for named features.
+
+    Raises
+    ------
+    BundleError
+        The file is not the graph that `onnx_export` writes, or onnxruntime cannot load it.
+    MissingExtraError
+        onnxruntime is not installed.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(
+        self,
+        content: bytes,
+        scaler: ScalerStatistics,
+        genre_names: Sequence[str],
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError(
+                'running ONNX needs onnxruntime; install it with: pip install "genre-classifier[serve]"'
+            ) from error
+        try:
+            read_graph(content, scaler.n_features, len(genre_names))
+        except OnnxGraphError as error:
+            raise BundleError(f"the ONNX file is not one that this program writes: {error}") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BundleError(f"the ONNX file cannot be loaded by onnxruntime: {error}") from error
+        self.genre_names = check_genre_names(genre_names)
+        self.feature_names = None if feature_names is None else tuple(feature_names)
+        self.n_features = scaler.n_features
+        self.scaler = scaler
+        self._mean = np.array(scaler.mean) if scaler.with_mean else np.zeros(scaler.n_features)
+        self._scale = np.array(scaler.scale) if scaler.with_std else np.ones(scaler.n_features)
+        self._session = session
+        self._row = _BoundRow(session, scaler.n_features, len(self.genre_names))
+
+    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+        return (rows - self._mean) / self._scale
+
+    def _row_probabilities(self, row: np.ndarray) -> list[float]:
+        return self._row.probabilities(row)
+
+    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # an overflow becomes NaN, which the caller refuses
+            rounded = rows.astype(np.float32)
+            remainder = (rows - rounded).astype(np.float32)
+        (probabilities,) = self._session.run([OUTPUT], {INPUT: rounded, REMAINDER: remainder})
+        return probabilities.astype(np.float64)
+
+
+class _BoundRow:
+    """One row's buffers, bound to a session once.
+
+    Handing arrays to a session and taking them back costs more than a small network; bound buffers are
+    written and read in place. A lock keeps a second thread's row out of them.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, n_features: int, n_genres: int) -> None:
+        # The binding knows these by address only: they must live as long as it does.
+        self._features = np.zeros((1, n_features), np.float32)
+        self._remainder = np.zeros((1, n_features), np.float32)
+        self._probabilities = np.zeros((1, n_genres), np.float32)
+        self._binding = session.io_binding()
+        for name, buffer in ((INPUT, self._features), (REMAINDER, self._remainder)):
+            self._binding.bind_input(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+        buffer = self._probabilities
+        self._binding.bind_output(OUTPUT, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+        self._run = session.run_with_iobinding
+        self._lock = threading.Lock()
+
+    def probabilities(self, row: np.ndarray) -> list[float]:
+        """Return a probability for each genre of one row, float64 (feature,)."""
+        # What overflows float32 becomes NaN here, which the caller refuses.
+        with self._lock, np.errstate(over="ignore", invalid="ignore"):
+            self._features[0] = row
+            self._remainder[0] = row - self._features[0]
+            self._run(self._binding)
+            return self._probabilities[0].tolist()

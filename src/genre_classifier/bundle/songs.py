@@ -1,0 +1,194 @@
+"""From a song to its genre: the features that a bundle was trained on, measured window by window.
+
+A song longer than the clips of the training is cut into windows as long as these. Their probabilities are averaged in
+log space, as those of independent witnesses; none of them can decide alone, nor is one drowned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_classifier.files.atomic import replacing, write_text
+from genre_classifier.bundle.format import feature_set_of
+from genre_classifier.files.csv_files import csv_text
+from genre_classifier.errors import BundleError
+from genre_classifier.features.decoding.audio import SHORTEST_SECONDS, Excerpt
+from genre_classifier.features.measure import measure_file
+from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
+from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
+
+log = logging.getLogger(__name__)
+
+Float64 = npt.NDArray[np.float64]
+
+LEAST = 1e-12  # a probability that is rounded to 0 is no proof
+
+
+@dataclass(frozen=True)
+class AudioRecipe:
+    """How a song is to be measured for a bundle.
+
+    Parameters
+    ----------
+    features : str
+        Name of the feature set.
+    columns : tuple of int
+        Which of the set's features the network takes, in its order.
+    names : tuple of str
+        Their names.
+    clip_seconds : float
+        Length of the clips that it was trained on.
+    """
+
+    features: str
+    columns: tuple[int, ...]
+    names: tuple[str, ...]
+    clip_seconds: float
+
+    @property
+    def windows(self) -> Excerpt:
+        """A whole song in windows as long as the clips of the training."""
+        return Excerpt(duration=None, window=self.clip_seconds)
+
+    def sliding(self, step: float) -> Excerpt:
+        """A whole song in overlapping windows, `step` seconds apart."""
+        return Excerpt(duration=None, window=self.clip_seconds, step=min(step, self.clip_seconds))
+
+    def measure(self, path: Path, excerpt: Excerpt) -> tuple[float, Float64, npt.NDArray[np.float32]]:
+        """Return a song's length, its windows' starts in seconds and their features (window, feature)."""
+        measured = measure_file(path, self.features, excerpt)
+        for note in measured.notes:
+            log.warning("%s", note)
+        return measured.seconds, measured.starts, measured.features[:, self.columns]
+
+
+def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | None) -> AudioRecipe:
+    """Return how to measure songs for a bundle.
+
+    Parameters
+    ----------
+    metadata : Mapping[str, Any]
+        Of the bundle.
+    feature_names : Sequence[str] or None
+        What it was trained on, in order.
+
+    Raises
+    ------
+    BundleError
+        Its features cannot be measured from audio, or were made otherwise; the message names them.
+    """
+    made_with = feature_set_of(metadata, feature_names)
+    if feature_names is None:
+        raise BundleError("the bundle does not name its features, so they cannot be measured from audio")
+    known = None if made_with is None else FEATURE_SETS.get(made_with.name)
+    if made_with is None or known is None or not set(feature_names) <= set(known.features):
+        shown = ", ".join(feature_names[:10]) + (" ..." if len(feature_names) > 10 else "")
+        raise BundleError(
+            f"the bundle was trained on features that cannot be measured from audio: {shown}; those of "
+            f"{', '.join(FEATURE_SETS)} can"
+        )
+    clip_seconds = made_with.parameters.get("clip_seconds")
+    if not isinstance(clip_seconds, int | float) or clip_seconds < SHORTEST_SECONDS:
+        clip_seconds = CLIP_SECONDS  # and the difference is named
+    difference = known.reference(clip_seconds).difference(made_with)
+    if difference is not None:
+        raise BundleError(
+            f"the bundle was trained on {known.name} made otherwise than here ({difference}); "
+            "train on features that this version extracts"
+        )
+    place = {name: position for position, name in enumerate(known.features)}
+    columns = tuple(place[name] for name in feature_names)
+    return AudioRecipe(known.name, columns, tuple(feature_names), float(clip_seconds))
+
+
+@dataclass(frozen=True, eq=False)
+class SongPrediction:
+    """What a network says of a song.
+
+    Parameters
+    ----------
+    seconds : float
+        Length of the song.
+    starts : np.ndarray [shape=(window,)]
+        Where each window starts, in seconds; silent ones are left out.
+    window_seconds : float
+        How long a window is; the song may be shorter.
+    genre_names : tuple of str
+    probabilities : np.ndarray [shape=(window, genre)]
+    """
+
+    seconds: float
+    starts: Float64
+    window_seconds: float
+    genre_names: tuple[str, ...]
+    probabilities: Float64
+
+    @property
+    def average(self) -> Float64:
+        """Probabilities of the whole song, shape (genre,): the windows' geometric mean, normalised."""
+        return geometric_mean(self.probabilities)
+
+
+def geometric_mean(probabilities: Float64) -> Float64:
+    """Average rows of probabilities (row, genre) in log space; return probabilities (genre,)."""
+    logs = np.log(np.maximum(probabilities, LEAST)).mean(axis=0)
+    shares = np.exp(logs - logs.max())
+    average: Float64 = shares / shares.sum()
+    return average
+
+
+def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt: Excerpt) -> SongPrediction:
+    """Measure a song's windows and predict the genre of each.
+
+    Raises
+    ------
+    AudioError
+        The file cannot be measured.
+    """
+    seconds, starts, features = recipe.measure(path, excerpt)
+    answers = predictor.predict_batch(features, return_probs=True)
+    probabilities = np.array([list(answer["all_probabilities"].values()) for answer in answers])
+    return SongPrediction(
+        seconds, starts, min(recipe.clip_seconds, seconds), predictor.genre_names, probabilities
+    )
+
+
+def answer_for(
+    predictor: Predictor, song: SongPrediction, return_probs: bool = False, top_k: int = DEFAULT_TOP_K
+) -> Prediction:
+    """Word the documented answer for a whole song."""
+    return predictor.answer(song.average.tolist(), return_probs, top_k)
+
+
+def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path) -> None:
+    """Write a song's genres over time, as numbers and as a picture; each file whole or not at all.
+
+    A row, and a point of the picture, stands at the middle of its window.
+    """
+    middles = song.starts + song.window_seconds / 2
+    rows = []
+    for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
+        times = (middle, start, min(start + song.window_seconds, song.seconds))
+        rows.append([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
+    write_text(csv_path, csv_text(["seconds", "start", "end", *song.genre_names], rows))
+    _draw(song, middles, title, png_path)
+
+
+def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
+    from genre_classifier.evaluation.drawing import png
+    from genre_classifier.evaluation.figures import over_time_figure
+
+    # A song of one window is a band as wide as the song.
+    times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
+    rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
+    with replacing(path) as temporary:
+        temporary.write_bytes(
+            png(over_time_figure(times, rows, song.genre_names, song.window_seconds, title))
+        )

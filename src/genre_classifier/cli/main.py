@@ -1,0 +1,341 @@
+"""The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
+set scikit-learn's models beside them, compare, report.
+
+Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genre_classifier import __version__
+from genre_classifier.cli import baselines as baselines_command
+from genre_classifier.cli import compare as compare_command
+from genre_classifier.cli import extract as extract_command
+from genre_classifier.cli import report as report_command
+from genre_classifier.cli import predict as song_command
+from genre_classifier.machine.cache_folders import prepare_caches
+from genre_classifier.files.csv_files import csv_text
+from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
+from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
+
+if TYPE_CHECKING:
+    from genre_classifier.bundle.format import Bundle
+    from genre_classifier.bundle.predictor import Predictor
+
+DEFAULT_BUNDLE = "trained_models/genre_classifier_production"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    prepare()
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    try:
+        prepare_caches()
+        options.run(options)
+    except (GenreClassifierError, OSError, ValueError) as error:
+        if options.debug:
+            raise
+        say_error(error)
+        return 1
+    return 0
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Write ``--features VALUES`` as one argument; argparse takes a leading minus for an option."""
+    joined = list(arguments)
+    if "--features" in joined[:-1]:
+        position = joined.index("--features")
+        joined[position : position + 2] = [f"--features={joined[position + 1]}"]
+    return joined
+
+
+class _Parser(argparse.ArgumentParser):
+    """Repeats a wrong argument, which may be a file's name, as `visible_lines`."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible_lines(message), file)
+
+
+class _SubcommandParser(_Parser):
+    """Takes options between positional arguments too, as in ``extract music/ --jobs 2 features.parquet``."""
+
+    _within = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _SubcommandParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="genre-classifier", description="Music genres from audio features.")
+    parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_SubcommandParser)
+
+    verify = commands.add_parser(
+        "verify", parents=[common], help="check a bundle's files against each other and try it"
+    )
+    verify.add_argument(
+        "bundle", nargs="?", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}"
+    )
+    verify.set_defaults(run=_verify)
+
+    predict = commands.add_parser(
+        "predict",
+        parents=[common],
+        help="predict genres of audio files, of one row of features or of a table",
+    )
+    song_command.add_arguments(predict)
+    predict.add_argument(
+        "--features", metavar="V1,V2,...", help="one row of features, in the order of training"
+    )
+    predict.add_argument(
+        "--table",
+        metavar="FILE",
+        type=Path,
+        help="a table as for training: .csv, .tsv, .txt (tabs), .parquet or .pq",
+    )
+    predict.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"FOLDER/NAME, default {DEFAULT_BUNDLE}")
+    predict.add_argument("--top-k", type=int, metavar="N", help="genres to list, default 3")
+    predict.set_defaults(run=_predict)
+
+    extract = commands.add_parser(
+        "extract", parents=[common], help="measure the features of a folder or list of audio files"
+    )
+    extract_command.add_arguments(extract)
+    extract.set_defaults(run=extract_command.run)
+
+    download = commands.add_parser("download", parents=[common], help="fetch a published data set's tables")
+    download.add_argument(
+        "source", choices=["fma"], help="fma: the Free Music Archive dataset's tables, 342 MiB"
+    )
+    download.add_argument("folder", type=Path, help="where to put them")
+    download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
+    download.set_defaults(run=_download)
+
+    baselines = commands.add_parser(
+        "baselines",
+        parents=[common],
+        help="run scikit-learn's models and others on the rows of a network's run",
+    )
+    baselines_command.add_arguments(baselines)
+    baselines.set_defaults(run=baselines_command.run)
+
+    board = commands.add_parser(
+        "leaderboard", parents=[common], help="rank the trials of sweeps and runs, replicates joined"
+    )
+    board.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="sweeps or runs, default all below outputs/"
+    )
+    board.add_argument("--metric", default="f1", help="what to rank by, on validation rows; default f1")
+    board.add_argument("--by", metavar="SETTING", help="join all trials that share a setting's value")
+    board.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file as well")
+    board.set_defaults(run=_leaderboard)
+
+    comparison = commands.add_parser(
+        "compare", parents=[common], help="tell whether two runs or sweeps differ by more than chance"
+    )
+    compare_command.add_arguments(comparison)
+    comparison.set_defaults(run=compare_command.run)
+
+    report = commands.add_parser(
+        "report", parents=[common], help="write what a run or sweep amounts to as one HTML file"
+    )
+    report_command.add_arguments(report)
+    report.set_defaults(run=report_command.run)
+
+    serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
+    serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="default 8000")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from genre_classifier.bundle.format import read_bundle, verify_bundle
+
+    folder, name = _split(options.bundle)
+    bundle = read_bundle(folder, name)
+    checks = verify_bundle(bundle)
+    for what, value in (*_described(bundle), *checks):
+        say(f"{what:16}{value}")
+    say(f"{bundle.folder / bundle.name}: good")
+
+
+def _described(bundle: Bundle) -> list[tuple[str, str]]:
+    metadata = bundle.metadata
+    names = bundle.feature_names
+    features = (
+        f"{bundle.scaler.n_features}"
+        if names is None
+        else f"{len(names)}, {shown(names[0])} to {shown(names[-1])}"
+    )
+    metrics = ", ".join(_shown_metrics(metadata["metrics"])) or "none"
+    return [
+        ("model", f"{metadata['model_name']}, {_shown(metadata['model_architecture'])}"),
+        ("written", metadata["timestamp"]),
+        ("digest", bundle.digest),
+        ("genres", ", ".join(map(shown, bundle.genre_names))),
+        ("features", features),
+        ("metrics", metrics),
+        ("split", metadata.get("split_protocol") or "not recorded"),
+    ]
+
+
+def _shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the metrics in words; of metrics by split, those of the split that judges the model."""
+    splits = [split for split in ("test", "val", "train") if isinstance(metrics.get(split), dict)]
+    if not splits:
+        return [f"{key} {_shown(value)}" for key, value in metrics.items()]
+    shown = [f"{splits[0]} {key} {_shown(value)}" for key, value in metrics[splits[0]].items()]
+    if metrics.get("synthetic_data"):
+        shown.append("synthetic data")
+    if "held_out_model" in metrics:
+        shown.append("of the held-out model")
+    return shown
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value, 80)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from genre_classifier.bundle.format import make_predictor, read_bundle
+    from genre_classifier.bundle.predictor import DEFAULT_TOP_K
+
+    given = [bool(options.songs), options.features is not None, options.table is not None]
+    if sum(given) != 1:
+        raise DataError(
+            f"{sum(given)} of SONG, --features and --table given: one of them says what to predict the genre of"
+        )
+    bundle = read_bundle(*_split(options.bundle))
+    predictor = make_predictor(bundle)
+    top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
+    if options.songs:
+        song_command.run(options, bundle, predictor, top_k)
+    elif options.features is not None:
+        answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
+        say_json(answer)
+    else:
+        _refuse_made_otherwise(bundle, options.table)
+        _predict_table(predictor, options.table, top_k)
+
+
+def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
+    """Raise DataError where a table says that its features were made otherwise than the bundle's."""
+    from genre_classifier.bundle.format import feature_set_of
+    from genre_classifier.features.output import made_with
+
+    expected = feature_set_of(bundle.metadata, bundle.feature_names)
+    found = made_with(path) if path.is_file() else None
+    difference = None if expected is None or found is None else expected.difference(found)
+    if difference is not None:
+        raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
+
+
+def _parse_features(text: str) -> list[float]:
+    values = []
+    for position, cell in enumerate(text.split(",")):
+        try:
+            values.append(float(cell))
+        except ValueError:
+            raise DataError(
+                f"--features: value {position} is {cell.strip()!r}; expected numbers separated by commas"
+            ) from None
+    return values
+
+
+def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
+    from genre_classifier.data.sources.columns import read_columns
+    from genre_classifier.data.sources.readers import Asked
+    from genre_classifier.data.table import not_finite
+
+    columns = read_columns(
+        path,
+        {} if "id" in (predictor.feature_names or ()) else {"id": "id"},
+        predictor.feature_names,
+        asked=Asked("--table", f"the bundle's {predictor.n_features} features"),
+        optional={"id"},
+    )
+    found = len(columns.feature_names)
+    if predictor.feature_names is None and found != predictor.n_features:
+        # Without names the table's order is all there is: take it only where it leaves no choice.
+        raise DataError(
+            f"{path}: {found} numeric columns; the bundle takes {predictor.n_features} features and does not name them"
+        )
+    bad = not_finite(columns.features, columns.feature_names, columns.row_name)
+    if bad is not None:
+        raise DataError(f"{path}, {bad}; correct them or remove the rows")
+    answers = predictor.predict_batch(columns.features, top_k=top_k)
+    labels = columns.texts.get("id", range(len(columns.features)))
+    n_top = len(answers[0]["top_predictions"]) if answers else 0
+    header = ["id", *(part for i in range(1, n_top + 1) for part in (f"genre_{i}", f"confidence_{i}"))]
+    rows = []
+    for label, answer in zip(labels, answers, strict=True):
+        cells = [(top["genre"], f"{top['confidence']:.6f}") for top in answer["top_predictions"]]
+        rows.append([label, *(cell for pair in cells for cell in pair)])
+    say_csv(csv_text(header, rows))
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from genre_classifier.runs.listing import lines_about
+    from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards, selection_metric
+    from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard
+
+    metric = selection_metric(options.metric)
+    trials = find_trials(options.folders or [Path("outputs")])
+    boards = leaderboards(trials, metric, options.by)
+    for board in boards:
+        show_leaderboard(board)
+    say(*lines_about(trials.unreadable))
+    if options.csv is not None:
+        write_leaderboard(options.csv, boards)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from genre_classifier.data.download import fetch
+    from genre_classifier.data.sources.fma_tables import ARCHIVE
+
+    for path in fetch(ARCHIVE, options.folder, url=options.url):
+        say(path)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    needed = ("fastapi", "uvicorn", "httptools", "msgspec", "python_multipart")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f'serving needs {", ".join(missing)}; install them with: pip install "genre-classifier[serve]"'
+        )
+    from genre_classifier.service.model import ModelService, model_service
+    from genre_classifier.service.server import run
+
+    service = model_service if options.bundle is None else ModelService(*_split(options.bundle))
+    run(service, options.host, options.port)
+
+
+def _split(bundle: str) -> tuple[Path, str]:
+    """Return folder and name of FOLDER/NAME."""
+    path = Path(bundle)
+    if path.is_dir():
+        raise BundleError(
+            f"{path}: is a folder; name the bundle in it, as in {path / 'genre_classifier_production'}"
+        )
+    return path.parent, path.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Measuring a file in a process of its own, under limits of time, memory and music.
+
+For files from anywhere: whatever one of them does to a decoder, the caller goes on. The process limits itself, so that
+it ends as well where nobody is left to end it.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from genre_classifier.machine.cache_folders import prepare_caches
+from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.errors import AudioError
+from genre_classifier.features.decoding.audio import Excerpt
+from genre_classifier.features.cache import Measured
+from genre_classifier.features.measure import measure_file
+
+GRACE_SECONDS = 1.0  # for a process to end that has answered
+# What a process would otherwise import anew for each file.
+PRELOADED = ("scipy.fft", "soundfile", "soxr", "genre_classifier.features.spectral.core20", __name__)
+PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may take.
+
+    Parameters
+    ----------
+    seconds : float
+        From its start to its answer.
+    memory : int
+        Bytes, beyond what its libraries take.
+    music : float
+        Seconds of a recording, from where its excerpt starts; what comes later is neither decoded nor measured.
+    """
+
+    seconds: float = 30.0
+    memory: int = 2**30
+    music: float = 1200.0
+
+
+def measure_apart(
+    path: Path,
+    name: str,
+    excerpt: Excerpt,
+    limits: Limits,
+    given_up: Connection | None = None,
+    *,
+    file: BinaryIO | None = None,
+    remove: bool = False,
+) -> Measured:
+    """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a process of its own.
+
+    The process ends with this one, whatever ends this one, and by itself when its time is over.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the feature set.
+    excerpt : Excerpt
+    limits : Limits
+        A recording longer than ``limits.music`` is measured that far; the result's notes say so.
+    given_up : Connection, optional
+        Becomes readable, by the closing of its other end, when nobody waits for the result any more.
+    file : BinaryIO, optional
+        The open file, such as ``tempfile.TemporaryFile()``, which has no name that could be left behind; `path` is then
+        what messages call it, and its suffix. POSIX only.
+    remove : bool
+        Delete the file as soon as it is open, so that nothing of it stays whatever happens afterwards; where open files
+        cannot be deleted (Windows), when it was measured.
+
+    Raises
+    ------
+    AudioError
+        The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
+    """
+    with _handed_over(path, file, remove) as descriptor:
+        return _measure_with(path, name, excerpt, limits, given_up, descriptor)
+
+
+@contextmanager
+def _handed_over(path: Path, file: BinaryIO | None, remove: bool) -> Iterator[int | None]:
+    """Yield the descriptor of the open file that the process is given, None where it opens the path itself."""
+    if file is not None:
+        file.flush()
+        yield file.fileno()
+        return
+    if not remove:
+        yield None
+        return
+    if os.name == "nt":
+        try:
+            yield None
+        finally:
+            path.unlink(missing_ok=True)
+        return
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
+    finally:
+        path.unlink(missing_ok=True)
+    with opened:
+        yield opened.fileno()
+
+
+def _measure_with(
+    path: Path,
+    name: str,
+    excerpt: Excerpt,
+    limits: Limits,
+    given_up: Connection | None,
+    descriptor: int | None,
+) -> Measured:
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    process = _context(name != "core20").Process(
+        target=_Measure(sending, path, name, excerpt, limits, descriptor), daemon=True
+    )
+    process.start()
+    sending.close()
+    answered = False
+    try:
+        ready = wait([receiving] if given_up is None else [receiving, given_up], limits.seconds)
+        if given_up in ready:
+            raise AudioError(f"{path} was given up", kind="unreadable")
+        if not ready:
+            raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
+        answered = True
+        found: Measured | AudioError = receiving.recv()
+    except EOFError:
+        raise AudioError(f"{path} crashed the process that decoded it", kind="unreadable") from None
+    finally:
+        receiving.close()
+        process.join(GRACE_SECONDS if answered else 0.0)
+        if process.exitcode is None:
+            process.kill()
+        process.join()
+        process.close()
+    if isinstance(found, AudioError):
+        raise found
+    return found
+
+
+@cache
+def _context(wide: bool) -> Any:
+    """Return how processes are started: forked from one that has the libraries loaded, where that can be."""
+    if wide:
+        prepare_caches()
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED, *(PRELOADED_WIDE if wide else ())])
+    return context
+
+
+class _Measure:
+    """What the process does: limit itself, measure, and send the result or the reason."""
+
+    def __init__(
+        self,
+        sending: Connection,
+        path: Path,
+        name: str,
+        excerpt: Excerpt,
+        limits: Limits,
+        descriptor: int | None,
+    ) -> None:
+        self.sending = sending
+        self.path = path
+        self.name = name
+        self.excerpt = excerpt
+        self.limits = limits
+        self.descriptor = descriptor
+
+    def __getstate__(
+        self,
+    ) -> dict[str, Any]:  # as the process is started: the file's descriptor travels along
+        file = None if self.descriptor is None else DupFd(self.descriptor)
+        return {**self.__dict__, "descriptor": file}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        file = state.pop("descriptor")
+        self.__dict__.update(state, descriptor=None if file is None else file.detach())
+
+    def __call__(self) -> None:
+        die_with_parent()
+        _limit(self.limits)
+        excerpt = replace(self.excerpt, duration=min(self.excerpt.duration or math.inf, self.limits.music))
+        try:
+            measured = measure_file(self.path, self.name, excerpt, descriptor=self.descriptor)
+            self.sending.send(_with_note(measured, self.path, self.excerpt, self.limits))
+        except AudioError as error:
+            self.sending.send(error)
+        except MemoryError:
+            reason = f"{self.path} needs more than {self.limits.memory:,} bytes of memory"
+            self.sending.send(AudioError(reason, kind="unreadable"))
+
+
+def _with_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits) -> Measured:
+    asked = min(measured.seconds - excerpt.offset, excerpt.duration or math.inf)
+    if asked <= limits.music:
+        return measured
+    note = f"{path}: only {limits.music:g} of {asked:.0f} s were measured"
+    return replace(measured, notes=(*measured.notes, note))
+
+
+def _limit(limits: Limits) -> None:
+    """Let the system end this process when it takes too long, or refuse it memory."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    status = Path("/proc/self/statm")
+    taken = int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 2**32
+    _lower(resource.RLIMIT_AS, taken + limits.memory)
+    _lower(resource.RLIMIT_CORE, 0)
+    # The caller's own limit comes first, with its message. Both of these work where Python code no longer does.
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + limits.seconds + GRACE_SECONDS))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds + GRACE_SECONDS)
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set a limit, unless there is a lower one."""
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))

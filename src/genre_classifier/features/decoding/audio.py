@@ -1,0 +1,413 @@
+"""Decoding: from an audio file to clips of mono samples at 22,050 Hz.
+
+soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples; both are imported on first use.
+A file is read clip by clip, so that an hour of it takes no more memory than its longest clip, and no further than the
+last clip that is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_classifier.errors import AudioError, DataError, MissingExtraError
+from genre_classifier.features.decoding.formats import FORMATS, SHOWN, SUFFIXES, advice, suffix_of
+from genre_classifier.features.decoding.headers import UNKNOWN_FRAMES, declared, with_known_size
+from genre_classifier.features.sets import CLIP_SECONDS, SAMPLE_RATE
+
+__all__ = ["SUFFIXES", "Clip", "Excerpt", "Recording", "open_audio", "require_audio", "resampled"]
+
+Float32 = npt.NDArray[np.float32]
+
+SHORTEST_SECONDS = 1.0
+SHORTEST_STEP = 0.05  # seconds
+SILENCE = 1e-4  # largest sample, where full scale is 1: three steps of 16 bits
+BLOCK_SAMPLES = 1 << 22  # read at a time, all channels together
+RATES = (1_000, 768_000)  # Hz, of what can be music
+LOST_SECONDS = 0.25  # an encoder's padding at the end of a file is no damage
+CANCELLED = 1e-4  # of the channels' power is left in mono: 40 dB less
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Which part of a recording is measured.
+
+    Parameters
+    ----------
+    offset : float
+        Where it starts, in seconds.
+    duration : float or None
+        How long it is at most, in seconds; None is to the end, for windows.
+    window : float or None
+        Length in seconds of the clips that it is cut into; None makes one clip of it. What is left over at the end is a
+        clip if it is at least half as long.
+    step : float or None
+        Seconds from one window's start to the next one's, for windows that overlap; None is a window's length.
+    """
+
+    offset: float = 0.0
+    duration: float | None = CLIP_SECONDS
+    window: float | None = None
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, lowest in (
+            ("offset", 0.0),
+            ("duration", SHORTEST_SECONDS),
+            ("window", SHORTEST_SECONDS),
+            ("step", SHORTEST_STEP),
+        ):
+            value = getattr(self, name)
+            if value is not None and not lowest <= value < math.inf:
+                raise DataError(f"{name}={value:g}: expected at least {lowest:g} seconds")
+        if self.duration is None and self.window is None:
+            raise DataError("neither duration nor window says how long a clip is: give one of them")
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of a clip at most, in seconds."""
+        return float(min(self.window or math.inf, self.duration or math.inf))
+
+    def spans(self, seconds: float) -> Iterator[tuple[float, float]]:
+        """Yield start and length in seconds of the clips of a recording that long; the last may be shorter."""
+        end = min(seconds, self.offset + (self.duration or math.inf))
+        length = self.window or end - self.offset
+        step = self.step or length
+        shortest = length if step < length else length / 2
+        for number in count():
+            start = self.offset + number * step
+            rest = end - start
+            if rest <= 0 or (number and rest < shortest):
+                return
+            yield start, min(length, rest)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Samples of a part of a recording.
+
+    Parameters
+    ----------
+    start, seconds : float
+        Where it starts and how long it is.
+    samples : np.ndarray [shape=(n,), dtype=float32]
+        Mono at 22,050 Hz, full scale is 1.
+    """
+
+    start: float
+    seconds: float
+    samples: Float32
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is nothing to hear."""
+        return max(float(self.samples.max()), -float(self.samples.min())) < SILENCE
+
+
+class Recording:
+    """An open audio file.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    open_file : callable
+        Opens the file and returns a ``soundfile.SoundFile``; called again where a decoder has failed.
+    """
+
+    def __init__(self, path: Path, open_file: Callable[[], Any]) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        self._open = open_file
+        self._file = open_file()
+        _check_kind(path, self._file)
+        self.rate = int(self._file.samplerate)
+        self._said = declared(self._file)
+        if self._said is not None:
+            self.notes.append(self._said.note)
+        self._n_frames: int | None = self._file.frames if self._file.frames < UNKNOWN_FRAMES else None
+        self._failure = ""
+        self._power = self._mono_power = 0.0  # sums of squares over what was decoded
+        self._first, self._kept = 0, np.empty(0, np.float32)  # the frames read last, which windows may share
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording; where its header does not say it, of what was decoded."""
+        return (self._n_frames or 0) / self.rate
+
+    @property
+    def artist(self) -> str | None:
+        """What the file's tags say, if anything."""
+        return (self._file.copy_metadata().get("artist") or "").strip() or None
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels that were decoded cancel each other in mono."""
+        return self._power > 0.0 and self._mono_power < CANCELLED * self._power
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def clips(self, excerpt: Excerpt) -> Iterator[Clip]:
+        """Yield the clips of an excerpt, one decoded after the other.
+
+        Raises
+        ------
+        AudioError
+            The excerpt is shorter than a second, or the file ends or breaks before it should.
+        """
+        end = excerpt.offset + (excerpt.duration or math.inf)
+        if self._n_frames is None:
+            self._n_frames = self._count(end)
+        available = max(0.0, self.seconds - excerpt.offset)
+        if available < SHORTEST_SECONDS:
+            after = f" after offset={excerpt.offset:g}" if excerpt.offset else ""
+            raise AudioError(
+                f"{self.path} has {available:.3g} s{after}; expected at least {SHORTEST_SECONDS:g}",
+                kind="too short",
+            )
+        self._refuse_truncated(end)
+        for start, length in excerpt.spans(self.seconds):
+            mono = self._frames(int(start * self.rate), int(length * self.rate))
+            yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate))
+
+    def _refuse_truncated(self, end: float) -> None:
+        """Raise AudioError if the header says more than the file holds of what is asked for."""
+        said = self._said
+        if said is None or said.frames is None:
+            return
+        if min(said.frames / self.rate, end) - self.seconds > LOST_SECONDS:
+            raise AudioError(
+                f"{self.path} ends after {self.seconds:.1f} s of {said.frames / self.rate:.1f} ({said.note}): "
+                "it is truncated",
+                kind="unreadable",
+            )
+
+    def _frames(self, first: int, n_frames: int) -> Float32:
+        """Return mono frames, decoding those that the last window did not have."""
+        known = (
+            self._kept[max(0, first - self._first) :][:n_frames] if first >= self._first else self._kept[:0]
+        )
+        if len(known) < n_frames:
+            new = self._read(first + len(known), n_frames - len(known))
+            known = np.concatenate([known, new]) if len(known) else new
+        self._first, self._kept = first, known
+        return known
+
+    def _read(self, first: int, n_frames: int) -> Float32:
+        """Decode frames and mix them to mono."""
+        mono = np.empty(n_frames, dtype=np.float32)
+        filled = 0
+        for frames in self._blocks(first, n_frames):
+            mixed = mono[filled : filled + len(frames)]
+            mixed[:] = frames.mean(axis=1)
+            filled += len(frames)
+            if frames.shape[1] > 1:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self._power += float(np.einsum("fc,fc->", frames, frames)) / frames.shape[1]
+                    self._mono_power += float(np.einsum("f,f->", mixed, mixed))
+        if n_frames - filled > LOST_SECONDS * self.rate:
+            reason = f" ({self._failure})" if self._failure else ""
+            raise AudioError(
+                f"{self.path} ends after {(first + filled) / self.rate:.1f} s of {self.seconds:.1f}{reason}: "
+                "it is truncated or damaged",
+                kind="unreadable",
+            )
+        if self._failure and not self.notes:
+            self.notes.append(f"its last samples cannot be decoded ({self._failure})")
+        return mono[:filled]
+
+    def _count(self, end: float) -> int:
+        """Return how many frames there are by decoding them, up to so many seconds."""
+        limit = UNKNOWN_FRAMES if end == math.inf else math.ceil(end * self.rate)
+        n_frames = sum(len(frames) for frames in self._blocks(0, limit))
+        self._failure = ""  # as some decoders end where they do not know the length
+        return n_frames
+
+    def _blocks(self, first: int, n_frames: int) -> Iterator[Float32]:
+        """Yield the frames that can be decoded of so many, shape (frame, channel).
+
+        A decoder that fails gives nothing of a block. It is opened again, and the block halved until the last frame
+        before the damage is found.
+        """
+        import soundfile
+
+        block = max(1, BLOCK_SAMPLES // self._file.channels)
+        place, end = first, first + n_frames
+        at_place = False
+        while place < end and block:
+            wanted = min(block, end - place)
+            with _stderr_lock, _silenced_stderr():
+                try:
+                    if not at_place:
+                        self._file.seek(place)
+                    frames = self._file.read(wanted, dtype="float32", always_2d=True)
+                except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+                    self._failure = self._failure or _reason(error)
+                    self._file.close()
+                    self._file = self._open()
+                    block, at_place = wanted // 2, False
+                    continue
+            if not len(frames):
+                return
+            place, at_place = place + len(frames), True
+            yield frames
+
+
+@contextmanager
+def open_audio(path: Path, descriptor: int | None = None) -> Iterator[Recording]:
+    """Open an audio file.
+
+    Parameters
+    ----------
+    path : Path
+    descriptor : int, optional
+        Of the open file, where `path` is no more than its name.
+
+    Raises
+    ------
+    AudioError
+        It cannot be read, is not what its suffix says, or has a sample rate that no music has.
+    MissingExtraError
+        soundfile or soxr is not installed.
+    """
+    require_audio()
+    if descriptor is None:
+        _refuse_no_file(path)
+        handle: int | str = str(path)
+    else:
+        handle = descriptor
+    try:
+        plain = open(handle, "rb", buffering=0, closefd=descriptor is None)  # noqa: SIM115
+    except OSError as error:
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
+    with plain:
+        if plain.seek(0, os.SEEK_END) == 0:
+            raise AudioError(f"{path} is empty", kind="unreadable")
+        recording = Recording(path, lambda: _open_sound(path, plain, descriptor))
+        try:
+            yield recording
+        finally:
+            recording.close()
+
+
+def _refuse_no_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.is_symlink() and not path.exists():
+        what = f"is a link to {path.readlink()}, which does not exist"
+    elif path.is_dir():
+        what = "is a folder"
+    else:
+        what = "is no ordinary file" if path.exists() else "does not exist"
+    raise AudioError(f"{path} {what}; expected an audio file", kind="unreadable")
+
+
+def _open_sound(path: Path, plain: Any, descriptor: int | None) -> Any:
+    """Return a ``soundfile.SoundFile``, also of a file whose header does not say how much sound it holds."""
+    import soundfile
+
+    errors = (soundfile.SoundFileError, RuntimeError, OSError)
+    with _stderr_lock, _silenced_stderr():
+        try:
+            if descriptor is None:  # as bytes, since a name need not be text
+                file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+            else:
+                plain.seek(0)
+                file = soundfile.SoundFile(descriptor, closefd=False)
+            if file.frames:
+                return file
+            failure: BaseException | None = None
+        except errors as error:
+            failure = error
+        guessed = with_known_size(plain, soundfile.SoundFile, errors)
+    if guessed is not None and guessed.frames:
+        return guessed
+    if failure is not None:
+        raise _cannot_be_decoded(path, _reason(failure)) from failure
+    return file
+
+
+def require_audio() -> None:
+    """Raise MissingExtraError unless audio files can be decoded."""
+    missing = [name for name in ("soundfile", "soxr") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"audio files cannot be read: {' and '.join(missing)} not installed; "
+            "run: pip install 'genre-classifier[audio]'"
+        )
+
+
+def resampled(mono: Float32, rate: int) -> Float32:
+    """Return samples at 22,050 Hz, as ``librosa.load`` makes them."""
+    if rate == SAMPLE_RATE:
+        return mono
+    import soxr
+
+    n = math.ceil(len(mono) * SAMPLE_RATE / rate)
+    changed: Float32 = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")[:n]
+    return np.pad(changed, (0, n - len(changed)))
+
+
+def _check_kind(path: Path, file: Any) -> None:
+    if file.format == "RAW":  # so libsndfile takes anything whose suffix is .au or .snd
+        raise _cannot_be_decoded(path, "Format not recognised")
+    allowed = FORMATS.get(suffix_of(path.name))
+    if allowed is not None and file.format not in allowed:
+        raise AudioError(
+            f"{path} is {file.format}, not what {path.suffix} says; rename it", kind="mislabelled"
+        )
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        raise AudioError(
+            f"{path} has a sample rate of {file.samplerate} Hz; expected {RATES[0]} to {RATES[1]}",
+            kind="unreadable",
+        )
+
+
+def _cannot_be_decoded(path: Path, reason: str) -> AudioError:
+    if suffix_of(path.name) not in FORMATS:
+        return AudioError(
+            f"{path} cannot be decoded ({reason}): {path.suffix or 'a file without suffix'} is not read; "
+            f"{advice(path)}",
+            kind="unsupported",
+        )
+    return AudioError(f"{path} cannot be decoded ({reason}); expected {SHOWN}", kind="unreadable")
+
+
+def _reason(error: BaseException) -> str:
+    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    if "does not exist or is not a regular file" in reason:
+        return "Format not recognised"  # so says the MP3 decoder of what is no MP3
+    return reason
+
+
+_stderr_lock = threading.RLock()
+
+
+@contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    try:
+        saved = os.dup(2)
+    except OSError:  # a process without one
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

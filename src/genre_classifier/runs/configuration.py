@@ -1,0 +1,113 @@
+"""A run's configuration, to be used again from wherever a command is started."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.class_names import check_name
+from genre_classifier.config import restored
+from genre_classifier.errors import ConfigError
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.config.settings import PATHS, flattened
+
+# "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
+_REFERENCE: Final = re.compile(r"[^${}]*\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}[^${}]*")
+
+# What OmegaConf raises besides its own for a node of the wrong kind, and pathlib for a path that cannot be.
+_OF_OMEGACONF: Final = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
+
+
+def configuration_of(folder: RunFolder) -> DictConfig:
+    """Return a run's configuration with its schemas, its data's paths leading where they led the run.
+
+    The file may come from anywhere. A setting in it may follow another one, as in ``${trainer.max_epochs}``. For every
+    other interpolation, such as ``${oc.env:HOME}``, the value that run.json recorded is taken: nothing is resolved
+    on this machine. Classes that the configuration names are looked up by `class_names`, which knows what is allowed.
+
+    Raises
+    ------
+    RunFolderError, ConfigError
+        The configuration is missing or damaged, or has a key or value that no schema takes.
+    """
+    settings = folder.read_settings()
+    recorded = folder.read_run().get("settings")
+    recorded = {**(recorded if isinstance(recorded, dict) else {}), "run_dir": str(folder.path)}
+    start = folder.working_folder()
+    try:
+        cfg = restored(OmegaConf.create(_without_resolvers(settings, flattened(settings), recorded)))
+        _check_groups(cfg)
+        if start is not None:
+            for key in PATHS:
+                value = OmegaConf.select(cfg, key)
+                if isinstance(value, str):
+                    OmegaConf.update(cfg, key, str(_from(start, Path(value).expanduser())))
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, *_OF_OMEGACONF) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{folder.config_yaml}: the saved configuration cannot be used ({reason:.300})"
+        ) from error
+    return cfg
+
+
+def trainable_configuration_of(folder: RunFolder) -> DictConfig:
+    """Return a run's configuration, to train by it: each class that it names is one that a file may name.
+
+    Raises
+    ------
+    RunFolderError, ConfigError
+        As `configuration_of`; also for a class that the user has not named (see `class_names`).
+    """
+    cfg = configuration_of(folder)
+    for group in ("model", "optimizer", "scheduler", "logger"):
+        if cfg.get(group) is not None:
+            try:
+                check_name(cfg[group]._target_)
+            except ConfigError as error:
+                raise ConfigError(f"{folder.config_yaml}: {group}.{error}") from error
+    return cfg
+
+
+def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> Any:
+    """Return settings in which an interpolation follows one setting that has a value itself."""
+    if isinstance(node, dict) and node:
+        return {
+            name: _without_resolvers(child, flat, recorded, f"{key}.{name}".removeprefix("."))
+            for name, child in node.items()
+        }
+    if "${" not in str(node):
+        return node
+    reference = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
+    if reference is not None and (reference[1] == "run_dir" or "${" not in str(flat.get(reference[1], "${"))):
+        return node
+    value = recorded.get(key)
+    if value is None or "${" in str(value):
+        raise ConfigError(
+            f"the run's saved configuration: {key}={node!s:.80}: an interpolation in a file is not resolved unless "
+            "it names another setting, and run.json has no value for this one"
+        )
+    return value
+
+
+def _check_groups(node: DictConfig, key: str = "") -> None:
+    """Raise ConfigError where a whole group of settings is an interpolation or has no value."""
+    for name in node:
+        child = node._get_node(name)
+        where = f"{key}.{name!s}".removeprefix(".")
+        if isinstance(child, DictConfig) and not child._is_none():
+            if child._is_missing() or child._is_interpolation():
+                raise ConfigError(f"the run's saved configuration: {where} is no group of settings")
+            _check_groups(child, where)
+
+
+def _from(start: Path, path: Path) -> Path:
+    """Return where a path led from `start`; from here, where run and data were moved together."""
+    led = start / path
+    return path if not led.exists() and path.exists() else led

@@ -1,0 +1,100 @@
+"""Folders that are read one after the other: one that cannot be read is noted with its reason, and left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from genre_classifier.errors import GenreClassifierError
+from genre_classifier.runs.folder import RunFolder, relative
+
+T = TypeVar("T")
+SHOWN = 20
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A folder that was left out.
+
+    Parameters
+    ----------
+    folder : Path
+    reason : str
+        Which file, and what is wrong with it.
+    """
+
+    folder: Path
+    reason: str
+
+
+class Readable(list[T]):
+    """What could be read, in order.
+
+    Attributes
+    ----------
+    unreadable : list of Unreadable
+        What could not.
+    """
+
+    def __init__(self, items: Iterable[T] = (), unreadable: Iterable[Unreadable] = ()) -> None:
+        super().__init__(items)
+        self.unreadable = list(unreadable)
+
+
+def read_each(folders: Iterable[RunFolder], read: Callable[[RunFolder], T]) -> Readable[T]:
+    """Read every folder; note those for which `read` raises an error of this package."""
+    found: Readable[T] = Readable()
+    for folder in folders:
+        try:
+            found.append(read(folder))
+        except GenreClassifierError as error:
+            found.unreadable.append(unreadable(folder, error))
+    return found
+
+
+def unreadable(folder: RunFolder, error: GenreClassifierError) -> Unreadable:
+    """Return the note about a folder whose reading raised an error."""
+    reason = str(error).splitlines()[0]
+    for start in (f"{folder.path}{os.sep}", f"{folder.path}: "):
+        reason = reason.removeprefix(start)
+    return Unreadable(folder.path, reason)
+
+
+def lines_about(left_out: Iterable[Unreadable]) -> Iterator[str]:
+    """Yield the lines that say which folders were left out; none where none was."""
+    notes = list(left_out)
+    if not notes:
+        return
+    yield f"{len(notes)} {'folder is' if len(notes) == 1 else 'folders are'} unreadable and left out:"
+    for note in notes[:SHOWN]:
+        yield f"  {relative(note.folder)}: {note.reason}"
+    if len(notes) > SHOWN:
+        yield f"  and {len(notes) - SHOWN} more"
+
+
+def run_folders(start: Path, *, depth: int | None = None, skip: frozenset[str] = frozenset()) -> list[Path]:
+    """Return the folders at and below `start` that have a run.json, be it a broken link, sorted.
+
+    Parameters
+    ----------
+    start : Path
+        A run's own folder gives itself alone.
+    depth : int, optional
+        How many levels to go down; all if not given.
+    skip : frozenset of str
+        Names of folders that are not entered.
+    """
+    if os.path.lexists(start / RUN_FILE):
+        return [start]
+    found = []
+    for name, below, files in os.walk(start):
+        folder = Path(name)
+        if RUN_FILE in files or RUN_FILE in below:
+            found.append(folder)
+        deep = depth is not None and len(folder.relative_to(start).parts) >= depth
+        below[:] = [] if deep else sorted(set(below) - skip - {RUN_FILE})
+    return sorted(found)

@@ -1,0 +1,99 @@
+"""What a model's predictions amount to, written into its run's folder: the same for networks and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import from_numpy
+
+from genre_classifier.data.duplicates import find_duplicates
+from genre_classifier.data.splits import Split
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.evaluation.calibration import effect_of_temperature, reliability
+from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.evaluation.metrics import Evaluation
+from genre_classifier.runs.folder import RunFolder
+
+
+def write_outcome(
+    folder: RunFolder, table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """Write metrics.json and, where there are test rows, predictions.csv; return metrics.json's content.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    table : FeatureTable
+    split : Split
+    evaluations : mapping of str to Evaluation
+        By side, those with rows.
+    """
+    outcome = _outcome(table, split, evaluations)
+    folder.write_metrics(outcome)
+    if "test" in evaluations:
+        folder.write_predictions(*_predictions(table, split, evaluations["test"]))
+    return outcome
+
+
+def _outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    names = table.genre_names
+    outcome: dict[str, Any] = {side: evaluation.as_dict() for side, evaluation in evaluations.items()}
+    outcome |= {
+        "split_protocol": split.protocol.as_dict(),
+        "synthetic_data": table.source.synthetic,
+        "f1_per_genre": {
+            side: dict(zip(names, evaluation.scores.f1_per_genre.tolist(), strict=True))
+            for side, evaluation in evaluations.items()
+        },
+        "confusion": {side: evaluation.confusion.tolist() for side, evaluation in evaluations.items()},
+        "genre_names": list(names),
+        "duplicates": find_duplicates(table, split).as_dict(),
+    }
+    if "test" in evaluations:
+        outcome |= _about_test_rows(table, split, evaluations)
+    return outcome
+
+
+def _about_test_rows(
+    table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    test = evaluations["test"]
+    logits, genres = test.logits.cpu().double(), table.genres[split.test]
+    groups = None if table.groups is None else table.groups[split.test]
+    found = intervals(logits.numpy(), genres, groups, table.group_name or "group")
+    bins = reliability(test.probabilities.cpu().double().numpy(), genres)
+    about: dict[str, Any] = {
+        "intervals": {} if found is None else {"test": found.as_dict()},
+        "reliability": {
+            "test": [[one.low, one.high, one.rows, one.confidence, one.accuracy] for one in bins]
+        },
+    }
+    if "val" in evaluations:
+        about["temperature"] = effect_of_temperature(
+            evaluations["val"].logits.cpu().double(),
+            from_numpy(table.genres[split.val]),
+            logits,
+            from_numpy(genres),
+        )
+    return about
+
+
+def _predictions(
+    table: FeatureTable, split: Split, evaluation: Evaluation
+) -> tuple[list[str], Iterator[list[Any]]]:
+    names = table.genre_names
+    header = ["id", "group", "true", "predicted", *(f"p_{name}" for name in names)]
+    probabilities = evaluation.probabilities
+    predicted = evaluation.logits.argmax(dim=1).tolist()
+    lines = (
+        [
+            table.ids[row],
+            "" if table.groups is None else table.groups[row],
+            names[table.genres[row]],
+            names[predicted[position]],
+            *(f"{p:.9g}" for p in probabilities[position].tolist()),
+        ]
+        for position, row in enumerate(split.test)
+    )
+    return header, lines

@@ -1,0 +1,195 @@
+"""Judged rows: what predictions.csv says, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.evaluation.calibration import ReliabilityBin, reliability
+from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.runs.folder import RunFolder
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Text = npt.NDArray[np.object_]
+SMALLEST = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Rows with their true genre and a model's answer.
+
+    Parameters
+    ----------
+    genre_names : tuple of str
+    ids, groups : np.ndarray [shape=(row,), dtype=object]
+        A group is empty where there are none.
+    true, predicted : np.ndarray [shape=(row,)]
+        Index into `genre_names`.
+    probabilities : np.ndarray [shape=(row, genre)]
+    """
+
+    genre_names: tuple[str, ...]
+    ids: Text
+    groups: Text
+    true: Int64
+    predicted: Int64
+    probabilities: Float64
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the rows have groups."""
+        return bool((self.groups != "").any())
+
+    def confusion(self) -> Int64:
+        """Return counts of rows (true genre, predicted genre)."""
+        n = len(self.genre_names)
+        return np.bincount(self.true * n + self.predicted, minlength=n * n).reshape(n, n)
+
+    def reliability(self) -> list[ReliabilityBin]:
+        """Return the bins of the reliability diagram."""
+        return reliability(self.probabilities, self.true)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's answer is its genre, shape (row,)."""
+        right: npt.NDArray[np.bool_] = self.predicted == self.true
+        return right
+
+    def logits(self) -> Float64:
+        """Return log probabilities (row, genre); a probability of 0 is one that underflowed."""
+        return np.log(np.maximum(self.probabilities, SMALLEST))
+
+    def by_id(self) -> Predictions:
+        """Return the rows in the order of their ids."""
+        order = np.argsort(self.ids.astype(str), kind="stable")
+        return Predictions(
+            self.genre_names,
+            ids=self.ids[order],
+            groups=self.groups[order],
+            true=self.true[order],
+            predicted=self.predicted[order],
+            probabilities=self.probabilities[order],
+        )
+
+    def intervals(self, group_name: str) -> dict[str, object] | None:
+        """Return what metrics.json says of the test rows' intervals, computed from these rows."""
+        found = intervals(self.logits(), self.true, self.groups if self.has_groups else None, group_name)
+        return None if found is None else found.as_dict()
+
+    def most_confident_mistakes(self, number: int) -> list[int]:
+        """Return the positions of wrong answers, the most confident first."""
+        wrong = np.flatnonzero(self.true != self.predicted)
+        confidence = self.probabilities[wrong, self.predicted[wrong]]
+        return [int(row) for row in wrong[np.argsort(-confidence, kind="stable")][:number]]
+
+
+def read_predictions(folder: RunFolder) -> Predictions | None:
+    """Read a run's predictions.csv; None where there is none.
+
+    Raises
+    ------
+    RunFolderError
+        The file is damaged.
+    """
+    path = folder.predictions_csv
+    if not path.is_file():
+        return None
+    header, rows = folder.read_prediction_rows()
+    names = tuple(name.removeprefix("p_") for name in header[4:])
+    try:
+        if header[:4] != ["id", "group", "true", "predicted"] or not names:
+            raise ValueError(f"its columns are {', '.join(header[:6])}")
+        if len(set(names)) != len(names):
+            raise ValueError("a genre has two columns")
+        position = {name: index for index, name in enumerate(names)}
+        found = Predictions(
+            genre_names=names,
+            ids=np.array([row[0] for row in rows], dtype=object),
+            groups=np.array([row[1] for row in rows], dtype=object),
+            true=np.array([position[row[2]] for row in rows], dtype=np.int64),
+            predicted=np.array([position[row[3]] for row in rows], dtype=np.int64),
+            probabilities=np.array(
+                [[float(cell) for cell in row[4:]] for row in rows], dtype=np.float64
+            ).reshape(len(rows), -1),
+        )
+        if not ((found.probabilities >= 0) & (found.probabilities <= 1)).all():
+            raise ValueError("a probability is not between 0 and 1")
+        return found
+    except (ValueError, IndexError, KeyError) as error:
+        raise RunFolderError(
+            f"{path}: cannot be read ({error}); expected id, group, true, predicted and a probability a genre"
+        ) from error
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Return the rows of several, such as the folds of a cross-validation, one after the other.
+
+    Raises
+    ------
+    RunFolderError
+        They know different genres.
+    """
+    names = parts[0].genre_names
+    if any(part.genre_names != names for part in parts):
+        raise RunFolderError("the folds' predictions.csv have different genres; they do not belong together")
+    return Predictions(
+        names,
+        *(
+            np.concatenate([getattr(part, field) for part in parts])
+            for field in ("ids", "groups", "true", "predicted", "probabilities")
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class GenreScores:
+    """One genre's line of the table.
+
+    Parameters
+    ----------
+    name : str
+    precision, recall, f1 : float or None
+        None where nothing was, or was to be, called so.
+    support : int
+        Rows of the genre.
+    """
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+def scores_per_genre(confusion: Int64, genre_names: Sequence[str]) -> list[GenreScores]:
+    """Return precision, recall and F1 of each genre from counts (true genre, predicted genre)."""
+    found = []
+    for index, name in enumerate(genre_names):
+        right = int(confusion[index, index])
+        support, called = int(confusion[index].sum()), int(confusion[:, index].sum())
+        found.append(
+            GenreScores(
+                name=name,
+                precision=right / called if called else None,
+                recall=right / support if support else None,
+                f1=2 * right / (support + called) if support + called else None,
+                support=support,
+            )
+        )
+    return found
+
+
+def accuracy_and_f1(confusion: Int64) -> tuple[float, float]:
+    """Return accuracy and weighted F1 of counts (true genre, predicted genre)."""
+    support, called = confusion.sum(axis=1), confusion.sum(axis=0)
+    right, total = np.diagonal(confusion), confusion.sum()
+    f1 = 2 * right / np.maximum(support + called, 1)
+    return float(right.sum() / total), float((f1 * support).sum() / total)

@@ -1,0 +1,127 @@
+"""A sweep at a glance: the metric against each setting that was swept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from genre_classifier.errors import RunFolderError
+from genre_classifier.evaluation.drawing import BLUE, INK, drawing, drawn_name, new_figure
+from genre_classifier.files.documents import parse_json
+from genre_classifier.config.settings import REPLICATE_KEYS
+from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+# A range of values wider than this is drawn on a logarithmic axis.
+WIDE = 20.0
+# Beyond this ratio powers of ten alone are labelled.
+DECADES = 200.0
+LARGEST = 1e100
+# So many values each have a tick of their own.
+MOST_TICKS = 6
+
+
+def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
+    """Return the finished trials, and the settings in which they differ, seed and fold last."""
+    trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
+    keys = list(board.keys)
+    for key in REPLICATE_KEYS:
+        if len({trial.settings.get(key) for trial in trials}) > 1:
+            keys.append(key)
+    return trials, keys
+
+
+def sweep_figure(board: Leaderboard) -> Figure | None:
+    """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
+    trials, keys = swept(board)
+    if not trials or not keys:
+        return None
+    columns = min(COLUMNS, len(keys))
+    rows = -(-len(keys) // columns)
+    with drawing():
+        figure = new_figure(4.2 * columns, 3.2 * rows + 0.5)
+        note = "synthetic data; " if board.synthetic else ""
+        figure.suptitle(f"{note}{len(trials)} trials; the line joins the means")
+        all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+        for axes, key in zip(all_axes, keys, strict=False):
+            draw_setting(axes, having(board, key), key, board.metric)
+        for axes in all_axes[len(keys) :]:
+            axes.set_visible(False)
+    return figure
+
+
+def having(board: Leaderboard, key: str) -> list[Trial]:
+    """Return the finished trials that have a setting at all; a kind of model may lack it."""
+    return [
+        trial
+        for row in board.rows
+        for trial in row.finished
+        if board.metric in trial.metrics and (key in row.settings or key in REPLICATE_KEYS)
+    ]
+
+
+def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
+    """Draw finished trials' metric against one setting, and a line through the means of equal values.
+
+    To be called within `drawing`.
+    """
+    points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
+    numeric = all(_has_a_place(value) for value, _ in points)
+    if numeric:
+        values = sorted({float(value) for value, _ in points})
+        places = {json.dumps(value): float(value) for value, _ in points}
+        if values[0] > 0 and values[-1] / values[0] > WIDE:
+            _logarithmic(axes, values[-1] / values[0])
+        if len(values) <= MOST_TICKS:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
+    else:
+        names = list(dict.fromkeys(json.dumps(value) for value, _ in points))
+        places = {name: float(number) for number, name in enumerate(names)}
+        axes.set_xticks(list(places.values()), [_shown(name) for name in names], rotation=20, ha="right")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.plot(
+        [places[json.dumps(value)] for value, _ in points],
+        [score for _, score in points],
+        "o",
+        alpha=0.55,
+        color=BLUE,
+    )
+    if len(places) < len(points):
+        _join_means(axes, points, places)
+    axes.set_xlabel(drawn_name(key))
+    axes.set_ylabel(metric)
+    axes.grid()
+
+
+def _logarithmic(axes: Axes, ratio: float) -> None:
+    """Let an axis count in powers of ten, with labels that do not touch each other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if ratio > DECADES else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[str, float]) -> None:
+    by_value: dict[str, list[float]] = {}
+    for value, score in points:
+        by_value.setdefault(json.dumps(value), []).append(score)
+    line = sorted((places[name], sum(scores) / len(scores)) for name, scores in by_value.items())
+    axes.plot([place for place, _ in line], [mean for _, mean in line], "-", color=INK, linewidth=1)
+
+
+def _shown(name: str) -> str:
+    value = parse_json(name, "a setting", RunFolderError, allow_nan=True)
+    return "none" if value is None else drawn_name(value)
+
+
+def _has_a_place(value: Any) -> bool:
+    """Return whether a value can be a place on an axis of numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -1,0 +1,218 @@
+"""Leaderboards as CSV files and in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genre_classifier.files.atomic import write_text
+from genre_classifier.config import METRICS
+from genre_classifier.files.csv_files import csv_text
+from genre_classifier.evaluation.replicates import FEWEST
+from genre_classifier.runs.folder import relative, writing
+from genre_classifier.runs.ranking.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
+from genre_classifier.sweeps.progress import shown_value
+from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
+ROWS_SHOWN = 20
+# Columns of leaderboard.csv beside a metric's mean, and what they are in an Estimate.
+ESTIMATE_PARTS = {"std": "deviation", "low": "low", "high": "high", "min": "least", "max": "most"}
+KEYS_SHOWN_APART = 3
+SETTINGS_SHOWN = 5
+WIDE = 100
+LIKE_BEST = {True: "not distinguishable", False: "worse", None: "unknown"}
+
+
+def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
+    """Write one line for each configuration: rank, settings, metrics over replicates, status and paths."""
+    keys = list(dict.fromkeys(key for board in boards for key in board.keys))
+    metrics = [name for name in ALL_METRICS if any(name in row.estimates for b in boards for row in b.rows)]
+    header = ["rank", "status", "replicates", *keys]
+    for name in metrics:
+        header += [name, *(f"{name}_{part}" for part in ESTIMATE_PARTS)]
+    header += ["against_best", "epochs", "seconds", "best_path", "reasons", "protocol"]
+    lines = ([*_configuration_cells(board, row, keys, metrics)] for board in boards for row in board.rows)
+    _write(path, header, lines)
+
+
+def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
+    """Write one line for each trial, in the order of the leaderboard."""
+    trials = [trial for board in boards for row in board.rows for trial in row.trials]
+    keys = list(dict.fromkeys(key for board in boards for key in board.keys))
+    replicate_keys = ["seed", "data.split.fold"]
+    metrics = [name for name in ALL_METRICS if any(name in trial.metrics for trial in trials)]
+    header = ["rank", "status", *keys, *replicate_keys, *metrics, "epochs", "seconds", "path", "reason"]
+    chose = any(trial.chosen for trial in trials)
+    header += ["chosen"] if chose else []
+    lines = (
+        [
+            _cell(row.rank),
+            trial.status,
+            *(_cell(trial.told(key)) for key in (*keys, *replicate_keys)),
+            *(_cell(trial.metrics.get(name)) for name in metrics),
+            _cell(trial.epochs),
+            _cell(trial.seconds),
+            str(relative(trial.folder.path)),
+            _cell(trial.reason),
+            *([_cell(dict(trial.chosen) or None)] if chose else ()),
+        ]
+        for board in boards
+        for row in board.rows
+        for trial in row.trials
+    )
+    _write(path, header, lines)
+
+
+def _configuration_cells(
+    board: Leaderboard, row: Row, keys: Sequence[str], metrics: Sequence[str]
+) -> Iterable[str]:
+    yield _cell(row.rank)
+    yield row.status
+    yield str(len(row.finished))
+    yield from (_cell(row.settings.get(key)) for key in keys)
+    for name in metrics:
+        estimate = row.estimates.get(name)
+        yield from (_cell(getattr(estimate, part, None)) for part in ("mean", *ESTIMATE_PARTS.values()))
+    yield "best" if row.rank == 1 else LIKE_BEST[row.like_best] if row.rank is not None else ""
+    finished = row.finished
+    yield _cell(mean_of([trial.epochs for trial in finished]))
+    yield _cell(mean_of([trial.seconds for trial in finished]))
+    best = best_trial(row.finished, board.metric)
+    yield "" if best is None else str(relative(best.folder.path))
+    yield "; ".join(dict.fromkeys(trial.reason or "" for trial in row.trials if trial.status == "failed"))
+    yield board.protocol
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
+
+
+def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    text = csv_text(header, lines)
+    with writing(path):
+        write_text(path, text)
+
+
+def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
+    """Print a leaderboard."""
+    note = "synthetic data, not music; " if board.synthetic else ""
+    together = len(board.keys) > KEYS_SHOWN_APART
+    metrics = [board.metric, "test/f1", "test/accuracy"]
+    # A narrow terminal has no room for what the CSV file has as well.
+    wide = terminal_width(console) >= WIDE
+    failures = any(row.status != "finished" for row in board.rows)
+    settings = ["trial"] if together else [_heading(key, board.keys) for key in board.keys]
+    numbers = [name.replace("accuracy", "acc") for name in metrics]
+    numbers += ["n", "epochs", "seconds"] if wide else ["n"]
+    headings: list[tuple[str, Kind]] = [
+        ("rank", "number"),
+        *((name, "name") for name in settings),
+        *((name, "number") for name in numbers),
+    ]
+    if failures:
+        headings.append(("status", "prose"))
+    rows = [
+        (
+            _shown_rank(row),
+            *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
+            *(_shown_estimate(row.estimates.get(name), wide=wide) for name in metrics),
+            len(row.trials),
+            *(_shown_cost(row) if wide else ()),
+            *((_shown_status(row),) if failures else ()),
+        )
+        for row in board.rows[:ROWS_SHOWN]
+    ]
+    title = f"{note}{board.protocol or 'protocol unknown'}; ranked by {board.metric}"
+    say_table(title, headings, rows, console)
+    if together:
+        for row in board.rows[:SETTINGS_SHOWN]:
+            line = " ".join(
+                f"{key}={shown(shown_value(row.settings[key]))}" for key in board.keys if key in row.settings
+            )
+            say(f"{_shown_rank(row):>4}  {line}", console=console)
+    for line in _notes(board):
+        say(line, console=console)
+
+
+def _notes(board: Leaderboard) -> Iterable[str]:
+    if len(board.rows) > ROWS_SHOWN:
+        yield f"and {len(board.rows) - ROWS_SHOWN} more"
+    if any(row.like_best for row in board.rows):
+        yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
+    finished = [row for row in board.rows if row.rank is not None]
+    if finished and board.metric.startswith("train/"):
+        yield f"{board.metric} rewards what was learnt by heart: it ranks nothing but that (genre-classifier compare)"
+    if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
+        yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
+    elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
+        rows = "1 row" if unknown == 1 else f"{unknown} rows"
+        yield f"{rows}: too few seeds or folds to tell whether the difference to the best row is chance"
+    estimates = [row.estimates[board.metric] for row in finished]
+    if any(estimate.low is not None for estimate in estimates):
+        yield "[low, high]  the 95 % interval of the mean over seeds or folds"
+    if any(estimate.low is None and estimate.least is not None for estimate in estimates):
+        yield f"(min to max)  of the values; fewer than {FEWEST} seeds or folds are too few for an interval"
+
+
+def _heading(key: str, keys: Sequence[str]) -> str:
+    short = key.rpartition(".")[2]
+    return short if sum(other.rpartition(".")[2] == short for other in keys) == 1 else key
+
+
+def _shown_rank(row: Row) -> str:
+    if row.rank is None:
+        return ""
+    return f"≈ {row.rank}" if row.like_best else str(row.rank)
+
+
+def _shown_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[str, str]:
+    """Return a mean with its interval or spread, in a narrow terminal on two lines."""
+    if estimate is None:
+        return ""
+    mean = f"{estimate.mean:.3f}"
+    if estimate.low is not None and estimate.high is not None:
+        around = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+    elif estimate.least is not None and estimate.most is not None:
+        around = f"({estimate.least:.3f} to {estimate.most:.3f})"
+    else:
+        return mean
+    return f"{mean} {around}" if wide else (mean, around)
+
+
+def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
+    return [shown_value(row.settings[key]) if key in row.settings else "" for key in keys]
+
+
+def _best_name(row: Row, metric: str) -> str:
+    trial = best_trial(row.finished, metric) or row.trials[0]
+    return trial.folder.path.name
+
+
+def _shown_cost(row: Row) -> list[str]:
+    epochs, seconds = (mean_of([getattr(t, name) for t in row.finished]) for name in ("epochs", "seconds"))
+    return [_shown_number(epochs, 0), _shown_number(seconds, 1)]
+
+
+def _shown_number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _shown_status(row: Row) -> str:
+    reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
+    if not reasons:
+        return row.status
+    return f"{row.status}: {shown(reasons[0].splitlines()[0])}"

@@ -1,0 +1,164 @@
+"""run.json over the life of a run."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genre_classifier import __version__
+from genre_classifier.commands import argument
+from genre_classifier.data.splits import Split
+from genre_classifier.data.table import FeatureTable
+from genre_classifier.errors import RunFolderError
+from genre_classifier.runs.folder import RunFolder, hold, let_go, relative, writing
+from genre_classifier.config.settings import started_in
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """What run.json says, written whenever it changes.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    settings : mapping of str to Any
+        What the run was told, by flat names; ``seed``, ``optimized_metric`` and ``ckpt_path`` among them.
+    enabled : bool
+        False in the processes of a distributed run that leave the writing to the first.
+    """
+
+    def __init__(self, folder: RunFolder, settings: Mapping[str, Any], *, enabled: bool = True) -> None:
+        self.folder = folder
+        self.enabled = enabled
+        self.started = time.monotonic()
+        self.content: dict[str, Any] = {
+            "status": "running",
+            "reason": None,
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seed": settings["seed"],
+            "optimized_metric": settings["optimized_metric"],
+            "working_folder": str(started_in()),
+            "resumed_from": settings.get("ckpt_path"),
+            "settings": dict(settings),
+            "versions": versions(),
+        }
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.monotonic() - self.started
+
+    def describe(self, table: FeatureTable, split: Split) -> None:
+        """Note what the rows are and how they were split."""
+        sides = {name: len(rows) for name, rows in split.sides().items()}
+        self.content["data"] = table.description() | {"rows_by_split": sides}
+        self.content["split_protocol"] = split.protocol.as_dict()
+        self._write()
+
+    def note_resumed(self, checkpoint: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
+        """Note what the run goes on from, and which settings are other than they were there."""
+        self.content["resumed_from"] = str(checkpoint)
+        self.content["changed_on_resuming"] = {key: list(values) for key, values in changed.items()}
+        self._write()
+
+    def finish(self, objective: float, seconds: float, epochs: int | None, best_epoch: int | None) -> None:
+        """Note that the run is finished."""
+        self.content |= {
+            "status": "finished",
+            "reason": None,
+            "seconds": round(seconds, 3),
+            "epochs": epochs,
+            "best_epoch": best_epoch,
+            "objective": objective,
+        }
+        self._write()
+        self._end()
+
+    def interrupted(self, epoch: int) -> KeyboardInterrupt:
+        """Return what Ctrl-C becomes: it says how to go on."""
+        last = self.folder.last_checkpoint
+        if not last.exists():
+            return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
+        return KeyboardInterrupt(
+            f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
+            f"{argument('ckpt_path', relative(last))}"
+        )
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Note a failure of what runs within."""
+        self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def begin(self) -> None:
+        """Make the folder, let no other run have it, and write what is known."""
+        if self.enabled:
+            with writing(self.folder.path):
+                self.folder.path.mkdir(parents=True, exist_ok=True)
+            try:
+                hold(self.folder.path, to_train=True)
+            except RunFolderError:
+                self.enabled = False  # what stands there is the other's
+                raise
+        self._write()
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the run failed, and why."""
+        self.fail_because(reason_of(error))
+
+    def fail_because(self, reason: str) -> None:
+        """Note that the run failed for a reason; what failed first counts."""
+        if self.content["status"] == "failed":
+            return
+        self.content |= {"status": "failed", "reason": reason, "seconds": round(self.elapsed(), 3)}
+        try:
+            self._write()
+        except Exception:
+            log.exception("run.json could not be written either")
+        self._end()
+
+    def _end(self) -> None:
+        if self.enabled:
+            let_go(self.folder.path)
+
+    def _write(self) -> None:
+        if self.enabled:
+            self.folder.write_run(self.content)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says of why a run failed."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    name = type(error).__name__
+    if name == "SIGTERMException":  # Lightning's
+        return "stopped by SIGTERM"
+    if isinstance(error, MemoryError) and not str(error):
+        return f"{name}: out of memory"
+    return f"{name}: {error}" if str(error) else f"{name} without a message"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    return {
+        "genre_classifier": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": version("lightning"),
+        "scikit-learn": version("scikit-learn"),
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,450 @@
+"""Trains a stack of runs in one Lightning fit: each member has its own rows, order, loss, optimizer and schedule."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, read_write
+from torch import Tensor
+
+from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
+from genre_classifier.data.datamodule import GenreDataModule
+from genre_classifier.errors import DivergedError
+from genre_classifier.evaluation.member_metrics import member_scores
+from genre_classifier.runs.folder import let_go
+from genre_classifier.sweeps.stacked.member import Member
+from genre_classifier.sweeps.stacked.memory import cost, limit_of, parts
+from genre_classifier.training.engine.layers import why_refused
+from genre_classifier.training.engine.steps import Engine
+from genre_classifier.training.fit import train
+from genre_classifier.training.run import Run
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_WRITES = 20.0
+# Steps whose targets and logits are held at a time.
+CHUNK_STEPS = 100
+
+
+def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] | None = None) -> None:
+    """Train several configurations side by side, each into its own run folder.
+
+    What goes wrong with one is recorded in its run.json and leaves the others alone.
+
+    Parameters
+    ----------
+    configs : sequence of DictConfig
+        Such as `grouping.group` puts together.
+    settings : sequence of TrainConfig, optional
+        The same, where they have been checked already.
+    """
+    checked = settings or [typed(cfg) for cfg in configs]
+    rows: dict[str, GenreDataModule] = {}
+    divided = _parts(checked, rows)
+    if len(divided) > 1:
+        log.info("%d trials are trained %d at a time, as memory allows", len(configs), len(divided[0]))
+    for places in divided:
+        _train_part([configs[place] for place in places], [checked[place] for place in places], rows)
+        for key in list(rows)[1:]:  # the first one keeps the table
+            del rows[key]
+
+
+def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
+    """Divide the trials as memory allows; rows that cannot be read are left for the trials to tell of."""
+    data = settings[0].data
+    known = rows[repr(data)] = GenreDataModule(data)
+    try:
+        known.setup()
+    except Exception:
+        return [list(range(len(settings)))]
+    n_rows, n_features = known.table.features.shape
+    n_genres = len(known.table.genre_names)
+    return parts(
+        settings, lambda told: cost(told, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
+    )
+
+
+def _train_part(
+    configs: Sequence[DictConfig], settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+        runs = [
+            run for cfg, told in zip(configs, settings, strict=True) if (run := _begun(cfg, told)) is not None
+        ]
+        prepared = [run for run in runs if _prepare(run, rows)]
+        stacked = [run for run in prepared if why_refused(run.module.network) is None]
+        alone = [run for run in prepared if run not in stacked]
+        try:
+            if stacked:
+                _fit([Member(run) for run in stacked])
+        except BaseException as error:
+            for run in alone:
+                run.record.fail(error)
+            raise
+        for run in alone:
+            _train_alone(run)
+
+
+def _fit(members: Sequence[Member]) -> None:
+    chosen = members[0].run.settings.trainer
+    module = StackedModule(members)
+    trainer = pl.Trainer(
+        accelerator=chosen.accelerator.value,
+        devices=1,
+        deterministic=chosen.deterministic,
+        max_epochs=max(member.max_epochs for member in members),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    try:
+        trainer.fit(module, train_dataloaders=module.chunks)
+    except SIGTERMException as stopped:
+        module.fail(stopped)
+        raise
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        module.fail(KeyboardInterrupt())
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        module.fail(error)
+        raise
+
+
+def _train_alone(run: Run) -> None:
+    """Train a run whose network the engine refuses; `train` logs why, and records what goes wrong."""
+    log.warning("%s is trained alone: %s", run.folder.path.name, why_refused(run.module.network))
+    cfg = run.cfg.copy()
+    with read_write(cfg):
+        cfg.ckpt_path = run.settings.ckpt_path
+    let_go(run.folder.path)  # for `train` to take
+    try:
+        train(cfg)
+    except Exception as error:
+        log.error("%s: %s", run.folder.path.name, error)
+
+
+def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
+    run = Run(cfg, settings)
+    try:
+        run.record.begin()
+    except Exception as error:
+        run.record.fail(error)
+        return None
+    return run
+
+
+def _prepare(run: Run, rows: dict[str, GenreDataModule]) -> bool:
+    """Prepare a run, or record why not; rows that several runs read and split the same way are read once."""
+    try:
+        data = run.settings.data
+        key = repr(data)
+        if key not in rows:
+            table = next((known.table for known in rows.values() if _same_table(known.config, data)), None)
+            rows[key] = GenreDataModule(data, table=table)
+        run.prepare(rows[key])
+    except Exception as error:
+        run.record.fail(error)
+        return False
+    return True
+
+
+def _same_table(first: DataConfig, second: DataConfig) -> bool:
+    return replace(first, split=SplitConfig()) == replace(second, split=SplitConfig())
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """One epoch's rows of every member.
+
+    Parameters
+    ----------
+    index : Tensor [shape=(member, step * batch_size)]
+        Places in the stacked training rows, filled up with 0.
+    valid : Tensor of bool, same shape
+    n_steps : list of int
+        Of each member.
+    """
+
+    index: Tensor
+    valid: Tensor
+    n_steps: list[int]
+
+
+class StackedModule(pl.LightningModule):
+    """Trains members side by side, in manual optimization; a training step is a chunk of mini-batches of all of them.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        With networks of one shape, one batch size and one family of optimizers.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.members = list(members)
+        self.batch_size = members[0].batch_size
+        self._written = time.monotonic()
+
+    @property
+    def chunks(self) -> _Chunks:
+        """What Lightning takes as a dataloader: the first step of each chunk."""
+        return _Chunks(self)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return none: the members have their own."""
+        return []
+
+    def on_fit_start(self) -> None:
+        """Put the members' weights, optimizer state and rows into the stack."""
+        for member in self.members:
+            member.attach(self.trainer)
+        finished = [member for member in self.members if member.done]
+        self.members = [member for member in self.members if not member.done]
+        for member in finished:
+            self._conclude(member)
+        if not self.members:
+            self.trainer.should_stop = True
+            return
+        learners = [member.learner for member in self.members]
+        self.engine = Engine(learners, self.batch_size, self.device)
+        for number, member in enumerate(self.members):
+            if member.ema is not None and member.average is None:
+                member.average = self.engine.stack.parameters[number].clone()
+        self._gather_rows()
+        self._gather_averages()
+
+    def _gather_rows(self) -> None:
+        """Hold the rows of each split once, however many members train on it."""
+        self.splits: dict[str, _Rows] = {}
+        offset = 0
+        for member in self.members:
+            module = member.run.datamodule
+            sides = (module.data_split.train.tobytes(), module.data_split.val.tobytes())
+            key = f"{module.table.fingerprint}/{hash(sides)}"
+            if key not in self.splits:
+                features, genres = module.side("train")
+                self.splits[key] = _Rows(offset, features, genres, *module.side("val"))
+                offset += len(genres)
+            member.rows_key = key
+        kinds = list(self.splits.values())
+        self.train_features = torch.cat([rows.features for rows in kinds]).to(self.device)
+        self.train_genres = torch.cat([rows.genres for rows in kinds]).to(self.device)
+        for rows in kinds:
+            rows.val_features = rows.val_features.to(self.device)
+            rows.val_genres = rows.val_genres.to(self.device)
+
+    def _gather_averages(self) -> None:
+        """Lay out the averaged weights of the members that have them; again whenever a member has left."""
+        self.averaged = [number for number, member in enumerate(self.members) if member.average is not None]
+        if self.averaged:
+            self.averages = torch.stack([self._average(self.members[number]) for number in self.averaged])
+            decays = [member.ema for member in self.members if member.ema is not None]
+            self.decays = torch.tensor(decays, device=self.device)[:, None]
+            for row, number in enumerate(self.averaged):
+                self.members[number].average = self.averages[row]
+
+    def _average(self, member: Member) -> Tensor:
+        assert member.average is not None
+        return member.average.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Draw each member's row order from its own seed and epoch."""
+        self._started = time.perf_counter()
+        n_steps = [member.steps_an_epoch for member in self.members]
+        width = max(n_steps) * self.batch_size
+        index = torch.zeros(len(self.members), width, dtype=torch.int64)
+        valid = torch.zeros(len(self.members), width, dtype=torch.bool)
+        for number, member in enumerate(self.members):
+            member.order.set_epoch(member.epoch)
+            order = member.order()
+            index[number, : len(order)] = order + self.splits[member.rows_key].offset
+            valid[number, : len(order)] = True
+        self.round = _Round(index.to(self.device), valid.to(self.device), n_steps)
+        self.engine.start_epoch([member.epoch for member in self.members], n_steps)
+
+    def training_step(self, first: int, batch_idx: int) -> None:
+        """Train every member on the mini-batches of one chunk, beginning at step `first`."""
+        size = self.batch_size
+        last = min(first + CHUNK_STEPS, max(self.round.n_steps))
+        columns = slice(first * size, last * size)
+        index = self.round.index[:, columns]
+        self.engine.run(
+            (self._rows(step) for step in range(first, last)),
+            self.train_genres[index],
+            self.round.valid[:, columns],
+            self._after_step,
+        )
+
+    def _rows(self, step: int) -> Tensor:
+        """Return the features of every member's mini-batch at a step, (member, row, feature)."""
+        columns = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        features = self.train_features.index_select(0, self.round.index[:, columns].flatten())
+        return features.view(len(self.members), self.batch_size, -1)
+
+    def _after_step(self, active: list[int]) -> None:
+        for number in active:
+            self.members[number].end_of_step()
+        if self.averaged:
+            self._average_weights(set(active))
+
+    def _average_weights(self, active: set[int]) -> None:
+        """Move the averaged weights; the first step of a run sets them."""
+        current = self.engine.stack.parameters[self.averaged]
+        share = (1.0 - self.decays).clone()
+        for row, number in enumerate(self.averaged):
+            member = self.members[number]
+            if number not in active:
+                share[row] = 0.0
+                continue
+            if member.n_averaged == 0:
+                share[row] = 1.0
+            member.n_averaged += 1
+        self.averages.lerp_(current, share)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate, let each member take note of its epoch, and let go of those that are done."""
+        for member in self.members:
+            member.end_of_batches()
+        values = self._training_metrics()
+        by_genre = self._validation_metrics(values)
+        seconds = (time.perf_counter() - self._started) / len(self.members)
+        ended: list[int] = []
+        for number, member in enumerate(self.members):
+            try:
+                member.end_of_epoch(values[number], by_genre[number], seconds)
+            except DivergedError as error:
+                member.write_log()
+                member.run.record.fail(error)
+                ended.append(number)
+                continue
+            if member.done:
+                self._conclude(member)
+                ended.append(number)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self._write_all(set(ended))
+        if ended:
+            self._let_go(set(ended))
+
+    def _training_metrics(self) -> list[dict[str, float]]:
+        trained = self.engine.finish_epoch()
+        scores = member_scores(trained.logits, trained.genres, trained.valid)
+        found = {"loss": trained.loss, **scores.values}
+        plain = {name: value.tolist() for name, value in found.items()}
+        return [
+            {f"train/{name}": plain[name][number] for name in plain} for number in range(len(self.members))
+        ]
+
+    def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
+        """Add each member's validation metrics to its values, and return its F1 by genre."""
+        by_genre: list[dict[str, float]] = [{} for _ in self.members]
+        for key, rows in self.splits.items():
+            numbers = [number for number, member in enumerate(self.members) if member.rows_key == key]
+            if not numbers or not len(rows.val_genres):
+                continue
+            logits = self._validated(rows.val_features, numbers)
+            genres = rows.val_genres.expand(len(numbers), -1)
+            scores = member_scores(logits, genres, torch.ones_like(genres, dtype=torch.bool))
+            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), genres, reduction="none").mean(
+                dim=1
+            )
+            plain = {name: value.tolist() for name, value in {"loss": loss, **scores.values}.items()}
+            per_genre = scores.f1_per_genre.tolist()
+            for place, number in enumerate(numbers):
+                values[number] |= {f"val/{name}": plain[name][place] for name in plain}
+                names = self.members[number].run.module.genre_names
+                by_genre[number] = {
+                    f"val/f1_by_genre/{name}": f1 for name, f1 in zip(names, per_genre[place], strict=True)
+                }
+        return by_genre
+
+    def _validated(self, features: Tensor, numbers: list[int]) -> Tensor:
+        stack = self.engine.stack
+        if not self.averaged:
+            return stack.logits(features, slice(None) if len(numbers) == len(self.members) else numbers)
+        # With averaged weights in place of the current ones, as a single run validates.
+        current = stack.parameters.clone()
+        stack.parameters[self.averaged] = self.averages
+        logits = stack.logits(features, numbers)
+        stack.parameters.copy_(current)
+        return logits
+
+    def _conclude(self, member: Member) -> None:
+        try:
+            member.write()
+            in_place = member.take_best_weights()
+            seconds = sum(row["seconds"] for row in member.history.rows)
+            member.run.conclude(member.history.rows, member.best_epoch, seconds, in_place=in_place)
+        except Exception as error:
+            member.run.record.fail(error)
+
+    def _write_all(self, ended: set[int]) -> None:
+        self._written = time.monotonic()
+        for number, member in enumerate(self.members):
+            if number not in ended:
+                try:
+                    member.write()
+                except Exception as error:
+                    member.run.record.fail(error)
+
+    def _let_go(self, ended: set[int]) -> None:
+        kept = [number for number in range(len(self.members)) if number not in ended]
+        self.members = [self.members[number] for number in kept]
+        if not kept:
+            self.trainer.should_stop = True
+            return
+        self.engine.keep(kept)
+        self._gather_averages()
+
+    def fail(self, error: BaseException) -> None:
+        """Say in every remaining member's run.json what ended it."""
+        for member in self.members:
+            member.run.record.fail(error)
+
+
+@dataclass(eq=False)
+class _Rows:
+    """The rows of one split.
+
+    Parameters
+    ----------
+    offset : int
+        Place of its training rows among those of all splits.
+    features, genres : Tensor
+        Training rows.
+    val_features, val_genres : Tensor
+    """
+
+    offset: int
+    features: Tensor
+    genres: Tensor
+    val_features: Tensor
+    val_genres: Tensor
+
+
+class _Chunks:
+    """Yields the first step of each chunk of an epoch."""
+
+    def __init__(self, module: StackedModule) -> None:
+        self.module = module
+
+    def _n_steps(self) -> int:
+        return max((member.steps_an_epoch for member in self.module.members), default=1)
+
+    def __len__(self) -> int:
+        return -(-self._n_steps() // CHUNK_STEPS)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(0, self._n_steps(), CHUNK_STEPS))

@@ -1,0 +1,249 @@
+"""From the jobs of a sweeper to stacks in processes of their own, and back to one result a job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.config import TrainConfig, typed
+from genre_classifier.errors import GenreClassifierError
+from genre_classifier.machine.processors import usable_cores
+from genre_classifier.runs.folder import RunFolder, writing
+from genre_classifier.config.settings import flat_settings, job_config
+from genre_classifier.sweeps.stacked.grouping import group, why_alone
+from genre_classifier.sweeps.stacked.networks import NetworkQuestions
+from genre_classifier.sweeps.processes import (
+    run_in_process,
+    set_up_logging,
+    take_a_device,
+    warm_up,
+    write_everything_to,
+)
+from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.trial import quiet, write_status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One job, composed.
+
+    Parameters
+    ----------
+    overrides : tuple of str
+    number : int
+    cfg : DictConfig
+        As the task function would get it.
+    settings : TrainConfig or None
+        None where it does not pass its check, which run.json says then.
+    """
+
+    overrides: tuple[str, ...]
+    number: int
+    cfg: DictConfig
+    settings: TrainConfig | None
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(str(self.cfg.run_dir)))
+
+
+@dataclass(frozen=True)
+class StackStart:
+    """What a stack's process is given.
+
+    Parameters
+    ----------
+    configs : tuple of DictConfig
+    settings : tuple of TrainConfig
+        The same, checked.
+    logging_settings : dict
+        As Hydra has them for a job.
+    sweep : Path
+        The sweep's folder.
+    log : Path
+        Where what concerns no single member goes.
+    """
+
+    configs: tuple[DictConfig, ...]
+    settings: tuple[TrainConfig, ...]
+    logging_settings: Any
+    sweep: Path
+    log: Path
+
+
+class StackedLaunch:
+    """What `StackedLauncher` does.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+    max_members : int
+    hydra_context, task_function, config
+        As Hydra gives them to a launcher.
+    """
+
+    def __init__(
+        self,
+        n_jobs: int | None,
+        max_members: int,
+        *,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+    ) -> None:
+        self.n_jobs = n_jobs
+        self.max_members = max_members
+        self.hydra_context = hydra_context
+        self.config = config
+        self.sweep = SweepFolder(Path(config.hydra.sweep.dir).absolute())
+        self.networks = NetworkQuestions()
+        self.alone = BasicLauncher()
+        self.alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train what fits into stacks there, and the rest one by one."""
+        setup_globals()
+        warm_up()
+        jobs = [
+            self._composed(overrides, initial_job_idx + place)
+            for place, overrides in enumerate(job_overrides)
+        ]
+        stackable, alone = self._sorted([job for job in jobs if job.settings is not None])
+        self._train(stackable)
+        for job in alone:
+            self.alone.launch([job.overrides], job.number)
+        return [_returned(overrides) for overrides in job_overrides]
+
+    def _sorted(self, jobs: Sequence[_Job]) -> tuple[list[_Job], list[_Job]]:
+        """Return the jobs that can be trained in stacks, and the others; say why of each of these."""
+        reasons = {
+            job: f"a stack has no {reason}"
+            for job in jobs
+            if job.settings is not None and (reason := why_alone(job.settings)) is not None
+        }
+        rest = [job for job in jobs if job not in reasons]
+        refused = self.networks.why_refused([job.settings for job in rest if job.settings is not None])
+        reasons |= {job: reason for job, reason in zip(rest, refused, strict=True) if reason is not None}
+        for job in jobs:
+            if job in reasons:
+                log.warning("%s is trained alone: %s", job.folder.path.name, reasons[job])
+        return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
+
+    def _composed(self, overrides: Sequence[str], number: int) -> _Job:
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with read_write(composed), open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = number
+        folder = self.sweep.path / str(composed.hydra.sweep.subdir)
+        with read_write(composed), open_dict(composed):
+            composed.hydra.runtime.output_dir = str(folder)
+        cfg = quiet(job_config(composed, str(folder)))
+        settings: TrainConfig | None = None
+        try:
+            settings = typed(cfg)
+        except GenreClassifierError as error:
+            folder.mkdir(parents=True, exist_ok=True)
+            told = flat_settings(cfg)
+            write_status(RunFolder(folder), "failed", f"{type(error).__name__}: {error}", settings=told)
+        _write_hydra(folder, composed, cfg)
+        return _Job(tuple(overrides), number, cfg, settings)
+
+    def _train(self, jobs: Sequence[_Job]) -> None:
+        if not jobs:
+            return
+        n_jobs = self.n_jobs or self._default_jobs(jobs)
+        groups = group([job.settings for job in jobs if job.settings is not None], self.max_members, n_jobs)
+        hydra_logging = OmegaConf.to_container(self.config.hydra.job_logging, resolve=False)
+        stop = threading.Event()
+        with ThreadPoolExecutor(n_jobs) as pool:
+            try:
+                for done in [
+                    pool.submit(
+                        self._train_group, [jobs[place] for place in part.places], hydra_logging, stop
+                    )
+                    for part in groups
+                ]:
+                    done.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    @staticmethod
+    def _default_jobs(jobs: Sequence[_Job]) -> int:
+        on_cpu = all(
+            job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
+        )
+        return usable_cores() if on_cpu else 1
+
+    def _train_group(self, members: Sequence[_Job], hydra_logging: Any, stop: threading.Event) -> None:
+        name = f"stack-{members[0].folder.path.name}"  # by its first trial
+        with ExitStack() as locks:
+            settings = []
+            for job in members:
+                locks.enter_context(self.sweep.locked(job.folder.path.name))
+                assert job.settings is not None
+                ckpt_path = job.settings.ckpt_path
+                if job.folder.last_checkpoint.is_file():
+                    ckpt_path = str(job.folder.last_checkpoint)
+                settings.append(replace(job.settings, ckpt_path=ckpt_path))
+            start = StackStart(
+                configs=tuple(job.cfg for job in members),
+                settings=tuple(settings),
+                logging_settings=hydra_logging,
+                sweep=self.sweep.path,
+                log=self.sweep.path / f"{name}.log",
+            )
+            end = run_in_process(_in_process, start, name, stop)
+        for job in members:
+            if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
+                write_status(job.folder, "failed", f"with its stack: {end}")
+
+
+def _in_process(start: StackStart) -> None:
+    die_with_parent()
+    write_everything_to(start.log)
+    set_up_logging(start.logging_settings, start.log)
+    take_a_device(start.configs[0], start.sweep)
+    from genre_classifier.sweeps.stacked.fit import train_stack
+    from genre_classifier.training.fit import leave_messages_to_root, threads
+
+    leave_messages_to_root()
+    with threads(max(int(cfg.threads) for cfg in start.configs)):
+        train_stack(start.configs, start.settings)
+
+
+def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
+    """Write what Hydra writes for a job of any launcher."""
+    hydra = folder / ".hydra"
+    own = OmegaConf.masked_copy(composed, ["hydra"])
+    HydraConfig.instance().set_config(composed)
+    task = composed.copy()
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    with writing(hydra):
+        hydra.mkdir(parents=True, exist_ok=True)
+        for name, content in (("config", task), ("hydra", own), ("overrides", composed.hydra.overrides.task)):
+            (hydra / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+
+
+def _returned(overrides: Sequence[str]) -> JobReturn:
+    # TrialLauncher, which is around this one, reads the run folders.
+    returned = JobReturn()
+    returned.overrides = list(overrides)
+    returned.status = JobStatus.COMPLETED
+    return returned

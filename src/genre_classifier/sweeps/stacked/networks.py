@@ -1,0 +1,82 @@
+"""Asks the engine which trials' networks it takes, in processes apart: a network's code may do anything."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genre_classifier.files.atomic import write_text
+from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.class_names import import_class
+from genre_classifier.config import TrainConfig
+from genre_classifier.errors import TrialFailedError
+from genre_classifier.files.documents import read_json
+from genre_classifier.sweeps.processes import run_in_process
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What the process is asked.
+
+    Parameters
+    ----------
+    models : tuple of dict
+        ``_target_`` and arguments of each network.
+    answers : Path
+        Where it writes the reasons, in the same order, as JSON.
+    """
+
+    models: tuple[dict[str, Any], ...]
+    answers: Path
+
+
+class NetworkQuestions:
+    """Why the engine refuses the networks of trials; each network is asked about once."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str | None] = {}
+
+    def why_refused(self, trials: Sequence[TrainConfig]) -> list[str | None]:
+        """Return for each trial why the engine refuses its network; None if it takes it."""
+        models = [dict(vars(settings.model)) for settings in trials]
+        new: dict[str, dict[str, dict[str, Any]]] = {}
+        for model in models:
+            if _key(model) not in self._reasons:
+                new.setdefault(model["_target_"], {})[_key(model)] = model
+        for target, asked in new.items():
+            self._reasons |= dict(zip(asked, _ask(target, list(asked.values())), strict=True))
+        return [self._reasons[_key(model)] for model in models]
+
+
+def _key(model: Mapping[str, Any]) -> str:
+    return json.dumps(model, sort_keys=True, default=list)
+
+
+def _ask(target: str, models: Sequence[dict[str, Any]]) -> list[str | None]:
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "reasons.json"
+        ended = run_in_process(_answer, _Question(tuple(models), answers), f"network-{target}")
+        if not answers.exists():
+            return [f"recording the forward pass of {target} failed: {ended}"] * len(models)
+        reasons: list[str | None] = read_json(answers, TrialFailedError)
+        return reasons
+
+
+def _answer(question: _Question) -> None:
+    die_with_parent()
+    from genre_classifier.training.engine.layers import why_refused
+    from genre_classifier.training.lit_module import build_network
+
+    reasons: list[str | None] = []
+    for model in question.models:
+        try:
+            import_class(model["_target_"])
+            # The table is not read yet, so the number of features and genres is made up. The stack asks again.
+            reasons.append(why_refused(build_network({**model, "input_dim": 20, "num_classes": 8})))
+        except Exception as error:
+            reasons.append(f"the network cannot be built ({type(error).__name__}: {error})")
+    write_text(question.answers, json.dumps(reasons))

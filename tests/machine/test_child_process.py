@@ -1,0 +1,101 @@
+"""A child process ends with its parent, whatever ends that and whatever the child does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The standard output of the script is closed when the last process that inherited it has ended.
+STARTED = """
+import multiprocessing, os, signal, sys, time
+from genre_classifier.machine.child_process import die_with_parent
+
+def work(sending, deed):
+    die_with_parent()
+    sending.send(os.getpid())
+    if deed == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif deed == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+if __name__ == "__main__":
+    method, deed = sys.argv[1:]
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    multiprocessing.get_context(method).Process(target=work, args=(sending, deed)).start()
+    receiving.recv()
+    if deed == "stopped":
+        os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOWAIT)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# A child that multiprocessing knows nothing of, as joblib's workers are.
+FOREIGN = """
+import os, signal, subprocess, sys, time
+if len(sys.argv) == 1:
+    child = subprocess.Popen([sys.executable, __file__, "child"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stderr.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+from genre_classifier.machine.child_process import die_with_parent
+die_with_parent()
+print("ready", file=sys.stderr, flush=True)
+time.sleep(3600)
+"""
+
+# A parent that has ended before its child comes so far.
+ORPHANED = """
+import os, sys, time
+parent = os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    from genre_classifier.machine.child_process import die_with_parent
+    die_with_parent(parent)
+    print("went on", flush=True)
+    time.sleep(3600)
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def output_until_all_ended(script: Path, text: str, *arguments: str) -> str:
+    script.write_text(text)
+    started = subprocess.Popen(
+        [sys.executable, str(script), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    with started:
+        return started.communicate(timeout=60)[0]
+
+
+@pytest.mark.parametrize("deed", ["busy", "deaf"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_child_ends_with_its_killed_parent(method: str, deed: str, tmp_path: Path) -> None:
+    assert output_until_all_ended(tmp_path / "parent.py", STARTED, method, deed) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' kernel watches the parent")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_stopped_child_ends_with_its_parent(method: str, tmp_path: Path) -> None:
+    assert output_until_all_ended(tmp_path / "parent.py", STARTED, method, "stopped") == ""
+
+
+def test_a_child_that_multiprocessing_does_not_know_ends_too(tmp_path: Path) -> None:
+    assert output_until_all_ended(tmp_path / "parent.py", FOREIGN) == ""
+
+
+def test_a_child_whose_parent_has_ended_before_does_not_go_on(tmp_path: Path) -> None:
+    assert output_until_all_ended(tmp_path / "parent.py", ORPHANED) == ""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_without_the_kernels_help_a_thread_watches(method: str, tmp_path: Path) -> None:
+    text = STARTED.replace(
+        "    die_with_parent()\n", "    sys.platform = 'other'\n    die_with_parent()\n", 1
+    )
+    assert output_until_all_ended(tmp_path / "parent.py", text, method, "busy") == ""
