@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from genre_classifier.cli import hydra_entry as command_line
-from genre_classifier.config import register_schemas
+from genre_classifier.config.schema import register_schemas
 
 register_schemas()
 

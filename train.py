@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genre_classifier.cli import hydra_entry as command_line
-from genre_classifier.config import register_schemas
+from genre_classifier.config.schema import register_schemas
 
 register_schemas()
 

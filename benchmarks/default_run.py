@@ -33,7 +33,7 @@ def one_run(command_started: float, folder: str) -> dict[str, float]:
     """Train the default configuration in this process and return the seconds of each part."""
     from hydra import compose, initialize_config_dir
 
-    from genre_classifier.config import register_schemas
+    from genre_classifier.config.schema import register_schemas
 
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -73,7 +73,7 @@ def plain_loop(cfg: object, epochs: int) -> float:
     from single_run import stock_network
     from torch.utils.data import DataLoader, TensorDataset
 
-    from genre_classifier.config import typed
+    from genre_classifier.config.checks import typed
     from genre_classifier.data.datamodule import GenreDataModule
 
     torch.set_num_threads(1)

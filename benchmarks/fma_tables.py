@@ -80,7 +80,7 @@ def inside(what: str, folder: str) -> dict[str, float]:
         rows = tracks.index[tracks["track", "genre_top"].notna()]
         matrix = features.loc[rows].to_numpy("float32")
         return {"seconds": time.perf_counter() - started, "peak": peak_mb(), "rows": len(matrix)}
-    from genre_classifier.config import FmaConfig, FmaSubset
+    from genre_classifier.config.schema import FmaConfig, FmaSubset
     from genre_classifier.data.sources.fma import read
 
     base = peak_mb()

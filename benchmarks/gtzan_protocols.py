@@ -29,10 +29,10 @@ from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config import register_schemas
-from genre_classifier.data.sources import read
-from genre_classifier.baselines.models import by_name
 from genre_classifier.baselines.fit import baseline_config, divided, run_baseline
+from genre_classifier.baselines.models import by_name
+from genre_classifier.config.schema import register_schemas
+from genre_classifier.data.sources import read
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.ranking.comparison import compare
 from genre_classifier.sweeps.stacked.fit import train_stack

@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from genre_classifier.config import register_schemas
+from genre_classifier.config.schema import register_schemas
 from genre_classifier.evaluation.paired_tests import corrected_t
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.sweeps.stacked.fit import train_stack

@@ -156,7 +156,7 @@ def scikit_learn(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
 def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_step: int) -> None:
     from hydra import compose, initialize_config_dir
 
-    from genre_classifier.config import register_schemas
+    from genre_classifier.config.schema import register_schemas
     from genre_classifier.training import fit
 
     register_schemas()

@@ -48,7 +48,7 @@ def training(folder: Path) -> None:
     import torch
     from hydra import compose, initialize_config_dir
 
-    from genre_classifier.config import register_schemas
+    from genre_classifier.config.schema import register_schemas
     from genre_classifier.sweeps.stacked.fit import train_stack
     from genre_classifier.training.fit import train
 

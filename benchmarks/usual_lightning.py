@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from genre_classifier.config import register_schemas
+from genre_classifier.config.schema import register_schemas
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.network import GenreClassifier
 

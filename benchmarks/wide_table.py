@@ -61,7 +61,7 @@ def inside(what: str, path: str, folder: str) -> dict[str, float]:
         return {"load": time.time() - started, "peak": peak_mb(), "rows": len(features)}
     from hydra import compose, initialize_config_dir
 
-    from genre_classifier.config import TableConfig, register_schemas
+    from genre_classifier.config.schema import TableConfig, register_schemas
     from genre_classifier.data.sources import read
     from genre_classifier.training import fit
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
+from genre_classifier.bundle.predictor import DEFAULT_GENRES
 from genre_classifier.features.sets import CORE20
 from genre_classifier.network import GenreClassifier
-from genre_classifier.bundle.predictor import DEFAULT_GENRES
 
 GENRES = list(DEFAULT_GENRES)
 FEATURES = CORE20.features

@@ -29,7 +29,7 @@ def test_each_known_class_exists_and_a_file_may_name_it(path: str) -> None:
 
 
 def test_every_class_of_our_configurations_is_known() -> None:
-    from genre_classifier.config import SCHEMAS
+    from genre_classifier.config.schema import SCHEMAS
 
     targets = {getattr(schema, "_target_", None) for schema in SCHEMAS.values()}
     assert {str(target) for target in targets if target not in (None, "???")} <= KNOWN

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from genre_classifier.bundle import format as bundle
-from genre_classifier.files.atomic import replacing
 from genre_classifier.bundle.format import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails, to_plain
-from genre_classifier.errors import BundleError, CheckpointError
-from genre_classifier.files.documents import read_bytes
 from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.errors import BundleError, CheckpointError
+from genre_classifier.files.atomic import replacing
+from genre_classifier.files.documents import read_bytes
 from genre_classifier.files.torch_file import MAX_BYTES, load_torch_file
 
 if TYPE_CHECKING:
@@ -371,8 +371,8 @@ def _round_trip() -> str:
     from sklearn.preprocessing import StandardScaler
 
     from genre_classifier.bundle.inference import ModelWrapper
-    from genre_classifier.network import GenreClassifier
     from genre_classifier.bundle.predictor import DEFAULT_GENRES
+    from genre_classifier.network import GenreClassifier
 
     rows = np.random.default_rng(0).normal(size=(100, 20))
     model, scaler = GenreClassifier(), StandardScaler().fit(rows)

@@ -14,9 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from genre_classifier.data.sources import read
-from genre_classifier.errors import ConfigError, ExportError, MissingExtraError, SplitError
-from genre_classifier.evaluation import baseline_models
+from genre_classifier.baselines.fit import Rows, baseline_config, divided, run_baseline
 from genre_classifier.baselines.models import (
     BASELINES,
     Fitted,
@@ -25,7 +23,9 @@ from genre_classifier.baselines.models import (
     fit_baseline,
     inner_folds,
 )
-from genre_classifier.baselines.fit import Rows, baseline_config, divided, run_baseline
+from genre_classifier.data.sources import read
+from genre_classifier.errors import ConfigError, ExportError, MissingExtraError, SplitError
+from genre_classifier.evaluation import baseline_models
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 
@@ -237,7 +237,7 @@ def test_a_model_that_fails_is_recorded_with_its_reason(
 def test_export_passes_over_baselines_and_says_so_of_a_named_one(
     rows: Rows, music_overrides: list[str], tmp_path: Path
 ) -> None:
-    from genre_classifier.config import ExportConfig
+    from genre_classifier.config.schema import ExportConfig
     from genre_classifier.exporting.choose import choose
 
     folder = ran("majority", rows, tmp_path / "majority", music_overrides)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle
 from genre_classifier.bundle.songs import (
     AudioRecipe,
     answer_for,
@@ -17,12 +18,11 @@ from genre_classifier.bundle.songs import (
     predict_song,
     write_curve,
 )
-from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle
 from genre_classifier.cli.main import main
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.sets import CORE20, GTZAN57, PARAMETERS, FeatureSetReference
+from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.network import GenreClassifier
 from tests.example_models import GENRES, METRICS, make_model, make_scaler, reference_probabilities
 from tests.features.sounds import collection, music, write

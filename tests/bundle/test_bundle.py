@@ -35,6 +35,7 @@ from genre_classifier.bundle.format import (
 )
 from genre_classifier.errors import BundleError
 from genre_classifier.model_utils import load_production_model, save_model_for_production
+from tests.data.test_scaler_state import malicious
 from tests.example_models import (
     FEATURES,
     GENRES,
@@ -44,7 +45,6 @@ from tests.example_models import (
     make_scaler,
     reference_probabilities,
 )
-from tests.data.test_scaler_state import malicious
 
 NAME = "genre_classifier_production"
 ROWS = make_rows()

@@ -14,8 +14,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 
 from genre_classifier import GenreClassifier, ModelWrapper
-from genre_classifier.errors import FeatureError
 from genre_classifier.bundle.predictor import DEFAULT_GENRES
+from genre_classifier.errors import FeatureError
 from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 
 ROWS = make_rows()

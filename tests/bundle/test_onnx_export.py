@@ -11,10 +11,10 @@ from torch import nn
 
 from genre_classifier import GenreClassifier, ModelWrapper
 from genre_classifier.bundle.format import read_bundle, wrap_bundle, write_bundle
-from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
 from genre_classifier.bundle.inference import fold_temperature
 from genre_classifier.bundle.onnx_export import build_onnx
 from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
 from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")

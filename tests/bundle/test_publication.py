@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from genre_classifier.bundle import publication
-from genre_classifier.errors import BundleError
 from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
+from genre_classifier.errors import BundleError
 
 KNOWN = ["set.pt", "set_scaler.pkl", "set_metadata.json", "set.onnx"]
 NEEDED = KNOWN[:3]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from genre_classifier.baselines.models import baseline
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli.main import main
 from genre_classifier.evaluation import baseline_models
-from genre_classifier.baselines.models import baseline
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import ROOT
 

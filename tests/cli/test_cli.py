@@ -217,7 +217,9 @@ def test_serve_listens_where_it_is_told_and_on_loopback_otherwise(folder, monkey
 
 
 def test_a_missing_extra_says_the_install_line(capsys, monkeypatch):
-    monkeypatch.setattr("genre_classifier.cli.main.find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr(
+        "genre_classifier.cli.main.find_spec", lambda name: None if name == "uvicorn" else name
+    )
     assert main(["serve"]) == 1
     assert (
         'serving needs uvicorn; install them with: pip install "genre-classifier[serve]"'

@@ -10,13 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genre_classifier.commands import argument, command, setting, train_command
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import ExportError
 from genre_classifier.exporting.choose import choose
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.record import Record
-from genre_classifier.sweeps.finish import _outcome
 from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.finish import _outcome
 
 NAMES = [
     "runs/2026-11-23/14-05-09",

@@ -5,15 +5,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from genre_classifier.cli import hydra_entry as command_line
-from genre_classifier.config import (
-    AdamConfig,
-    CosineConfig,
-    SplitMethod,
-    check,
-    find_problems,
-    restored,
-    typed,
-)
+from genre_classifier.config.checks import check, find_problems, restored, typed
+from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 

@@ -13,13 +13,13 @@ import pytest
 
 from genre_classifier.baselines.plan import divisions_like
 from genre_classifier.cli.main import main
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import RunFolderError
 from genre_classifier.exporting.choose import choose, describe
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.sweeps.finish import finish_sweep
 from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.finish import finish_sweep
 from genre_classifier.training.fit import train
 from tests.conftest import composed
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from genre_classifier.config import SCHEMAS, ExportConfig, typed, typed_export
+from genre_classifier.config.checks import typed, typed_export
+from genre_classifier.config.schema import SCHEMAS, ExportConfig
 from tests.conftest import ROOT, composed
 
 CONF = ROOT / "conf"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genre_classifier.config import (
+from genre_classifier.config.schema import (
     AudioFolderConfig,
     DataConfig,
     DemoConfig,

@@ -20,8 +20,8 @@ from genre_classifier.cli.main import main
 from genre_classifier.data.sources import read
 from genre_classifier.data.table import FeatureTable, Source
 from genre_classifier.errors import DataError
-from genre_classifier.runs.predictions import read_predictions
 from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.predictions import read_predictions
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.terminal import LogFormatter
 from tests.conftest import composed, rows_of_music, write_csv

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from genre_classifier.cli.main import main
-from genre_classifier.config import AudioFeatures, AudioFolderConfig, SplitConfig, TableConfig
+from genre_classifier.config.schema import AudioFeatures, AudioFolderConfig, SplitConfig, TableConfig
 from genre_classifier.data.sources import read
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import AudioError, DataError

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.config import FmaConfig, FmaGroup, FmaSubset, SplitConfig, SplitMethod
+from genre_classifier.config.schema import FmaConfig, FmaGroup, FmaSubset, SplitConfig, SplitMethod
 from genre_classifier.data import fma_tables
-from genre_classifier.data.sources.fma_tables import ARCHIVE, CACHE
 from genre_classifier.data.sources import read
+from genre_classifier.data.sources.fma_tables import ARCHIVE, CACHE
 from genre_classifier.data.splits import make_split
 from genre_classifier.errors import ConfigError, DataError
 from genre_classifier.features.sets import FMA518
@@ -94,7 +94,7 @@ def test_an_unknown_feature_group_is_refused_before_anything_is_read(folder: Pat
     message = r"data\.feature_groups names loudness: expected one or more of chroma_cens, chroma_cqt"
     with pytest.raises(DataError, match=message):
         read(config(folder, feature_groups=["mfcc", "loudness"]))
-    from genre_classifier.config import check
+    from genre_classifier.config.checks import check
 
     overrides = ("data=fma", "data.path=x", "run_dir=x")
     with pytest.raises(ConfigError, match=message):

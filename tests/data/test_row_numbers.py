@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.config import TableConfig
+from genre_classifier.config.schema import TableConfig
 from genre_classifier.data.sources import read
 from tests.conftest import rows_of_music
 
@@ -115,7 +115,7 @@ def test_a_column_that_looks_like_row_numbers_is_named_in_one_warning(
     path = written(made, tmp_path, suffix)
     with caplog.at_level(logging.WARNING):
         if made["nr"].isna().any():
-            from genre_classifier.config import NanPolicy
+            from genre_classifier.config.schema import NanPolicy
 
             read(TableConfig(path=str(path), label="genre", nan=NanPolicy.drop))
         else:

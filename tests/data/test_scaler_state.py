@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from genre_classifier.errors import BundleError
 from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, ScalerStatistics
+from genre_classifier.errors import BundleError
 from tests.example_models import FEATURES, make_rows, make_scaler
 
 SCALERS = Path(__file__).parent / "formats" / "scalers"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from genre_classifier.config import SplitConfig, TableConfig
+from genre_classifier.config.schema import SplitConfig, TableConfig
 from genre_classifier.data import scaling
 from genre_classifier.data.datamodule import GenreDataModule
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.config import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
+from genre_classifier.config.schema import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
 from genre_classifier.data.sources import read
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.errors import ConfigError, DataError

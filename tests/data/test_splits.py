@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod
+from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod
 from genre_classifier.data.splits import make_split, stem
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import SplitError
@@ -370,7 +370,7 @@ def test_the_stem_drops_folders_and_audio_suffixes_only(name: str, expected: str
 
 @pytest.mark.skipif(not GTZAN.exists(), reason="the GTZAN table is not beside the repository")
 def test_the_published_gtzan_split_matches_every_line() -> None:
-    from genre_classifier.config import GtzanConfig
+    from genre_classifier.config.schema import GtzanConfig
     from genre_classifier.data.sources import read
 
     made = read(GtzanConfig(path=str(GTZAN / "features_30_sec.csv")))

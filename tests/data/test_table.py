@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genre_classifier.config import NanPolicy
+from genre_classifier.config.schema import NanPolicy
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import CORE20

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from genre_classifier.config import NanPolicy
+from genre_classifier.config.schema import NanPolicy
 from genre_classifier.data.values import far_values, row_blocks
 from tests.data.test_table import table
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 

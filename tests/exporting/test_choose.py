@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError, RunFolderError
 from genre_classifier.exporting.choose import choose, describe
 from genre_classifier.runs.folder import RunFolder

@@ -441,7 +441,7 @@ def test_refit_needs_the_run_s_data(exported: Export, plain_run: RunFolder, musi
 
 
 def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: list[str]) -> None:
-    from genre_classifier.config import typed
+    from genre_classifier.config.checks import typed
     from genre_classifier.exporting.refit import refit_config
 
     for scheduler, key, value in (

@@ -29,7 +29,7 @@ import torch
 torch.set_num_threads(1)
 from omegaconf import OmegaConf
 from genre_classifier.bundle import format as bundle
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.exporting.export import export
 
 outputs, save_dir, part = sys.argv[1:]

@@ -16,8 +16,8 @@ from genre_classifier.demo.genres import GENRES
 from genre_classifier.demo.render import render
 from genre_classifier.errors import DataError
 from genre_classifier.features import filters
-from genre_classifier.features.spectral.core20 import BLOCK_FRAMES, extract_core20
 from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from genre_classifier.features.spectral.core20 import BLOCK_FRAMES, extract_core20
 from genre_classifier.features.spectral.tuning import estimate_tuning, find_peaks, pitch_range
 from tests.features.reference import (
     CHROMA,

@@ -20,12 +20,12 @@ from threadpoolctl import threadpool_limits
 from genre_classifier.cli.main import main
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.discovery import AudioFile, find_audio, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.measure import Failure, attempt, extractor
 from genre_classifier.features.output import made_with
 from genre_classifier.features.sets import CORE20, FEATURE_SETS
+from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.workers import in_processes
 from tests.features.sounds import collection, music, write
 

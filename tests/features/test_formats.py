@@ -12,7 +12,13 @@ import pytest
 
 from genre_classifier.errors import AudioError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.decoding.formats import FORMATS, SUFFIXES, is_companion, is_readable, is_system_folder
+from genre_classifier.features.decoding.formats import (
+    FORMATS,
+    SUFFIXES,
+    is_companion,
+    is_readable,
+    is_system_folder,
+)
 from genre_classifier.features.sets import SAMPLE_RATE
 from tests.features.sounds import music, soundfile, write
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from genre_classifier.errors import DataError, GenreClassifierError, MissingExtraError
+from genre_classifier.features.sets import FMA518, GTZAN57, FeatureSet
 from genre_classifier.features.spectral.fma518 import extract_fma518
 from genre_classifier.features.spectral.gtzan57 import extract_gtzan57
-from genre_classifier.features.sets import FMA518, GTZAN57, FeatureSet
 from genre_classifier.features.spectral.spectra import load_librosa
 from tests.features.reference import DEGENERATE, MUSICAL, librosa_fma518, librosa_gtzan57, signal
 

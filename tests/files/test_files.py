@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from genre_classifier.files import documents as files
 from genre_classifier.errors import BundleError, RunFolderError
+from genre_classifier.files import documents as files
 from genre_classifier.files.documents import parse_json, read_bytes, read_versioned_json, read_yaml
 
 ROOT = Path(__file__).parents[1]

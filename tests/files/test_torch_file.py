@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from genre_classifier.errors import BundleError
-from genre_classifier.network import GenreClassifier
 from genre_classifier.files.torch_file import StoredTensor, check_plain, load_torch_file, read_torch_file
+from genre_classifier.network import GenreClassifier
 
 Records = dict[str, bytes]
 

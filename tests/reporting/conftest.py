@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from genre_classifier.config.settings import flat_settings
 from genre_classifier.errors import DivergedError
 from genre_classifier.reporting.report import write_report
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.config.settings import flat_settings
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.training.fit import train
 from tests.conftest import composed

@@ -9,7 +9,6 @@ import pytest
 
 from genre_classifier.evaluation.calibration import ReliabilityBin
 from genre_classifier.evaluation.drawing import PALETTE, drawn_name
-from genre_classifier.reporting.rows.embedding import Map
 from genre_classifier.reporting.figures import (
     MARKERS,
     curves,
@@ -17,6 +16,7 @@ from genre_classifier.reporting.figures import (
     map_figure,
     reliability_figure,
 )
+from genre_classifier.reporting.rows.embedding import Map
 from genre_classifier.reporting.rows.from_rows import Places
 from genre_classifier.reporting.rows.importance import Drop
 from genre_classifier.reporting.svg import Figure

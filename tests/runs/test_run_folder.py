@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.errors import CheckpointError, RunFolderError
+from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.runs.folder import RunFolder, claim, hold, let_go, read_checkpoint
 from tests.conftest import ROOT, composed
 

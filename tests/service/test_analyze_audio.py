@@ -21,15 +21,15 @@ import asyncio  # noqa: E402
 
 import httpx  # noqa: E402
 
-from genre_classifier.bundle.songs import answer_for, audio_recipe, predict_song  # noqa: E402
 from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle  # noqa: E402
+from genre_classifier.bundle.songs import answer_for, audio_recipe, predict_song  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
 from genre_classifier.features import apart  # noqa: E402
 from genre_classifier.features.decoding.apart import Limits, measure_apart  # noqa: E402
 from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt  # noqa: E402
-from genre_classifier.features.spectral.core20 import extract_core20  # noqa: E402
 from genre_classifier.features.measure import measure_file  # noqa: E402
 from genre_classifier.features.sets import CORE20  # noqa: E402
+from genre_classifier.features.spectral.core20 import extract_core20  # noqa: E402
 from genre_classifier.network import GenreClassifier  # noqa: E402
 from genre_classifier.service import audio as endpoint  # noqa: E402
 from genre_classifier.service import upload as uploads  # noqa: E402

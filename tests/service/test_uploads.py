@@ -19,9 +19,9 @@ import pytest
 
 pytest.importorskip("soundfile", reason="needs the extra audio")
 
+from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits
 from genre_classifier.features.decoding.audio import SUFFIXES
-from genre_classifier.features.cache import Measured
 from genre_classifier.features.sets import CORE20
 from genre_classifier.service import audio, upload
 from genre_classifier.service.bodies import (

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.finish import finish_sweep
 from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 from genre_classifier.sweeps.stacked.fit import train_stack
-from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.trial import quiet
 from genre_classifier.training.fit import train
 from tests.conftest import composed

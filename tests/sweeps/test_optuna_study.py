@@ -6,8 +6,8 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.sweeps.optuna_study import ResumableTPE, reopen
 from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.optuna_study import ResumableTPE, reopen
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from genre_classifier.config import typed
+from genre_classifier.config.checks import typed
 from genre_classifier.training import fit
 from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint
 from genre_classifier.training.chunks import unsupported_hook

@@ -345,7 +345,7 @@ def test_the_reported_loss_is_plain_cross_entropy_whatever_the_training_loss_is(
 
 
 def test_class_weights_are_inverse_to_the_training_share(tmp_path: Path) -> None:
-    from genre_classifier.config import typed
+    from genre_classifier.config.checks import typed
     from genre_classifier.training.run import build_module
 
     rng = np.random.default_rng(0)

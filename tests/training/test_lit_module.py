@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from genre_classifier.errors import ConfigError
 from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.errors import ConfigError
 from genre_classifier.training.engine.noise import MixupDraws
 from genre_classifier.training.lit_module import GenreLitModule, build_network
 

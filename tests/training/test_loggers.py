@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genre_classifier.config import typed
+from genre_classifier.config.checks import typed
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.sweeps.trial import quiet
 from genre_classifier.training.loggers import SplitTensorBoardLogger

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 with atheris.instrument_imports(include=["genre_classifier"]):
-    from genre_classifier.errors import BundleError
     from genre_classifier.data.scaler_state import ScalerStatistics
+    from genre_classifier.errors import BundleError
 
 SEEDS = [pickle.dumps(StandardScaler().fit(np.eye(3)), protocol=protocol) for protocol in (2, 4, 5)]
 

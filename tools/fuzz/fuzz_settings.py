@@ -13,15 +13,15 @@ import torch
 import yaml
 
 with atheris.instrument_imports(include=["genre_classifier"]):
+    from genre_classifier.data.scaler_state import ScalerStatistics
     from genre_classifier.errors import CheckpointError, ConfigError, RunFolderError
     from genre_classifier.runs.configuration import trainable_configuration_of
     from genre_classifier.runs.folder import CHECKPOINT_VERSION_KEY, RunFolder
-    from genre_classifier.data.scaler_state import ScalerStatistics
     from genre_classifier.training.lit_module import GenreLitModule
 
 from omegaconf import OmegaConf
 
-from genre_classifier.config import AdamConfig, DemoConfig, TrainConfig
+from genre_classifier.config.schema import AdamConfig, DemoConfig, TrainConfig
 
 FOLDER = RunFolder(Path(tempfile.mkdtemp(prefix="fuzz-settings-")))
 NETWORK = {

@@ -13,10 +13,10 @@ import torch
 
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.bundle.format import Bundle, build_model, make_predictor
-    from genre_classifier.errors import BundleError
-    from genre_classifier.network import GenreClassifier
     from genre_classifier.data.scaler_state import ScalerStatistics
+    from genre_classifier.errors import BundleError
     from genre_classifier.files.torch_file import load_torch_file
+    from genre_classifier.network import GenreClassifier
 
 from pathlib import Path
 

@@ -15,17 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from genre_classifier.config import DataConfig
+from genre_classifier.baselines.models import Baseline, Float64, Int64, fit_baseline
+from genre_classifier.config.schema import DataConfig
+from genre_classifier.config.settings import flat_settings
 from genre_classifier.data.scaling import fit_scaler, save_scaler, scaled
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import SplitError
-from genre_classifier.baselines.models import Baseline, Float64, Int64, fit_baseline
 from genre_classifier.evaluation.metrics import evaluation_of
-from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.folder import RunFolder, writing
+from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.record import Record
-from genre_classifier.config.settings import flat_settings
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.commands import setting
-from genre_classifier.config import DataConfig, find_problems, raise_problems, register_schemas
+from genre_classifier.config.checks import find_problems, raise_problems
+from genre_classifier.config.schema import DataConfig, register_schemas
+from genre_classifier.config.settings import flat_settings, is_about_the_machine
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import RUN_FILE, Readable, lines_about, read_each
-from genre_classifier.config.settings import flat_settings, is_about_the_machine
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")

@@ -28,6 +28,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from genre_classifier.bundle.chain import ChainPredictor, Layer
+from genre_classifier.bundle.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
+from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
+from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, PICKLE_PROTOCOL, ScalerStatistics
 from genre_classifier.errors import BundleError
 from genre_classifier.features.sets import (
     FEATURE_SETS,
@@ -36,10 +40,6 @@ from genre_classifier.features.sets import (
     recognise,
 )
 from genre_classifier.files.documents import MAX_JSON_BYTES, parse_json
-from genre_classifier.bundle.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
-from genre_classifier.bundle.predictor import Predictor, check_genre_names
-from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
-from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, PICKLE_PROTOCOL, ScalerStatistics
 from genre_classifier.files.torch_file import MAX_BYTES, StoredTensor, check_plain, read_torch_file
 
 if TYPE_CHECKING:

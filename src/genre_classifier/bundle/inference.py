@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
+from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor, check_genre_names
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
-from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor, check_genre_names
 
 
 class ModelWrapper(Predictor):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genre_classifier.errors import BundleError, MissingExtraError
 from genre_classifier.bundle.onnx_graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor, check_genre_names
 from genre_classifier.data.scaler_state import ScalerStatistics
+from genre_classifier.errors import BundleError, MissingExtraError
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.bundle.format import feature_set_of
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import SHORTEST_SECONDS, Excerpt
 from genre_classifier.features.measure import measure_file
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
-from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
+from genre_classifier.files.atomic import replacing, write_text
+from genre_classifier.files.csv_files import csv_text
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from genre_classifier.errors import ConfigError, TrialFailedError
 from genre_classifier.terminal import say
 
 if TYPE_CHECKING:
-    from genre_classifier.baselines.plan import Division
-    from genre_classifier.baselines.models import Baseline
     from genre_classifier.baselines.fit import Rows
+    from genre_classifier.baselines.models import Baseline
+    from genre_classifier.baselines.plan import Division
     from genre_classifier.runs.sweep_folder import SweepFolder
 
 INTERRUPTED = 130
@@ -129,8 +129,8 @@ def _seed(text: str) -> int:
 
 def _rows(divisions: Sequence[Division]) -> list[Rows]:
     """Read and divide the rows of every division, each table once, so that a mistake is met before anything runs."""
-    from genre_classifier.data.sources import read
     from genre_classifier.baselines.fit import divided
+    from genre_classifier.data.sources import read
 
     tables: dict[str, Any] = {}
     found = []

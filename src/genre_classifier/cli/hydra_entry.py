@@ -17,13 +17,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier.commands import quoted, shell_word
+from genre_classifier.config.checks import find_problems, raise_problems
+from genre_classifier.config.messages import explain
+from genre_classifier.config.settings import job_config
+from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
-from genre_classifier.commands import quoted, shell_word
-from genre_classifier.config import explain, find_problems, raise_problems
-from genre_classifier.errors import ConfigError, GenreClassifierError
 from genre_classifier.runs.folder import claim
-from genre_classifier.config.settings import job_config
 from genre_classifier.terminal import error_text, prepare, say
 
 if TYPE_CHECKING:

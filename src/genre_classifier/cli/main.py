@@ -17,11 +17,11 @@ from genre_classifier import __version__
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli import compare as compare_command
 from genre_classifier.cli import extract as extract_command
-from genre_classifier.cli import report as report_command
 from genre_classifier.cli import predict as song_command
-from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.cli import report as report_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
+from genre_classifier.files.csv_files import csv_text
+from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from genre_classifier.errors import AudioError, BundleError, DataError
 from genre_classifier.terminal import say, say_error, shown
 
 if TYPE_CHECKING:
-    from genre_classifier.bundle.songs import AudioRecipe, SongPrediction
     from genre_classifier.bundle.format import Bundle
     from genre_classifier.bundle.predictor import Predictor
+    from genre_classifier.bundle.songs import AudioRecipe, SongPrediction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

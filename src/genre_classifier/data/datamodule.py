@@ -9,7 +9,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from genre_classifier.config import DataConfig
+from genre_classifier.config.schema import DataConfig
 from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches
 from genre_classifier.data.scaling import fit_scaler, scaled
 from genre_classifier.data.sources import read

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from genre_classifier.files.atomic import replacing
 from genre_classifier.errors import DataError
+from genre_classifier.files.atomic import replacing
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from genre_classifier.files.atomic import replacing
 from genre_classifier.data.values import Float32, Int64, row_blocks
+from genre_classifier.files.atomic import replacing
 
 
 def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:

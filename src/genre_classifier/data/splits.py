@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from genre_classifier.config import SplitConfig, SplitFiles, SplitMethod, data_settings
+from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod, data_settings
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError

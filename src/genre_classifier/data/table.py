@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.config import NanPolicy
+from genre_classifier.config.schema import NanPolicy
 from genre_classifier.data.values import Float32, Int64, far_values, finite_rows
 from genre_classifier.errors import DataError
 from genre_classifier.features.artists import is_nobody

@@ -59,8 +59,8 @@ from genre_classifier.demo.compose import SECONDS, compose, meet_artist
 from genre_classifier.demo.genres import GENRES
 from genre_classifier.demo.render import render
 from genre_classifier.errors import DataError
-from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
+from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.files.documents import parse_json
 from genre_classifier.terminal import say
 

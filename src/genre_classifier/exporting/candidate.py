@@ -13,13 +13,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from genre_classifier.bundle.format import TOLERANCE, typical_rows
+from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import scaled
 from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
 from genre_classifier.runs.rows import Rows, read_rows
-from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.training.lit_module import GenreLitModule
 
 Float64 = npt.NDArray[np.float64]

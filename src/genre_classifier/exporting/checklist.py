@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from genre_classifier.bundle.format import TOLERANCE, Bundle, ChecklistItem
+from genre_classifier.bundle.predictor import Predictor
+from genre_classifier.config.settings import configuration
+from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, Trial
-from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.runs.folder import relative
 from genre_classifier.runs.listing import read_each
-from genre_classifier.data.scaler_state import ScalerStatistics
-from genre_classifier.config.settings import configuration
 from genre_classifier.runs.ranking.leaderboard import Trial as Replicate
 from genre_classifier.runs.ranking.leaderboard import estimated, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder

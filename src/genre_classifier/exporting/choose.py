@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genre_classifier.commands import argument
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError
 from genre_classifier.runs.folder import RunFolder, relative
 from genre_classifier.runs.listing import Unreadable, lines_about, read_each, run_folders

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.bundle.format import Calibration, ChecklistItem, check_name
 from genre_classifier.class_names import allow
-from genre_classifier.config import typed_export
+from genre_classifier.config.checks import typed_export
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.exporting.choose import Choice, choose, describe
 

@@ -22,7 +22,7 @@ from genre_classifier.bundle.format import (
     write_bundle,
     write_versioned_bundle,
 )
-from genre_classifier.config import ExportConfig
+from genre_classifier.config.schema import ExportConfig
 from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,

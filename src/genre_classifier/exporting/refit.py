@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.config import CheckpointConfig, SplitMethod, Strategy
+from genre_classifier.config.schema import CheckpointConfig, SplitMethod, Strategy
 from genre_classifier.errors import ConfigError, ExportError
 from genre_classifier.exporting.candidate import Candidate, load
 from genre_classifier.exporting.choose import Choice

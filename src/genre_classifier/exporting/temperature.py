@@ -7,11 +7,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from genre_classifier.bundle.format import Calibration
+from genre_classifier.bundle.inference import fold_temperature
 from genre_classifier.errors import CalibrationError, ExportError
 from genre_classifier.evaluation.calibration import fit_temperature
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.exporting.candidate import Candidate
-from genre_classifier.bundle.inference import fold_temperature
 from genre_classifier.runs.rows import Rows
 
 

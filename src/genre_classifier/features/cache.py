@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.machine.cache_folders import cache_folder
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.sets import FeatureSetReference
+from genre_classifier.machine.cache_folders import cache_folder
 
 log = logging.getLogger(__name__)
 

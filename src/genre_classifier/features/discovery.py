@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genre_classifier.files.csv_files import original
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.formats import (
     SUFFIXES,
@@ -22,6 +21,7 @@ from genre_classifier.features.decoding.formats import (
 )
 from genre_classifier.features.measure import Failure
 from genre_classifier.features.names import normalised, refuse_alike_genres
+from genre_classifier.files.csv_files import original
 
 log = logging.getLogger(__name__)
 

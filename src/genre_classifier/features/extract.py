@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.artists import is_nobody
-from genre_classifier.features.decoding.audio import Excerpt, require_audio
 from genre_classifier.features.cache import FeatureCache, Measured, Stamp, default_cache, recipe_of
+from genre_classifier.features.decoding.audio import Excerpt, require_audio
 from genre_classifier.features.discovery import AudioFile, left_out, one_of_each_kind
 from genre_classifier.features.measure import Failure, Outcome, extractor
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSet, FeatureSetReference

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
-from genre_classifier.features.decoding.audio import Excerpt, open_audio
 from genre_classifier.features.cache import Measured, content_of
+from genre_classifier.features.decoding.audio import Excerpt, open_audio
 from genre_classifier.features.sets import FEATURE_SETS
 
 Float32 = npt.NDArray[np.float32]

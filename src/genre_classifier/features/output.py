@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_classifier.files.atomic import replacing, write_text
-from genre_classifier.files.csv_files import cell, csv_text
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
+from genre_classifier.files.atomic import replacing, write_text
+from genre_classifier.files.csv_files import cell, csv_text
 from genre_classifier.files.documents import parse_json, read_json
 
 if TYPE_CHECKING:

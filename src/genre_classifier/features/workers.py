@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import Failure, Outcome, attempt
+from genre_classifier.machine.child_process import die_with_parent
 
 Outcomes = Generator[tuple[int, Outcome], None, None]
 

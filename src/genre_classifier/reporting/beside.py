@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.commands import train_command
-from genre_classifier.config import SplitMethod
+from genre_classifier.config.schema import SplitMethod
+from genre_classifier.config.settings import experiment
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.runs.configuration import trainable_configuration_of
 from genre_classifier.runs.folder import RunFolder, relative
 from genre_classifier.runs.listing import read_each, run_folders
-from genre_classifier.config.settings import experiment
 from genre_classifier.runs.ranking.leaderboard import Estimate, Trial, estimated, read_trial
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genre_classifier.files.csv_files import read_csv
-from genre_classifier.errors import RunFolderError
-from genre_classifier.runs.predictions import Predictions, read_predictions
-from genre_classifier.runs.folder import RunFolder
 from genre_classifier.config.settings import flattened
+from genre_classifier.errors import RunFolderError
+from genre_classifier.files.csv_files import read_csv
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.predictions import Predictions, read_predictions
 
 LOG_LINES = 30
 

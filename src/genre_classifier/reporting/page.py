@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genre_classifier import __version__
-from genre_classifier.files.atomic import write_text
-from genre_classifier.config import METRICS
+from genre_classifier.config.schema import METRICS
 from genre_classifier.errors import RunFolderError
+from genre_classifier.files.atomic import write_text
 from genre_classifier.reporting.run_view import METRIC_NAMES, RunView
 from genre_classifier.reporting.sweep_view import SweepView
 from genre_classifier.terminal import visible_lines

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from genre_classifier.errors import RunFolderError
 from genre_classifier.reporting.contents import read_contents
-from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.page import page, write_page
+from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.run_view import RunView, run_view
 from genre_classifier.reporting.sweep_view import SweepView, sweep_view
 from genre_classifier.runs.folder import RunFolder

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from genre_classifier.commands import command, setting, train_command
-from genre_classifier.config import METRICS
+from genre_classifier.config.schema import METRICS
 from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.figures import curves, importance_figure, map_figure
+from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.rows.from_rows import MOST_FEATURES, FromRows, Importance, from_rows
 from genre_classifier.reporting.rows.importance import PERMUTATIONS
 from genre_classifier.reporting.sections import (

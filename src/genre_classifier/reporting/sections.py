@@ -10,15 +10,15 @@ import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
 from genre_classifier.evaluation.drawing import DARK, share_colour
+from genre_classifier.reporting.contents import RunContents
+from genre_classifier.reporting.figures import reliability_figure
+from genre_classifier.reporting.svg import Figure
 from genre_classifier.runs.predictions import (
     GenreScores,
     Int64,
     Predictions,
     scores_per_genre,
 )
-from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.figures import reliability_figure
-from genre_classifier.reporting.svg import Figure
 
 MISTAKES = 15
 # From this many genres on, the confusion matrix is set in small type.

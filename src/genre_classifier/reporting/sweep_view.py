@@ -10,14 +10,14 @@ from statistics import fmean
 from typing import Any
 
 from genre_classifier.commands import command, setting, train_command
-from genre_classifier.config import SELECTION_METRICS
+from genre_classifier.config.schema import SELECTION_METRICS
+from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import RunFolderError
-from genre_classifier.runs.predictions import joined
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, beside_sweep, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents, read_contents
-from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.figures import sweep_figures
+from genre_classifier.reporting.rows.embedding import Method
 from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
 from genre_classifier.reporting.sections import (
     Calibration,
@@ -31,7 +31,7 @@ from genre_classifier.reporting.sections import (
 from genre_classifier.reporting.svg import Figure
 from genre_classifier.runs.folder import relative
 from genre_classifier.runs.listing import Readable, lines_about, read_each, unreadable
-from genre_classifier.config.settings import REPLICATE_KEYS
+from genre_classifier.runs.predictions import joined
 from genre_classifier.runs.ranking.leaderboard import (
     Estimate,
     Leaderboard,
@@ -42,9 +42,9 @@ from genre_classifier.runs.ranking.leaderboard import (
     read_trial,
 )
 from genre_classifier.runs.ranking.out_of_fold import complete_folds
-from genre_classifier.sweeps.progress import shown_value
-from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.runs.ranking.tables import LIKE_BEST, mean_of
+from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.progress import shown_value
 
 ROWS_SHOWN = 50
 

@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.class_names import check_name
-from genre_classifier.config import restored
+from genre_classifier.config.checks import restored
+from genre_classifier.config.settings import PATHS, flattened
 from genre_classifier.errors import ConfigError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.config.settings import PATHS, flattened
 
 # "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
 _REFERENCE: Final = re.compile(r"[^${}]*\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}[^${}]*")

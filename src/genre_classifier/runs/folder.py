@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files.atomic import write_text
 from genre_classifier.files.csv_files import csv_text, read_csv
-from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files.documents import read_bytes, read_versioned_json, read_yaml
 from genre_classifier.runs.record_shapes import check_metrics, check_run
 
@@ -375,7 +375,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     CheckpointError
         The file is missing, damaged, or no checkpoint of this project.
     """
-    from genre_classifier.files.torch_file import MAX_BYTES, load_torch_file  # what reads no weights needs no numpy
+    from genre_classifier.files.torch_file import (  # what reads no weights needs no numpy
+        MAX_BYTES,
+        load_torch_file,
+    )
 
     try:
         content = read_bytes(path, MAX_BYTES, CheckpointError)

@@ -17,11 +17,11 @@ import torch
 
 from genre_classifier import __version__
 from genre_classifier.commands import argument
+from genre_classifier.config.settings import started_in
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import RunFolderError
 from genre_classifier.runs.folder import RunFolder, hold, let_go, relative, writing
-from genre_classifier.config.settings import started_in
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from genre_classifier.config import SELECTION_METRICS
+from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
 
 ANY_KEY: Final = "*"

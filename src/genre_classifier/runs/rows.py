@@ -10,7 +10,7 @@ import numpy.typing as npt
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.config import DataConfig
+from genre_classifier.config.schema import DataConfig
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable

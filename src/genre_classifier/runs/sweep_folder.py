@@ -13,12 +13,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from genre_classifier.files.atomic import write_text
 from genre_classifier.errors import RunFolderError
+from genre_classifier.files.atomic import write_text
 from genre_classifier.files.documents import read_versioned_json
-from genre_classifier.runs.record_shapes import check_sweep
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.listing import RUN_FILE
+from genre_classifier.runs.record_shapes import check_sweep
 
 FORMAT_VERSION = 1
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, geometric_mean
 from genre_classifier.errors import AudioError, BundleError, MissingExtraError
+from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import SUFFIXES, require_audio
-from genre_classifier.features.cache import Measured
 from genre_classifier.service.bodies import (
     BodyTooLargeError,
     BusyError,

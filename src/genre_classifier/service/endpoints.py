@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from genre_classifier import __version__
-from genre_classifier.errors import FeatureError
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K
+from genre_classifier.errors import FeatureError
 from genre_classifier.service.model import ModelService, ServedModel
 from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 

@@ -27,8 +27,8 @@ from genre_classifier.bundle.format import (
     make_predictor,
     read_bundle,
 )
-from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor, as_row, as_rows
+from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
 
 UNUSUAL_DEVIATIONS: Final = 10.0  # standard deviations from the mean beyond which training saw nothing
 WATCH_SECONDS: Final = 1.0

@@ -10,12 +10,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig
 
-from genre_classifier.config import DataConfig, SplitConfig, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import DataConfig, SplitConfig
+from genre_classifier.config.settings import job_config
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.config.settings import job_config
 
 # Data settings that are tried at most; with more, some of them may well work.
 MOST = 100

@@ -6,18 +6,18 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from genre_classifier.files.atomic import replacing
 from genre_classifier.commands import argument, command, setting
 from genre_classifier.evaluation.drawing import png
 from genre_classifier.evaluation.figures import confusion_figure
+from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import relative, writing
 from genre_classifier.runs.listing import lines_about, read_each
 from genre_classifier.runs.ranking.figure import sweep_figure
-from genre_classifier.sweeps.hparams import summarize_trials
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial, leaderboards, read_trial
 from genre_classifier.runs.ranking.out_of_fold import OutOfFold, write_out_of_fold
-from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard, write_trials
+from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.hparams import summarize_trials
 from genre_classifier.terminal import say
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from genre_classifier.config.settings import experiment, is_about_the_machine
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import writing
-from genre_classifier.config.settings import experiment, is_about_the_machine
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
+from genre_classifier.config.settings import flat_settings, identity, job_config, with_paths_from
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import lines_about, read_each
-from genre_classifier.config.settings import flat_settings, identity, job_config, with_paths_from
-from genre_classifier.sweeps.progress import Progress
 from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.progress import Progress
 from genre_classifier.sweeps.trial import write_status
 
 DAMAGED = "damaged"

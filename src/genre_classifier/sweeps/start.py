@@ -21,14 +21,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
 from genre_classifier.commands import setting
-from genre_classifier.config import Problem, TensorBoardConfig, better_is_higher, find_problems
+from genre_classifier.config.checks import Problem, find_problems
+from genre_classifier.config.schema import TensorBoardConfig, better_is_higher
+from genre_classifier.config.settings import experiment, flattened, is_about_the_machine, job_config
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.runs.folder import claim
-from genre_classifier.config.settings import experiment, flattened, is_about_the_machine, job_config
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
 from genre_classifier.sweeps.hparams import counted_metrics, write_summary
-from genre_classifier.runs.sweep_folder import SweepFolder
 
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}

@@ -14,18 +14,18 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.commands import setting
-from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
-from genre_classifier.runs.folder import RunFolder
 from genre_classifier.config.settings import OWN_PATHS, flat_settings, identity, started_in, with_paths_from
+from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
+from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.runs.folder import RunFolder
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.processes import (
     run_in_process,
     set_up_logging,
     take_a_device,
     write_everything_to,
 )
-from genre_classifier.runs.sweep_folder import SweepFolder
 
 log = logging.getLogger(__name__)
 

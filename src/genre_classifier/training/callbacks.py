@@ -19,10 +19,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genre_classifier.files.atomic import replacing
-from genre_classifier.config import TrainConfig, better_is_higher
+from genre_classifier.config.schema import TrainConfig, better_is_higher
 from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
+from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import (
     RunFolder,
     writing,

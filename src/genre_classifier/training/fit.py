@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
 
-from genre_classifier.config import TrainConfig
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import ConfigError
 from genre_classifier.training.callbacks import (

@@ -18,10 +18,10 @@ from torchmetrics import MeanMetric
 
 from genre_classifier.class_names import check_name, find_class
 from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
+from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.runs.folder import read_checkpoint
-from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, same_steps_in_both_modes
 from genre_classifier.training.engine.noise import MixupDraws
 from genre_classifier.training.engine.steps import Learner

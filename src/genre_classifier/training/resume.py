@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger
 
-from genre_classifier.files.atomic import replacing
-from genre_classifier.config import TrainConfig
+from genre_classifier.config.schema import TrainConfig
+from genre_classifier.config.settings import PATHS, is_about_the_machine
 from genre_classifier.data.splits import Split
 from genre_classifier.errors import CheckpointError
+from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, writing
-from genre_classifier.config.settings import PATHS, is_about_the_machine
 from genre_classifier.training.callbacks import History, RunCheckpoint, early_stopping
 from genre_classifier.training.lit_module import GenreLitModule, check_training_state
 from genre_classifier.training.loggers import SplitTensorBoardLogger

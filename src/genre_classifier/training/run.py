@@ -21,15 +21,16 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from genre_classifier.class_names import import_class
-from genre_classifier.config import ClassWeights, TrainConfig, better_is_higher, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import ClassWeights, TrainConfig, better_is_higher
+from genre_classifier.config.settings import experiment, flat_settings
 from genre_classifier.data.datamodule import GenreDataModule
+from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
 from genre_classifier.evaluation.metrics import Evaluation, evaluate
-from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.folder import CHECKPOINT_VERSION_KEY, FORMAT_VERSION, RunFolder, writing
+from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.record import Record
-from genre_classifier.data.scaler_state import ScalerStatistics
-from genre_classifier.config.settings import experiment, flat_settings
 from genre_classifier.training.callbacks import RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.loggers import SplitTensorBoardLogger

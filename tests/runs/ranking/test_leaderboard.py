@@ -12,9 +12,9 @@ from rich.console import Console
 from scipy import stats
 from scipy.special import expit, logit
 
-from genre_classifier.files.csv_files import read_csv
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.drawing import png
+from genre_classifier.files.csv_files import read_csv
 from genre_classifier.runs.ranking.figure import sweep_figure
 from genre_classifier.runs.ranking.leaderboard import (
     Leaderboard,

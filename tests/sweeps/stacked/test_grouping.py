@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genre_classifier.config import TrainConfig, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.sweeps.stacked.grouping import group, why_alone
 from genre_classifier.sweeps.stacked.networks import NetworkQuestions
 from tests.conftest import composed

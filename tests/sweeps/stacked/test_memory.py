@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genre_classifier.config import TrainConfig, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.network import GenreClassifier
 from genre_classifier.sweeps import memory, stacked_fit
 from genre_classifier.sweeps.stacked.memory import Cost, cost, free_memory, parts

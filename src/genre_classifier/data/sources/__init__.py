@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from genre_classifier.config import DataConfig
+from genre_classifier.config.schema import DataConfig
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import ConfigError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from genre_classifier.config import AudioFolderConfig
+from genre_classifier.config.schema import AudioFolderConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.audio import Excerpt

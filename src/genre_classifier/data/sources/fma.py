@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from genre_classifier.config import FmaConfig, FmaSubset
-from genre_classifier.data.sources.fma_tables import ARCHIVE, INDEX, cached_tables
+from genre_classifier.config.schema import FmaConfig, FmaSubset
 from genre_classifier.data.sources.columns import read_columns
+from genre_classifier.data.sources.fma_tables import ARCHIVE, INDEX, cached_tables
 from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.data.values import Int64

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from genre_classifier.files.atomic import replacing
 from genre_classifier.commands import command
 from genre_classifier.data.download import Archive
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FMA518
+from genre_classifier.files.atomic import replacing
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from genre_classifier.config import GtzanConfig
+from genre_classifier.config.schema import GtzanConfig
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table

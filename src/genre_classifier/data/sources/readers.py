@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from genre_classifier.files.csv_files import original
 from genre_classifier.errors import DataError, GenreClassifierError
 from genre_classifier.features.names import normalised
+from genre_classifier.files.csv_files import original
 from genre_classifier.files.documents import parse_json
 
 BLOCK_BYTES = 8 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from genre_classifier.config import TableConfig
+from genre_classifier.config.schema import TableConfig
 from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.features.names import normalised

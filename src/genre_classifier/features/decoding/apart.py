@@ -19,12 +19,12 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from genre_classifier.errors import AudioError
+from genre_classifier.features.cache import Measured
+from genre_classifier.features.decoding.audio import Excerpt
+from genre_classifier.features.measure import measure_file
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
-from genre_classifier.errors import AudioError
-from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.cache import Measured
-from genre_classifier.features.measure import measure_file
 
 GRACE_SECONDS = 1.0  # for a process to end that has answered
 # What a process would otherwise import anew for each file.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from genre_classifier.errors import DataError
+from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
 from genre_classifier.features.spectral.filters import (
     N_BINS,
     N_MELS,
@@ -21,7 +22,6 @@ from genre_classifier.features.spectral.filters import (
     cosine_transform,
     mel_blocks,
 )
-from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
 from genre_classifier.features.spectral.tuning import Peaks, estimate_tuning, find_peaks, pitch_range
 
 Float32 = npt.NDArray[np.float32]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.features.spectral.core20 import checked_signal
 from genre_classifier.features.sets import FMA518, FMA_SERIES, FMA_STATISTICS, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from genre_classifier.features.spectral.core20 import checked_signal
 from genre_classifier.features.spectral.spectra import Spectra, expected_warnings
 
 Float32 = npt.NDArray[np.float32]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.sets import HOP_LENGTH, N_FFT
+from genre_classifier.machine.cache_folders import prepare_caches
 
 Float32 = npt.NDArray[np.float32]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.features.spectral.filters import A0, N_CHROMA
 from genre_classifier.features.sets import N_FFT
+from genre_classifier.features.spectral.filters import A0, N_CHROMA
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

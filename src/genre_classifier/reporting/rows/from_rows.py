@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from genre_classifier.data.scaling import scaled
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.runs.predictions import Int64
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.rows.embedding import MOST_POINTS, Map, Method, last_hidden, mapped
 from genre_classifier.reporting.rows.families import families
 from genre_classifier.reporting.rows.importance import MOST_ROWS, SEED, Drop, permutation_importance
 from genre_classifier.runs.folder import relative
+from genre_classifier.runs.predictions import Int64
 from genre_classifier.runs.rows import Rows, read_rows
 from genre_classifier.training.fit import threads
 from genre_classifier.training.lit_module import GenreLitModule

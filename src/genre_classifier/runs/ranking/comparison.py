@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.intervals import difference_intervals
 from genre_classifier.evaluation.paired_tests import McNemar, corrected_t, mcnemar
-from genre_classifier.runs.predictions import Predictions, read_predictions
 from genre_classifier.runs.folder import RunFolder, relative
 from genre_classifier.runs.listing import RUN_FILE, Unreadable, lines_about, unreadable
-from genre_classifier.config.settings import REPLICATE_KEYS
+from genre_classifier.runs.predictions import Predictions, read_predictions
 from genre_classifier.runs.ranking.leaderboard import Row, Trial, find_trials, leaderboards, overlap
 
 COMPARED = ("accuracy", "f1", "f1_macro")

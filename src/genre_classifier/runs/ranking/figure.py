@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.drawing import BLUE, INK, drawing, drawn_name, new_figure
 from genre_classifier.files.documents import parse_json
-from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial
 
 if TYPE_CHECKING:

@@ -16,14 +16,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from genre_classifier.config import SELECTION_METRICS, better_is_higher
+from genre_classifier.config.schema import SELECTION_METRICS, better_is_higher
+from genre_classifier.config.settings import (
+    PATHS,
+    REPLICATE_KEYS,
+    configuration,
+    experiment,
+    flattened,
+    identity,
+)
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
 from genre_classifier.evaluation.replicates import interval_of_mean
-from genre_classifier.runs.record_shapes import check_settings
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import Readable, lines_about, read_each, run_folders
-from genre_classifier.config.settings import PATHS, REPLICATE_KEYS, configuration, experiment, flattened, identity
+from genre_classifier.runs.record_shapes import check_settings
 
 SPLITS = ("val", "test", "train")
 # The column that says what was trained, where that differs; the setting behind it is a class path.

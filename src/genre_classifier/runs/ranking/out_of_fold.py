@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genre_classifier.errors import RunFolderError
 from genre_classifier.files.atomic import write_text
 from genre_classifier.files.csv_files import csv_text
-from genre_classifier.errors import RunFolderError
-from genre_classifier.runs.predictions import joined, read_predictions
 from genre_classifier.runs.folder import writing
+from genre_classifier.runs.predictions import joined, read_predictions
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Row
 from genre_classifier.runs.sweep_folder import SweepFolder
 

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, read_write
 from torch import Tensor
 
-from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.member_metrics import member_scores

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genre_classifier.config import TrainConfig
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, why_settings_refused
 
 

@@ -17,14 +17,14 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genre_classifier.machine.child_process import die_with_parent
-from genre_classifier.config import TrainConfig, typed
+from genre_classifier.config.checks import typed
+from genre_classifier.config.schema import TrainConfig
+from genre_classifier.config.settings import flat_settings, job_config
 from genre_classifier.errors import GenreClassifierError
+from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.runs.folder import RunFolder, writing
-from genre_classifier.config.settings import flat_settings, job_config
-from genre_classifier.sweeps.stacked.grouping import group, why_alone
-from genre_classifier.sweeps.stacked.networks import NetworkQuestions
+from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.processes import (
     run_in_process,
     set_up_logging,
@@ -32,7 +32,8 @@ from genre_classifier.sweeps.processes import (
     warm_up,
     write_everything_to,
 )
-from genre_classifier.runs.sweep_folder import SweepFolder
+from genre_classifier.sweeps.stacked.grouping import group, why_alone
+from genre_classifier.sweeps.stacked.networks import NetworkQuestions
 from genre_classifier.sweeps.trial import quiet, write_status
 
 log = logging.getLogger(__name__)

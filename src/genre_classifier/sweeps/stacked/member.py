@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from genre_classifier.files.atomic import replacing
 from genre_classifier.data.batches import RowOrder
 from genre_classifier.errors import CheckpointError
+from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import read_checkpoint, writing
 from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, early_stopping
 from genre_classifier.training.chunks import StepSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from genre_classifier.config import TrainConfig
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.machine.processors import usable_cores
 
 # Of what is free, for all stacks that run at the same time; the rest is other programs' and what is not counted here.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genre_classifier.files.atomic import write_text
-from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.class_names import import_class
-from genre_classifier.config import TrainConfig
+from genre_classifier.config.schema import TrainConfig
 from genre_classifier.errors import TrialFailedError
+from genre_classifier.files.atomic import write_text
 from genre_classifier.files.documents import read_json
+from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.sweeps.processes import run_in_process
 
 

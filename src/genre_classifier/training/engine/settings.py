@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genre_classifier.config import Strategy, TrainConfig
+from genre_classifier.config.schema import Strategy, TrainConfig
 
 # Optimizers of one family can share a stack.
 OPTIMIZER_FAMILIES = {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adam", "torch.optim.SGD": "sgd"}
