@@ -42,8 +42,8 @@ FRESH = {
 
 def clip() -> np.ndarray:
     """Return 30 s of rendered music."""
-    from genre_classifier.demo.compose import compose
-    from genre_classifier.demo.render import render
+    from tools.demo.compose import compose
+    from tools.demo.render import render
 
     parts = [render(compose(1, genre, 1, 1)) for genre in ("Rock", "Jazz", "Electronic", "Folk")]
     return np.concatenate(parts)[: 30 * 22_050]

@@ -103,10 +103,3 @@ class GenreClassifier(nn.Module):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Rebuild a network (with fresh weights) from what :meth:`get_config` returned."""
         return cls(**config)
-
-
-if __name__ == "__main__":
-    from genre_classifier.model_utils import describe_model
-    from genre_classifier.terminal import say
-
-    say(*describe_model(GenreClassifier()).splitlines())

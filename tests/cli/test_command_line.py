@@ -5,7 +5,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 
-from genre_classifier.cli.hydra_entry import message_of
+from genre_classifier.config.messages import message_of
 
 
 @pytest.mark.parametrize(

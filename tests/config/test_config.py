@@ -4,8 +4,8 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from genre_classifier.cli import hydra_entry as command_line
 from genre_classifier.config.checks import check, find_problems, restored, typed
+from genre_classifier.config.messages import message_of
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
@@ -85,7 +85,7 @@ def test_a_part_can_be_switched_off(override: str, key: str) -> None:
 def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigCompositionException) as caught:
         composed(AT, override)
-    text = command_line.message_of(caught.value)
+    text = message_of(caught.value)
     assert text is not None
     assert re.search(message, text), text
 

@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_classifier.demo.compose import compose
-from genre_classifier.demo.genres import GENRES
-from genre_classifier.demo.render import render
 from genre_classifier.errors import DataError
 from genre_classifier.features import filters
 from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
@@ -31,6 +28,9 @@ from tests.features.reference import (
     librosa_core20,
     signal,
 )
+from tools.demo.compose import compose
+from tools.demo.genres import GENRES
+from tools.demo.render import render
 
 AT = {name: place for place, name in enumerate(CORE20.features)}
 ORDINARY = 2e-5  # allowed difference relative to the value, as the README says

@@ -155,7 +155,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _message(error: Exception) -> str:
-    from genre_classifier.cli.hydra_entry import message_of
+    from genre_classifier.config.messages import message_of
 
     message = message_of(error)
     if message is None:

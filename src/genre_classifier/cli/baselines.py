@@ -231,7 +231,7 @@ def _outcome(job: Job, rows: Rows, folder: SweepFolder, jobs: int) -> str:
 
 
 def _shown(chosen: Mapping[str, Any]) -> str:
-    from genre_classifier.sweeps.progress import shown_value
+    from genre_classifier.config.settings import shown_value
 
     return " ".join(f"{name}={shown_value(value)}" for name, value in chosen.items())
 

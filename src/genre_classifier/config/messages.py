@@ -3,11 +3,88 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
+import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Union, get_args, get_origin, get_type_hints
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+
+from genre_classifier.commands import quoted, shell_word
+from genre_classifier.errors import GenreClassifierError
+
+# A setting's or group's name, with what may stand around it in Hydra's grammar.
+KEY = re.compile(r"(\+\+|\+|~)?[A-Za-z_][\w./@:]*", re.ASCII)
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
+PLUGIN_EXTRAS = {
+    "optuna": "sweep",
+    "joblib": "sweep",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return what to tell the user, or None where only the traceback would help."""
+    if isinstance(error, GenreClassifierError):
+        return str(error)
+    for link in (error, error.__cause__):
+        if isinstance(link, OmegaConfBaseException) and (explanation := explain(link)):
+            return explanation
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, HydraException) and (ambiguous := AMBIGUOUS.match(str(error))):
+        return _several_values(ambiguous[1])
+    if isinstance(error, HydraException) and (extra := _missing_extra(str(error))):
+        return extra
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        return f"{error}{cause}"
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}:
+        return f"cannot write {error.filename or 'to the disk'}: {error.strerror}"
+    return None
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Say which argument Hydra cannot read, and how to type it."""
+    text, reason = str(error.override), str(error).splitlines()[0]
+    key, equals, value = text.partition("=")
+    if not equals or KEY.fullmatch(key) is None:
+        return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
+    values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
+    typed = shell_word(f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}")
+    reason = "" if reason.startswith("LexerNoViable") else f" ({reason})"
+    return f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: {typed}"
+
+
+def _is_readable(key: str, value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def _several_values(text: str) -> str:
+    key, _, value = text.partition("=")
+    return (
+        f"the argument {text} has several values: add -m to train one run with each; for a list write "
+        f"{shell_word(f'{key}=[{value}]')}, for one text with a comma {shell_word(f'{key}={quoted(value)}')}"
+    )
+
+
+def _missing_extra(message: str) -> str | None:
+    """Say what to install where Hydra has not found a plugin that an extra brings."""
+    found = re.search(r"'hydra/(?:launcher|sweeper)/(\w+)'", message)
+    extra = None if found is None else PLUGIN_EXTRAS.get(found[1])
+    if found is None or extra is None:
+        return None
+    return f"{found[0][1:-1]} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
 
 
 def explain(error: OmegaConfBaseException) -> str | None:

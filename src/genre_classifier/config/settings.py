@@ -113,3 +113,10 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
         job.run_dir = run_dir
         del job["hydra"]
     return job
+
+
+def shown_value(value: Any) -> str:
+    """Return a setting's value, a number to four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value).replace(" ", "")

@@ -1,1 +1,4 @@
-"""From a file of features to standardised batches."""
+"""From files to batches: FeatureTable, splits, the StandardScaler, the LightningDataModule.
+
+Start at table.py, then splits.py and datamodule.py. Uses config, features and files.
+"""

@@ -1,1 +1,4 @@
-"""What a number is worth: metrics, figures, and how they were obtained."""
+"""Metrics, intervals, calibration, paired tests, and how figures look: functions of arrays.
+
+Knows nothing of runs or folders.
+"""

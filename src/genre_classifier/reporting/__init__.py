@@ -1,1 +1,4 @@
-"""A run or sweep as one HTML file: what its folder tells, figures, and what its rows tell besides."""
+"""One HTML file of a run or sweep, complete in itself.
+
+Start at report.py; run_view.py and sweep_view.py gather what the templates show. Uses runs and evaluation.
+"""

@@ -11,7 +11,7 @@ from typing import Any
 
 from genre_classifier.commands import command, setting, train_command
 from genre_classifier.config.schema import SELECTION_METRICS
-from genre_classifier.config.settings import REPLICATE_KEYS
+from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, beside_sweep, is_random_despite_groups
@@ -44,7 +44,6 @@ from genre_classifier.runs.ranking.leaderboard import (
 from genre_classifier.runs.ranking.out_of_fold import complete_folds
 from genre_classifier.runs.ranking.tables import LIKE_BEST, mean_of
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.progress import shown_value
 
 ROWS_SHOWN = 50
 

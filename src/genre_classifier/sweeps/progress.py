@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from genre_classifier.config.settings import shown_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -131,13 +132,6 @@ def shown_settings(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Return settings as a person would type them, numbers to four digits."""
     names = [key if key in settings else key.replace("/", ".") for key in keys]
     return " ".join(f"{name}={shown_value(settings[name])}" for name in names if name in settings)
-
-
-def shown_value(value: Any) -> str:
-    """Return a setting's value, a number to four digits."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "null" if value is None else str(value).replace(" ", "")
 
 
 def _first_line(reason: Any) -> str:

@@ -37,6 +37,8 @@ RAY_REMOTE = {"num_cpus": 1, "max_retries": 0}
 LAUNCHER = "hydra_plugins.genre_classifier_launchers.trial_launcher.TrialLauncher"
 # Holds the sweep's lock until the process ends.
 _open = ExitStack()
+# Hydra makes launcher and callbacks by itself, so what one starts cannot be handed to the other.
+_started: list[SweepFolder] = []
 
 
 def start_sweep(config: DictConfig) -> SweepFolder:
@@ -86,7 +88,13 @@ def start_sweep(config: DictConfig) -> SweepFolder:
         with read_write(config):
             config.hydra.sweeper.n_trials = reopen(folder, config.hydra.sweeper)
     _wrap_launcher(config)
+    _started.append(folder)
     return folder
+
+
+def started_sweep() -> SweepFolder | None:
+    """Return the sweep that this process has started; None in the processes of its launcher, and of a single run."""
+    return _started[-1] if _started else None
 
 
 def _leave_out_the_sweeps_own(config: DictConfig) -> None:

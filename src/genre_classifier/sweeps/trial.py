@@ -100,9 +100,9 @@ def run_trial(cfg: DictConfig) -> float:
 @cache
 def _end_with_the_sweep() -> None:
     """Let a worker of the launcher end with the process that started it; the sweep's own process goes on."""
-    from genre_classifier.cli.hydra_entry import RunStart
+    from genre_classifier.sweeps.start import started_sweep
 
-    if RunStart.sweep is None:
+    if started_sweep() is None:
         die_with_parent()
 
 

@@ -12,7 +12,7 @@ from genre_classifier.features.sets import CORE20
 
 SOURCE = Source(
     name="demo",
-    origin="synthetic clips composed and rendered by genre_classifier.demo, measured with librosa; no real music",
+    origin="synthetic clips composed and rendered by tools/demo, measured with librosa; no real music",
     licence="MIT, as this project",
     citation="this project; a result on synthetic data says nothing about music",
     synthetic=True,

@@ -1,6 +1,7 @@
 """Decoding: from an audio file to clips of mono samples at 22,050 Hz.
 
-soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples; both are imported on first use.
+soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples; both are imported
+on first use.
 A file is read clip by clip, so that an hour of it takes no more memory than its longest clip, and no further than the
 last clip that is asked for.
 """

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.config.schema import METRICS
+from genre_classifier.config.settings import shown_value
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.files.atomic import write_text
 from genre_classifier.files.csv_files import csv_text
 from genre_classifier.runs.folder import relative, writing
 from genre_classifier.runs.ranking.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
-from genre_classifier.sweeps.progress import shown_value
 from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
 
 if TYPE_CHECKING:

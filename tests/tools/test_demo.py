@@ -13,13 +13,13 @@ import pytest
 
 soundfile = pytest.importorskip("soundfile")
 
-from genre_classifier.demo import make  # noqa: E402
-from genre_classifier.demo.compose import SECONDS, compose, meet_artist  # noqa: E402
-from genre_classifier.demo.genres import GENRES, Groove, between  # noqa: E402
-from genre_classifier.demo.render import CEILING, render  # noqa: E402
-from genre_classifier.demo.streams import Stream  # noqa: E402
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE  # noqa: E402
 from genre_classifier.features.spectral.core20 import extract_core20  # noqa: E402
+from tools.demo import make  # noqa: E402
+from tools.demo.compose import SECONDS, compose, meet_artist  # noqa: E402
+from tools.demo.genres import GENRES, Groove, between  # noqa: E402
+from tools.demo.render import CEILING, render  # noqa: E402
+from tools.demo.streams import Stream  # noqa: E402
 
 FOLDER = Path(str(files("genre_classifier.demo")))
 GENRE_ORDER = ["Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "Folk", "Pop", "Experimental"]

@@ -1,6 +1,6 @@
 """Make the demo data: compose and render every track, measure it, and write the table and the clips.
 
-    python -m genre_classifier.demo.make --jobs 2
+    python -m tools.demo.make --jobs 2
 
 writes ``features.parquet`` and ``clips/*.ogg`` beside this file. It takes some minutes, shows progress, and
 goes on where it was if it is started again after an interruption. The same row comes out the same whatever
@@ -55,18 +55,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from genre_classifier.demo.compose import SECONDS, compose, meet_artist
-from genre_classifier.demo.genres import GENRES
-from genre_classifier.demo.render import render
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import CORE20, SAMPLE_RATE
 from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.files.documents import parse_json
 from genre_classifier.terminal import say
+from tools.demo.compose import SECONDS, compose, meet_artist
+from tools.demo.genres import GENRES
+from tools.demo.render import render
 
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parents[1] / "src" / "genre_classifier"
 SEED = 20_270_419
 PILOT_SEEDS = (101, 102, 103, 201, 202)
 GENERATOR_VERSION = 2
@@ -144,7 +145,7 @@ def _measure_all(
 
 def _fingerprint(recipe: Recipe) -> str:
     """What an unfinished run must share with this one to be continued: the recipe and the code."""
-    sources = [*sorted(HERE.glob("*.py")), *sorted((HERE.parent / "features").glob("*.py"))]
+    sources = [*sorted(HERE.glob("*.py")), *sorted((PACKAGE / "features").rglob("*.py"))]
     code = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return json.dumps({"recipe": asdict(recipe), "code": code}, sort_keys=True)
 
@@ -249,10 +250,10 @@ def write_clips(recipe: Recipe, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the files as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m genre_classifier.demo.make", description=NOTE)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.make", description=NOTE)
     parser.add_argument("--jobs", type=int, default=1, help="processes to use (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=HERE, help="folder to write to (default: the package's)"
+        "--output", type=Path, default=PACKAGE / "demo", help="folder to write to (default: the package's)"
     )
     parser.add_argument(
         "--seed", type=int, default=SEED, help="another seed for pilots (default: %(default)s)"

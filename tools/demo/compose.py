@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from genre_classifier.demo.genres import (
+from tools.demo.genres import (
     CHORDS,
     FACETS,
     GENRES,
@@ -23,8 +23,8 @@ from genre_classifier.demo.genres import (
     Voice,
     between,
 )
-from genre_classifier.demo.score import Hit, Kit, Note, Part, Production, Score
-from genre_classifier.demo.streams import Stream
+from tools.demo.score import Hit, Kit, Note, Part, Production, Score
+from tools.demo.streams import Stream
 
 SECONDS = 8.0
 STEPS_PER_BEAT = 4

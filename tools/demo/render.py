@@ -8,10 +8,10 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import butter, sosfilt
 
-from genre_classifier.demo.instruments import play_note, strike_drum
-from genre_classifier.demo.score import Hit, Note, Part, Production, Score
-from genre_classifier.demo.streams import Stream
 from genre_classifier.features.sets import SAMPLE_RATE
+from tools.demo.instruments import play_note, strike_drum
+from tools.demo.score import Hit, Note, Part, Production, Score
+from tools.demo.streams import Stream
 
 CEILING = 0.97  # highest sample of a clip
 KNEE = 0.6  # where the limiter sets in
@@ -36,7 +36,7 @@ def render(score: Score) -> np.ndarray:
 
     Examples
     --------
-    >>> from genre_classifier.demo.compose import compose
+    >>> from tools.demo.compose import compose
     >>> render(compose(1, "Folk", 1, 1)).shape
     (176400,)
     """

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, lfilter, sosfilt
 
-from genre_classifier.demo.score import Drum, Instrument, Kit, Note
-from genre_classifier.demo.streams import Stream
 from genre_classifier.features.sets import SAMPLE_RATE
+from tools.demo.score import Drum, Instrument, Kit, Note
+from tools.demo.streams import Stream
 
 TABLE_SIZE = 2048
 TOP_PARTIAL = 10_000.0  # Hz: nothing is synthesised above, so nothing folds back at 11,025 Hz

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from genre_classifier.demo.score import Drum, Instrument
+from tools.demo.score import Drum, Instrument
 
 Range = tuple[float, float]
 BassPattern = Literal[
@@ -94,7 +94,7 @@ class LeadRules:
 
 @dataclass(frozen=True)
 class ProductionRules:
-    """Ranges of :class:`genre_classifier.demo.score.Production`."""
+    """Ranges of :class:`tools.demo.score.Production`."""
 
     loudness: Range
     drive: Range
