@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genre_classifier import metric_definitions
 from genre_classifier.errors import ConfigError
 from genre_classifier.features.sets import FMA_SERIES
 
@@ -79,13 +80,14 @@ class GradientClipAlgorithm(Enum):
     value = "value"
 
 
-METRICS = ("loss", "accuracy", "f1", "f1_macro", "top3", "ece")
+METRICS = tuple(metric.name for metric in metric_definitions.METRICS)
 SELECTION_METRICS = tuple(f"{split}/{name}" for split in ("val", "train") for name in METRICS)
 
 
 def better_is_higher(metric: str) -> bool:
     """Return whether a larger value of a metric such as ``val/f1`` is the better one."""
-    return metric.rpartition("/")[2] not in {"loss", "ece"}
+    name = metric.rpartition("/")[2]
+    return name not in {known.name for known in metric_definitions.METRICS if not known.higher_is_better}
 
 
 @dataclass

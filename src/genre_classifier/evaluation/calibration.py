@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from genre_classifier.errors import CalibrationError
+from genre_classifier.metric_definitions import CALIBRATION_BINS
 
-CALIBRATION_BINS = 15
 LOWEST, HIGHEST = 0.01, 100.0
 
 Float64 = npt.NDArray[np.float64]

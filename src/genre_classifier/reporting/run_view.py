@@ -31,14 +31,6 @@ from genre_classifier.run_folder import relative
 
 FEATURES_SHOWN = 30
 SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
-METRIC_NAMES = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "f1": "F1 weighted",
-    "f1_macro": "F1 macro",
-    "top3": "top-3",
-    "ece": "ECE",
-}
 
 
 @dataclass(frozen=True)

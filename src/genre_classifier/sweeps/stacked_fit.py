@@ -16,7 +16,8 @@ from torch import Tensor
 from genre_classifier.config import DataConfig, SplitConfig, TrainConfig, typed
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
-from genre_classifier.evaluation.member_metrics import member_scores
+from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
+from genre_classifier.metric_definitions import Counts
 from genre_classifier.sweeps.member import Member
 from genre_classifier.sweeps.memory import cost, limit_of, parts
 from genre_classifier.training.engine.layers import why_refused
@@ -334,11 +335,11 @@ class StackedModule(pl.LightningModule):
 
     def _training_metrics(self) -> list[dict[str, float]]:
         trained = self.engine.finish_epoch()
-        scores = member_scores(trained.logits, trained.genres, trained.valid)
-        found = {"loss": trained.loss, **scores.values}
-        plain = {name: value.tolist() for name, value in found.items()}
+        sums = row_sums(trained.logits, trained.genres, trained.valid)
+        Counts(sums, trained.logits.shape[2]).loss[:] = trained.loss * trained.valid.sum(dim=1)
         return [
-            {f"train/{name}": plain[name][number] for name in plain} for number in range(len(self.members))
+            {f"train/{name}": value for name, value in scores.values.items()}
+            for scores in scores_of_sums(sums, trained.logits.shape[2])
         ]
 
     def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -350,17 +351,13 @@ class StackedModule(pl.LightningModule):
                 continue
             logits = self._validated(rows.val_features, numbers)
             genres = rows.val_genres.expand(len(numbers), -1)
-            scores = member_scores(logits, genres, torch.ones_like(genres, dtype=torch.bool))
-            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), genres, reduction="none").mean(
-                dim=1
-            )
-            plain = {name: value.tolist() for name, value in {"loss": loss, **scores.values}.items()}
-            per_genre = scores.f1_per_genre.tolist()
-            for place, number in enumerate(numbers):
-                values[number] |= {f"val/{name}": plain[name][place] for name in plain}
+            found = scores_of_sums(row_sums(logits, genres), logits.shape[2])
+            for number, scores in zip(numbers, found, strict=True):
+                values[number] |= {f"val/{name}": value for name, value in scores.values.items()}
                 names = self.members[number].run.module.genre_names
                 by_genre[number] = {
-                    f"val/f1_by_genre/{name}": f1 for name, f1 in zip(names, per_genre[place], strict=True)
+                    f"val/f1_by_genre/{name}": f1
+                    for name, f1 in zip(names, scores.f1_per_genre.tolist(), strict=True)
                 }
         return by_genre
 

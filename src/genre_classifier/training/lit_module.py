@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
-from genre_classifier.evaluation.metrics import GenreMetrics
+from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
+from genre_classifier.metric_definitions import Counts
 from genre_classifier.run_folder import read_checkpoint
 from genre_classifier.scaler_state import ScalerStatistics
 from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, same_steps_in_both_modes
@@ -78,9 +78,6 @@ class GenreLitModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.network = build_network(network)
-        # Made when first asked for; a ModuleDict cannot have the key "train", which is a method's name.
-        self.metrics = nn.ModuleDict()
-        self.losses = nn.ModuleDict()
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
@@ -208,11 +205,10 @@ class GenreLitModule(pl.LightningModule):
             valid = trained.valid[0]
             self._losses.append((trained.loss[0], int(valid.sum())))
             self._outputs["train"].append((trained.logits[0, valid], trained.genres[0, valid]))
-        losses, rows = zip(*self._losses, strict=True)
+        # As elsewhere, each row counts with the loss of its mini-batch.
+        total = sum(float(loss) * rows for loss, rows in self._losses)
         self._losses.clear()
-        counts = torch.tensor(rows, device=self.device)
-        self._loss_of("train").update(torch.stack(losses).repeat_interleave(counts))
-        values = self._finish_split("train")
+        values = self._finish_split("train", total)
         self._report(values | {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]})
         for logger in self.loggers:
             logger.save()
@@ -292,37 +288,31 @@ class GenreLitModule(pl.LightningModule):
             raise CheckpointError(f"{path}: its weights do not fit its settings ({error})") from error
         return module.eval()
 
-    def _loss_of(self, split: str) -> MeanMetric:
-        """Return the mean over rows, which takes one loss per row: with this strategy it ignores weights."""
-        name = f"{split}_rows"
-        if name not in self.losses:
-            self.losses[name] = MeanMetric(nan_strategy="disable").to(self.device)
-        return cast(MeanMetric, self.losses[name])
-
-    def _metrics_of(self, split: str) -> GenreMetrics:
-        name = f"{split}_rows"
-        if name not in self.metrics:
-            self.metrics[name] = GenreMetrics(len(self.genre_names)).to(self.device)
-        return cast(GenreMetrics, self.metrics[name])
-
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
-        self._loss_of(split).update(functional.cross_entropy(logits, genres, reduction="none"))
         self._outputs[split].append((logits, genres))
 
-    def _finish_split(self, split: str) -> dict[str, float]:
-        """Return the metrics of an epoch's rows, by the names they are logged under."""
+    def _finish_split(self, split: str, total_loss: float | None = None) -> dict[str, float]:
+        """Return the metrics of an epoch's rows, by the names they are logged under.
+
+        Parameters
+        ----------
+        split : str
+        total_loss : float, optional
+            The rows' losses in sum, if they are not the cross entropy.
+        """
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
-        loss = float(self._loss_of(split).compute())
-        self._loss_of(split).reset()
+        sums = row_sums(logits[None], genres[None])  # (1, column)
+        if total_loss is not None:
+            Counts(sums, logits.shape[1]).loss[:] = total_loss
+        if self.trainer.world_size > 1:
+            sums = cast(Tensor, self.all_gather(sums)).sum(dim=0)
+        (scores,) = scores_of_sums(sums, logits.shape[1])
+        loss = scores.values["loss"]
         refuse_divergence(loss, split, self.current_epoch, self.hparams["optimizer"].get("lr"))
-        scores = self._metrics_of(split)(logits, genres)
-        values = {
-            f"{split}/loss": loss,
-            **{f"{split}/{name}": value for name, value in scores.values.items()},
-        }
+        values = {f"{split}/{name}": value for name, value in scores.values.items()}
         if split != "train":
             per_genre = zip(self.genre_names, scores.f1_per_genre.tolist(), strict=True)
             values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}

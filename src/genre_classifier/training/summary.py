@@ -8,19 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from genre_classifier.metric_definitions import METRICS
 from genre_classifier.run_folder import relative
 from genre_classifier.training.run import Result
 
-COLUMNS = (
-    ("loss", "loss"),
-    ("accuracy", "accuracy"),
-    ("f1", "F1 weighted"),
-    ("f1_macro", "F1 macro"),
-    ("top3", "top-3"),
-    ("ece", "ECE"),
-)
-
-SHOWN = COLUMNS[1:4]
+SHOWN = ("accuracy", "f1", "f1_macro")
 
 
 def show(result: Result) -> None:
@@ -43,17 +35,21 @@ def _metrics(result: Result) -> Table:
     note = "synthetic data, not music; " if result.synthetic else ""
     table = Table(title=f"{note}{result.protocol['description']}", title_justify="left")
     table.add_column("split")
-    for _, heading in COLUMNS:
-        table.add_column(heading, justify="right")
+    for metric in METRICS:
+        table.add_column(metric.heading, justify="right")
     for split, values in result.metrics.items():
-        table.add_row(split, *(f"{values[name]:.3f}" for name, _ in COLUMNS))
+        table.add_row(split, *(f"{values[metric.name]:.3f}" for metric in METRICS))
     return table
 
 
 def _remarks(result: Result) -> Iterator[str]:
     found = result.intervals.get("test")
     if found is not None:
-        ends = ", ".join(f"{heading} {found[name][0]:.3f} to {found[name][1]:.3f}" for name, heading in SHOWN)
+        ends = ", ".join(
+            f"{metric.heading} {found[metric.name][0]:.3f} to {found[metric.name][1]:.3f}"
+            for metric in METRICS
+            if metric.name in SHOWN
+        )
         yield f"95 % of test  {ends} ({found['units']} {found['unit']}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:
