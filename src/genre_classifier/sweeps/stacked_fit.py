@@ -66,7 +66,7 @@ def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) ->
     n_rows, n_features = known.table.features.shape
     n_genres = len(known.table.genre_names)
     return parts(
-        settings, lambda told: cost(told, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
+        settings, lambda own: cost(own, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
     )
 
 
@@ -76,7 +76,7 @@ def _train_part(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         runs = [
-            run for cfg, told in zip(configs, settings, strict=True) if (run := _begun(cfg, told)) is not None
+            run for cfg, own in zip(configs, settings, strict=True) if (run := _begun(cfg, own)) is not None
         ]
         prepared = [run for run in runs if _prepare(run, rows)]
         stacked = [run for run in prepared if why_refused(run.module.network) is None]
