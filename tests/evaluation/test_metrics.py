@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
+from torchmetrics.functional import classification as tm
 
 from genre_classifier import GenreClassifier
-from genre_classifier.evaluation.metrics import GenreMetrics, evaluate
+from genre_classifier.evaluation.metrics import evaluate, row_sums, score, scores_of_sums
 
 
 def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
@@ -25,21 +26,18 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bin
 
 @pytest.mark.parametrize("n_genres", [2, 3, 8])
 @pytest.mark.parametrize("skewed", [False, True])
-@pytest.mark.parametrize("block", [4096, 150])
-def test_every_metric_agrees_with_scikit_learn(
-    n_genres: int, skewed: bool, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("genre_classifier.evaluation.metrics.BLOCK_ROWS", block)
+def test_every_metric_agrees_with_scikit_learn(n_genres: int, skewed: bool) -> None:
     rng = np.random.default_rng(n_genres)
     weights = np.arange(1, n_genres + 1, dtype=float) ** (2 if skewed else 0)
     truth = rng.choice(n_genres, size=400, p=weights / weights.sum())
     logits = rng.normal(size=(400, n_genres)) + 1.5 * np.eye(n_genres)[truth]
-    scores = GenreMetrics(n_genres)(torch.tensor(logits), torch.tensor(truth))
+    scores = score(torch.tensor(logits), torch.tensor(truth))
     exact = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predicted = exact.argmax(axis=1)
     labels = list(range(n_genres))
     top3 = np.mean([t in row for t, row in zip(truth, np.argsort(-exact)[:, :3], strict=True)])
     expected = {
+        "loss": sk.log_loss(truth, exact, labels=labels),
         "accuracy": sk.accuracy_score(truth, predicted),
         "f1": sk.f1_score(truth, predicted, average="weighted"),
         "f1_macro": sk.f1_score(truth, predicted, average="macro"),
@@ -57,19 +55,58 @@ def test_every_metric_agrees_with_scikit_learn(
 def test_a_genre_that_is_nowhere_does_not_pull_the_macro_f1_down() -> None:
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     logits = torch.tensor(np.eye(3)[predicted] * 5)
-    scores = GenreMetrics(3)(logits, torch.tensor(truth))
+    scores = score(logits, torch.tensor(truth))
     assert scores.values["f1_macro"] == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
 
 
-def test_scores_of_one_epoch_do_not_leak_into_the_next() -> None:
-    metrics = GenreMetrics(3)
-    right = torch.eye(3) * 9
-    metrics(right, torch.tensor([1, 2, 0]))
-    assert metrics(right, torch.tensor([0, 1, 2])).values["accuracy"] == 1.0
+def members(n_rows: int, n_genres: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, n_rows, n_genres, generator=generator)
+    return logits, torch.randint(0, n_genres, (3, n_rows), generator=generator)
 
 
-def test_evaluate_gives_the_mean_cross_entropy_and_leaves_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genre_classifier.evaluation.metrics.BLOCK_ROWS", 20)
+@pytest.mark.parametrize(("n_rows", "n_genres"), [(200, 8), (7, 8), (50, 2), (1, 3), (5000, 4)])
+def test_each_member_has_the_metrics_of_torchmetrics(n_rows: int, n_genres: int) -> None:
+    logits, genres = members(n_rows, n_genres)
+    found = scores_of_sums(row_sums(logits, genres), n_genres)
+    for member, scores in enumerate(found):
+        own, truth = logits[member].softmax(dim=1), genres[member]
+        top = {"num_classes": n_genres, "top_k": min(3, n_genres), "average": "micro"}
+        expected = {
+            "accuracy": tm.multiclass_accuracy(own, truth, n_genres, average="micro"),
+            "f1": tm.multiclass_f1_score(own, truth, n_genres, average="weighted"),
+            "f1_macro": tm.multiclass_f1_score(own, truth, n_genres, average="macro"),
+            "top3": tm.multiclass_accuracy(own, truth, **top),
+            "ece": tm.multiclass_calibration_error(own, truth, n_genres, n_bins=15),
+        }
+        for name, value in expected.items():
+            assert scores.values[name] == pytest.approx(float(value), abs=2e-6), name
+
+
+def test_rows_that_fill_up_count_for_nothing() -> None:
+    logits, genres = members(40, 5)
+    logits[1, 30] = float("nan")
+    valid = torch.arange(40)[None, :] < torch.tensor([40, 25, 1])[:, None]
+    found = scores_of_sums(row_sums(logits, genres, valid), 5)
+    for member, n_rows in enumerate((40, 25, 1)):
+        alone = score(logits[member, :n_rows], genres[member, :n_rows])
+        assert found[member].values == pytest.approx(alone.values, abs=1e-9)
+        torch.testing.assert_close(found[member].f1_per_genre, alone.f1_per_genre)
+
+
+def test_the_sums_of_several_processes_can_be_added() -> None:
+    logits, genres = members(40, 5)
+    parts = [row_sums(logits[:1, part], genres[:1, part]) for part in (slice(0, 25), slice(25, 40))]
+    (found,) = scores_of_sums(parts[0] + parts[1], 5)
+    assert found.values == pytest.approx(score(logits[0], genres[0]).values, abs=1e-9)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
+    logits = torch.tensor([[900.0, 0.0], [900.0, 0.0]])
+    assert score(logits, torch.tensor([0, 1])).values["ece"] == pytest.approx(0.5)
+
+
+def test_evaluate_gives_the_mean_cross_entropy_and_leaves_the_mode() -> None:
     torch.manual_seed(0)
     model = GenreClassifier(input_dim=4, num_classes=3, dropout=0.5).train()
     x, y = torch.randn(50, 4), torch.randint(0, 3, (50,))

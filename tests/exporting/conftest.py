@@ -32,7 +32,7 @@ def finished_run(folder: Path, overrides: list[str]) -> RunFolder:
 def trained_runs(tmp_path_factory: pytest.TempPathFactory, music_overrides: list[str]) -> Path:
     """An outputs folder: runs/plain (cosine), runs/other, a sweep of folds."""
     outputs = tmp_path_factory.mktemp("outputs")
-    plain = [*music_overrides, "scheduler=cosine", "trainer.max_epochs=5", "optimizer.lr=0.003"]
+    plain = [*music_overrides, "scheduler=cosine", "trainer.max_epochs=5", "optimizer.lr=0.002"]
     finished_run(outputs / "runs" / "plain", plain)
     finished_run(outputs / "runs" / "other", [*music_overrides, "seed=7", "optimizer.lr=0.01"])
     for fold in range(3):

@@ -61,6 +61,7 @@ def test_the_training_loss_is_the_smoothed_and_weighted_cross_entropy(
 
 def test_the_validation_loss_is_the_mean_over_rows_of_all_mini_batches() -> None:
     made, (x, y) = module(), batch()
+    made.trainer = Mock(world_size=1, current_epoch=0)
     made.validation_step((x[:30], y[:30]), 0)
     made.validation_step((x[30:], y[30:]), 1)
     expected = -log_softmax(made(x))[np.arange(len(y)), y].mean()

@@ -10,6 +10,8 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from genre_classifier.config.metrics import METRICS
+
 # ruff: noqa: RUF009, UP045 - `limited` makes a field; OmegaConf 2.3 reads Optional[] and Union[], not "X | Y", from a schema.
 
 
@@ -113,13 +115,13 @@ class GradientClipAlgorithm(Enum):
     value = "value"
 
 
-METRICS = ("loss", "accuracy", "f1", "f1_macro", "top3", "ece")
-SELECTION_METRICS = tuple(f"{split}/{name}" for split in ("val", "train") for name in METRICS)
+SELECTION_METRICS = tuple(f"{split}/{metric.name}" for split in ("val", "train") for metric in METRICS)
 
 
 def better_is_higher(metric: str) -> bool:
     """Return whether a larger value of a metric such as ``val/f1`` is the better one."""
-    return metric.rpartition("/")[2] not in {"loss", "ece"}
+    name = metric.rpartition("/")[2]
+    return name not in {known.name for known in METRICS if not known.higher_is_better}
 
 
 @dataclass

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from genre_classifier.config.metrics import CALIBRATION_BINS
 from genre_classifier.errors import CalibrationError
 
-CALIBRATION_BINS = 15
 LOWEST, HIGHEST = 0.01, 100.0
 
 Float64 = npt.NDArray[np.float64]

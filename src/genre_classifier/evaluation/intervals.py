@@ -15,7 +15,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from scipy.special import ndtr, ndtri
 
-from genre_classifier.evaluation.calibration import CALIBRATION_BINS, bin_of
+from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of, n_columns
+from genre_classifier.evaluation.calibration import bin_of
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -62,7 +63,7 @@ class Intervals:
 def intervals(
     logits: Float64, genres: Int64, groups: Text | None = None, group_name: str = "group"
 ) -> Intervals | None:
-    """Return 95 % intervals of loss, accuracy, f1, f1_macro, top3 and ece.
+    """Return the 95 % interval of every metric.
 
     Bias-corrected and accelerated percentiles (BCa; Efron, 1987) of 2,000 resamples. With groups, whole groups are
     drawn, since the rows of an artist or track are not independent of each other.
@@ -161,7 +162,7 @@ def _units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
 
 
 def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> csr_matrix:
-    """Return what the metrics are made of, summed by unit: (unit, column), see `_metrics`."""
+    """Return what the metrics are made of, summed by unit: (unit, column), see `Counts`."""
     n_rows, n_genres = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
@@ -183,28 +184,14 @@ def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> cs
         axis=1,
     )
     values = np.stack([np.ones(n_rows), (predicted == genres) - confidence, losses, found], axis=1)
-    shape = (n_units, first_bin + CALIBRATION_BINS + 2)
+    shape = (n_units, n_columns(n_genres))
     where = (np.repeat(units, columns.shape[1]), columns.ravel())
     return csr_matrix((values.ravel(), where), shape=shape)
 
 
 def _metrics(sums: Float64, n_genres: int) -> dict[str, Float64]:
     """Return the metrics, each (resample,), of sums (resample, column)."""
-    confusion = sums[:, : n_genres**2].reshape(-1, n_genres, n_genres)  # (resample, true, predicted)
-    rest = sums[:, n_genres**2 :]
-    support, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
-    right = np.diagonal(confusion, axis1=1, axis2=2)
-    n_rows = support.sum(axis=1)
-    f1 = 2 * right / np.maximum(support + predicted, 1)
-    present = (support + predicted) > 0
-    return {
-        "loss": rest[:, CALIBRATION_BINS] / n_rows,
-        "accuracy": right.sum(axis=1) / n_rows,
-        "f1": (f1 * support).sum(axis=1) / n_rows,
-        "f1_macro": (f1 * present).sum(axis=1) / present.sum(axis=1),
-        "top3": rest[:, CALIBRATION_BINS + 1] / n_rows,
-        "ece": np.abs(rest[:, :CALIBRATION_BINS]).sum(axis=1) / n_rows,
-    }
+    return metrics_of(Counts(sums, n_genres))
 
 
 def _resampled(sums: csr_matrix, n_units: int) -> Iterator[Float64]:

@@ -1,26 +1,15 @@
-"""The metrics of a split, defined once for training, validation and testing."""
+"""The metrics of a split, by the definitions of config/metrics.py, for one network or for all members of a stack."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-)
 
-from genre_classifier.evaluation.calibration import CALIBRATION_BINS
-
-# With deterministic algorithms torchmetrics counts by a mask of rows x genres²: too much for all rows at once.
-BLOCK_ROWS = 4096
+from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of, n_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +19,7 @@ class Scores:
     Parameters
     ----------
     values : dict of str to float
-        ``accuracy``, ``f1`` (weighted by support), ``f1_macro``, ``top3`` (the true genre is among the three most
-        probable), ``ece`` (expected calibration error, 15 bins; Naeini et al., 2015).
+        By the names of `config.metrics.METRICS`.
     f1_per_genre : Tensor [shape=(genre,)]
     """
 
@@ -39,53 +27,101 @@ class Scores:
     f1_per_genre: Tensor
 
 
-class GenreMetrics(nn.Module):
-    """torchmetrics of one split.
+@torch.no_grad()
+def row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the sums over rows that `Counts` describes, (member, column); those of several processes can be added.
+
+    Parameters
+    ----------
+    logits : Tensor [shape=(member, row, genre)]
+        Or log probabilities.
+    genres : Tensor [shape=(member, row)]
+        True genres.
+    valid : Tensor [shape=(member, row), dtype=bool], optional
+        False for rows that only fill the tensor up.
+    """
+    n_members, _, n_genres = logits.shape
+    log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+    best, predicted = log_probabilities.max(dim=-1)  # (member, row)
+    probable = log_probabilities.topk(min(3, n_genres), dim=-1).indices
+    losses = -log_probabilities.gather(2, genres[..., None])[..., 0]
+    confidence = best.exp()
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=logits.device)
+    bins = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, CALIBRATION_BINS - 1)
+    whole = torch.float32 if logits.device.type == "mps" else torch.float64
+    counted = torch.ones_like(confidence, dtype=torch.bool) if valid is None else valid
+    first_bin, width = n_genres**2, n_columns(n_genres)
+    sums = torch.zeros(n_members * width, dtype=whole, device=logits.device)
+    start = torch.arange(n_members, device=logits.device)[:, None] * width
+    for columns, values in (
+        (genres * n_genres + predicted, counted),
+        (first_bin + bins, (predicted == genres).to(whole) - confidence),
+        (torch.full_like(genres, width - 2), losses),
+        (torch.full_like(genres, width - 1), (probable == genres[..., None]).any(dim=-1)),
+    ):
+        kept = values.to(whole).masked_fill(~counted, 0.0)
+        sums.index_add_(0, (start + columns).flatten(), kept.flatten())
+    return sums.view(n_members, width)
+
+
+def scores_of_sums(sums: Tensor, n_genres: int) -> list[Scores]:
+    """Return each member's scores.
+
+    Parameters
+    ----------
+    sums : Tensor [shape=(member, column)]
+        See `row_sums`.
+    """
+    counts = Counts(sums.cpu(), n_genres)
+    values = {name: found.tolist() for name, found in metrics_of(counts).items()}
+    return [
+        Scores({name: found[member] for name, found in values.items()}, f1)
+        for member, f1 in enumerate(counts.f1_per_genre)
+    ]
+
+
+class GenreMetrics(torchmetrics.Metric):
+    """All metrics of a split, batch by batch; the processes of a distributed run add up their sums.
 
     Parameters
     ----------
     n_genres : int
-    all_processes : bool
-        Whether the scores cover the rows of all processes of a distributed run, which must then all ask for them.
     """
 
-    def __init__(self, n_genres: int, *, all_processes: bool = True) -> None:
-        super().__init__()
-        self.n_probable = min(3, n_genres)
-        quick: dict[str, Any] = {
-            "num_classes": n_genres,
-            "validate_args": False,
-            "sync_on_compute": all_processes,
-        }
-        self.collection = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(average="micro", **quick),
-                "f1": MulticlassF1Score(average="weighted", **quick),
-                "f1_macro": MulticlassF1Score(average="macro", **quick),
-                "f1_per_genre": MulticlassF1Score(average="none", **quick),
-            }
-        )
-        self.top3 = MulticlassAccuracy(average="micro", **quick)
-        self.ece = MulticlassCalibrationError(n_bins=CALIBRATION_BINS, norm="l1", **quick)
+    full_state_update = False
+    sums: Tensor
 
-    @torch.no_grad()
-    def forward(self, logits: Tensor, genres: Tensor) -> Scores:
-        """Return the scores of logits (row, genre) against true genres (row,)."""
-        for metric in (self.collection, self.top3, self.ece):
-            metric.reset()
-        probabilities = torch.softmax(logits.float(), dim=-1)
-        for rows, truth in zip(probabilities.split(BLOCK_ROWS), genres.split(BLOCK_ROWS), strict=True):
-            # Found once, where each metric would find them anew.
-            probable = rows.topk(self.n_probable, dim=-1).indices
-            predicted = rows.argmax(dim=-1)
-            self.collection.update(predicted, truth)
-            found = (probable == truth[:, None]).any(dim=-1)
-            self.top3.update(torch.where(found, truth, probable[:, -1]), truth)
-            self.ece.update(rows, truth)
-        computed = self.collection.compute()
-        values = {name: float(computed[name]) for name in ("accuracy", "f1", "f1_macro")}
-        values |= {"top3": float(self.top3.compute()), "ece": float(self.ece.compute())}
-        return Scores(values, computed["f1_per_genre"])
+    def __init__(self, n_genres: int) -> None:
+        super().__init__()
+        self.n_genres = n_genres
+        self.add_state("sums", torch.zeros(1, n_columns(n_genres), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, genres: Tensor, total_loss: float | None = None) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        logits : Tensor [shape=(row, genre)]
+        genres : Tensor [shape=(row,)]
+            True genres.
+        total_loss : float, optional
+            The rows' losses in sum, if they are not the cross entropy.
+        """
+        sums = row_sums(logits[None], genres[None])
+        if total_loss is not None:
+            Counts(sums, self.n_genres).loss[:] = total_loss
+        self.sums = self.sums.to(sums) + sums
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each metric by name, and ``f1_per_genre`` [shape=(genre,)]."""
+        (scores,) = scores_of_sums(self.sums, self.n_genres)
+        values = {name: torch.tensor(value, dtype=torch.float64) for name, value in scores.values.items()}
+        return values | {"f1_per_genre": scores.f1_per_genre}
+
+
+def score(logits: Tensor, genres: Tensor) -> Scores:
+    """Return the scores of logits (row, genre) against true genres (row,)."""
+    return scores_of_sums(row_sums(logits[None], genres[None]), logits.shape[1])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +150,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, float]:
         """Return the loss and the scores by name."""
-        return {"loss": self.loss, **self.scores.values}
+        return {**self.scores.values, "loss": self.loss}
 
 
 @torch.no_grad()
@@ -139,24 +175,12 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor) -> Evaluation
 
 def evaluation_of(logits: Tensor, genres: Tensor) -> Evaluation:
     """Score logits (row, genre), or log probabilities, against true genres (row,)."""
+    sums = row_sums(logits[None], genres[None])
     n_genres = logits.shape[1]
+    (scores,) = scores_of_sums(sums, n_genres)
     return Evaluation(
         loss=float(functional.cross_entropy(logits, genres)),
-        scores=_metrics(n_genres)(logits.cpu(), genres.cpu()),
-        confusion=_confusion(logits.argmax(dim=-1), genres, n_genres),
+        scores=scores,
+        confusion=Counts(sums, n_genres).confusion[0].to(torch.int64),
         logits=logits,
     )
-
-
-@lru_cache(maxsize=8)
-def _metrics(n_genres: int) -> GenreMetrics:
-    # Making them takes longer than using them once, and they forget what they were given before.
-    return GenreMetrics(n_genres, all_processes=False)
-
-
-def _confusion(predicted: Tensor, genres: Tensor, n_genres: int) -> Tensor:
-    metric = MulticlassConfusionMatrix(n_genres, validate_args=False, sync_on_compute=False)
-    for rows, truth in zip(predicted.split(BLOCK_ROWS), genres.split(BLOCK_ROWS), strict=True):
-        metric.update(rows, truth)
-    counts: Tensor = metric.compute()
-    return counts

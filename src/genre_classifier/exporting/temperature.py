@@ -10,7 +10,7 @@ from genre_classifier.bundle.format import Calibration
 from genre_classifier.bundle.inference import fold_temperature
 from genre_classifier.errors import CalibrationError, ExportError
 from genre_classifier.evaluation.calibration import fit_temperature
-from genre_classifier.evaluation.metrics import GenreMetrics
+from genre_classifier.evaluation.metrics import score
 from genre_classifier.exporting.candidate import Candidate
 from genre_classifier.runs.rows import Rows
 
@@ -45,4 +45,4 @@ def calibrated(candidate: Candidate, rows: Rows | None, why_not: str) -> tuple[C
 
 
 def _ece(logits: Tensor, genres: Tensor) -> float:
-    return GenreMetrics(logits.shape[1], all_processes=False)(logits, genres).values["ece"]
+    return score(logits, genres).values["ece"]

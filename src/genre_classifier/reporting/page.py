@@ -8,10 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genre_classifier import __version__
-from genre_classifier.config.schema import METRICS
+from genre_classifier.config.metrics import METRICS
 from genre_classifier.errors import RunFolderError
 from genre_classifier.files.atomic import write_text
-from genre_classifier.reporting.run_view import METRIC_NAMES, RunView
+from genre_classifier.reporting.run_view import RunView
 from genre_classifier.reporting.sweep_view import SweepView
 from genre_classifier.terminal import visible_lines
 
@@ -21,7 +21,7 @@ def page(view: RunView | SweepView) -> str:
     template = _environment().get_template("run.html" if isinstance(view, RunView) else "sweep.html")
     return template.render(
         view=view,
-        metric_names=[METRIC_NAMES[name] for name in METRICS],
+        metric_names=[metric.heading for metric in METRICS],
         version=__version__,
         written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from genre_classifier.commands import command, setting, train_command
-from genre_classifier.config.schema import METRICS
+from genre_classifier.config.metrics import METRICS
 from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.figures import curves, importance_figure, map_figure
@@ -31,14 +31,6 @@ from genre_classifier.runs.folder import relative
 
 FEATURES_SHOWN = 30
 SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
-METRIC_NAMES = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "f1": "F1 weighted",
-    "f1_macro": "F1 macro",
-    "top3": "top-3",
-    "ece": "ECE",
-}
 
 
 @dataclass(frozen=True)
@@ -282,7 +274,7 @@ def _notes(contents: RunContents) -> list[str]:
 def _metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, ...]]]:
     rows = contents.data.get("rows_by_split") or {}
     return [
-        (words, rows.get(side), tuple(contents.metrics[side].get(name) for name in METRICS))
+        (words, rows.get(side), tuple(contents.metrics[side].get(metric.name) for metric in METRICS))
         for side, words in SIDE_NAMES.items()
         if side in contents.metrics
     ]

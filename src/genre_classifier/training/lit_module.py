@@ -14,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from genre_classifier.class_names import check_name, find_class
 from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
@@ -77,9 +76,6 @@ class GenreLitModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.network = build_network(network)
-        # Made when first asked for; a ModuleDict cannot have the key "train", which is a method's name.
-        self.metrics = nn.ModuleDict()
-        self.losses = nn.ModuleDict()
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
@@ -207,11 +203,10 @@ class GenreLitModule(pl.LightningModule):
             valid = trained.valid[0]
             self._losses.append((trained.loss[0], int(valid.sum())))
             self._outputs["train"].append((trained.logits[0, valid], trained.genres[0, valid]))
-        losses, rows = zip(*self._losses, strict=True)
+        # As elsewhere, each row counts with the loss of its mini-batch.
+        total = sum(float(loss) * rows for loss, rows in self._losses)
         self._losses.clear()
-        counts = torch.tensor(rows, device=self.device)
-        self._loss_of("train").update(torch.stack(losses).repeat_interleave(counts))
-        values = self._finish_split("train")
+        values = self._finish_split("train", total)
         self._report(values | {"learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"]})
         for logger in self.loggers:
             logger.save()
@@ -303,39 +298,31 @@ class GenreLitModule(pl.LightningModule):
             raise CheckpointError(f"{path}: its weights do not fit its settings ({reason:.300})") from error
         return module.eval()
 
-    def _loss_of(self, split: str) -> MeanMetric:
-        """Return the mean over rows, which takes one loss per row: with this strategy it ignores weights."""
-        name = f"{split}_rows"
-        if name not in self.losses:
-            self.losses[name] = MeanMetric(nan_strategy="disable").to(self.device)
-        return cast(MeanMetric, self.losses[name])
-
-    def _metrics_of(self, split: str) -> GenreMetrics:
-        name = f"{split}_rows"
-        if name not in self.metrics:
-            self.metrics[name] = GenreMetrics(len(self.genre_names)).to(self.device)
-        return cast(GenreMetrics, self.metrics[name])
-
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
-        self._loss_of(split).update(functional.cross_entropy(logits, genres, reduction="none"))
         self._outputs[split].append((logits, genres))
 
-    def _finish_split(self, split: str) -> dict[str, float]:
-        """Return the metrics of an epoch's rows, by the names they are logged under."""
+    def _finish_split(self, split: str, total_loss: float | None = None) -> dict[str, float]:
+        """Return the metrics of an epoch's rows, by the names they are logged under.
+
+        Parameters
+        ----------
+        split : str
+        total_loss : float, optional
+            The rows' losses in sum, if they are not the cross entropy.
+        """
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
-        loss = float(self._loss_of(split).compute())
-        self._loss_of(split).reset()
+        metrics = GenreMetrics(logits.shape[1]).to(logits.device)
+        metrics.update(logits, genres, total_loss)
+        scores = metrics.compute()
+        f1_per_genre = scores.pop("f1_per_genre").tolist()
+        values = {f"{split}/{name}": float(value) for name, value in scores.items()}
+        loss = values[f"{split}/loss"]
         refuse_divergence(loss, split, self.current_epoch, self.hparams["optimizer"].get("lr"))
-        scores = self._metrics_of(split)(logits, genres)
-        values = {
-            f"{split}/loss": loss,
-            **{f"{split}/{name}": value for name, value in scores.values.items()},
-        }
         if split != "train":
-            per_genre = zip(self.genre_names, scores.f1_per_genre.tolist(), strict=True)
+            per_genre = zip(self.genre_names, f1_per_genre, strict=True)
             values |= {f"{split}/f1_by_genre/{name}": value for name, value in per_genre}
         return values
 

@@ -6,20 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genre_classifier.commands import command, setting
+from genre_classifier.config.metrics import METRICS
 from genre_classifier.runs.folder import relative
 from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
 
-COLUMNS = (
-    ("loss", "loss"),
-    ("accuracy", "accuracy"),
-    ("f1", "F1 weighted"),
-    ("f1_macro", "F1 macro"),
-    ("top3", "top-3"),
-    ("ece", "ECE"),
-)
-
-SHOWN = COLUMNS[1:4]
+SHOWN = ("accuracy", "f1", "f1_macro")
 
 
 def show(result: Result) -> None:
@@ -39,9 +31,9 @@ def _say_metrics(result: Result) -> None:
     note = "synthetic data, not music; " if result.synthetic else ""
     say_table(
         f"{note}{result.protocol['description']}",
-        [("split", "name"), *((heading, "number") for _, heading in COLUMNS)],
+        [("split", "name"), *((metric.heading, "number") for metric in METRICS)],
         [
-            (split, *(f"{values[name]:.3f}" for name, _ in COLUMNS))
+            (split, *(f"{values[metric.name]:.3f}" for metric in METRICS))
             for split, values in result.metrics.items()
         ],
     )
@@ -50,7 +42,11 @@ def _say_metrics(result: Result) -> None:
 def _remarks(result: Result) -> Iterator[str]:
     found = result.intervals.get("test")
     if found is not None:
-        ends = ", ".join(f"{heading} {found[name][0]:.3f} to {found[name][1]:.3f}" for name, heading in SHOWN)
+        ends = ", ".join(
+            f"{metric.heading} {found[metric.name][0]:.3f} to {found[metric.name][1]:.3f}"
+            for metric in METRICS
+            if metric.name in SHOWN
+        )
         yield f"95 % of test  {ends} ({found['units']} {shown(found['unit'])}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:

@@ -195,9 +195,11 @@ def results(folder: Path, n: int = len(TRIALS)) -> list[dict[str, Any]]:
     found = []
     for number in range(n):
         run = RunFolder(folder / str(number))
-        told = run.read_run()
-        assert told["status"] == "finished"
-        found.append({"metrics": run.read_metrics(), **{key: told[key] for key in ("epochs", "best_epoch")}})
+        record = run.read_run()
+        assert record["status"] == "finished"
+        found.append(
+            {"metrics": run.read_metrics(), **{key: record[key] for key in ("epochs", "best_epoch")}}
+        )
     return found
 
 

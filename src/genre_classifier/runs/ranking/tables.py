@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.config.schema import METRICS
+from genre_classifier.config.metrics import METRICS
 from genre_classifier.config.settings import shown_value
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.files.atomic import write_text
@@ -19,7 +19,7 @@ from genre_classifier.terminal import Kind, say, say_table, shown, terminal_widt
 if TYPE_CHECKING:
     from rich.console import Console
 
-ALL_METRICS = tuple(f"{split}/{name}" for split in SPLITS for name in METRICS)
+ALL_METRICS = tuple(f"{split}/{metric.name}" for split in SPLITS for metric in METRICS)
 ROWS_SHOWN = 20
 # Columns of leaderboard.csv beside a metric's mean, and what they are in an Estimate.
 ESTIMATE_PARTS = {"std": "deviation", "low": "low", "high": "high", "min": "least", "max": "most"}

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, read_write
 from torch import Tensor
 
 from genre_classifier.config.checks import typed
+from genre_classifier.config.metrics import Counts
 from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
-from genre_classifier.evaluation.member_metrics import member_scores
+from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
 from genre_classifier.sweeps.stacked.memory import cost, limit_of, parts
@@ -68,7 +69,7 @@ def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) ->
     n_rows, n_features = known.table.features.shape
     n_genres = len(known.table.genre_names)
     return parts(
-        settings, lambda told: cost(told, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
+        settings, lambda own: cost(own, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
     )
 
 
@@ -78,7 +79,7 @@ def _train_part(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         runs = [
-            run for cfg, told in zip(configs, settings, strict=True) if (run := _begun(cfg, told)) is not None
+            run for cfg, own in zip(configs, settings, strict=True) if (run := _begun(cfg, own)) is not None
         ]
         prepared = [run for run in runs if _prepare(run, rows)]
         stacked = [run for run in prepared if why_refused(run.module.network) is None]
@@ -341,11 +342,11 @@ class StackedModule(pl.LightningModule):
 
     def _training_metrics(self) -> list[dict[str, float]]:
         trained = self.engine.finish_epoch()
-        scores = member_scores(trained.logits, trained.genres, trained.valid)
-        found = {"loss": trained.loss, **scores.values}
-        plain = {name: value.tolist() for name, value in found.items()}
+        sums = row_sums(trained.logits, trained.genres, trained.valid)
+        Counts(sums, trained.logits.shape[2]).loss[:] = trained.loss * trained.valid.sum(dim=1)
         return [
-            {f"train/{name}": plain[name][number] for name in plain} for number in range(len(self.members))
+            {f"train/{name}": value for name, value in scores.values.items()}
+            for scores in scores_of_sums(sums, trained.logits.shape[2])
         ]
 
     def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -357,17 +358,13 @@ class StackedModule(pl.LightningModule):
                 continue
             logits = self._validated(rows.val_features, numbers)
             genres = rows.val_genres.expand(len(numbers), -1)
-            scores = member_scores(logits, genres, torch.ones_like(genres, dtype=torch.bool))
-            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), genres, reduction="none").mean(
-                dim=1
-            )
-            plain = {name: value.tolist() for name, value in {"loss": loss, **scores.values}.items()}
-            per_genre = scores.f1_per_genre.tolist()
-            for place, number in enumerate(numbers):
-                values[number] |= {f"val/{name}": plain[name][place] for name in plain}
+            found = scores_of_sums(row_sums(logits, genres), logits.shape[2])
+            for number, scores in zip(numbers, found, strict=True):
+                values[number] |= {f"val/{name}": value for name, value in scores.values.items()}
                 names = self.members[number].run.module.genre_names
                 by_genre[number] = {
-                    f"val/f1_by_genre/{name}": f1 for name, f1 in zip(names, per_genre[place], strict=True)
+                    f"val/f1_by_genre/{name}": f1
+                    for name, f1 in zip(names, scores.f1_per_genre.tolist(), strict=True)
                 }
         return by_genre
 

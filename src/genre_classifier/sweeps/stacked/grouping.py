@@ -55,7 +55,7 @@ def _even(total: int, size: int) -> int:
 
 def _shape(settings: TrainConfig) -> str:
     data = {name: value for name, value in vars(settings.data).items() if name != "split"}
-    told = [
+    shape = [
         data,
         settings.model._target_,
         list(settings.model.hidden_dims),
@@ -63,7 +63,7 @@ def _shape(settings: TrainConfig) -> str:
         settings.trainer.accelerator.value,
         settings.trainer.deterministic,
     ]
-    return json.dumps(told, sort_keys=True, default=str)  # enums and nested settings as their text
+    return json.dumps(shape, sort_keys=True, default=str)  # enums and nested settings as their text
 
 
 def why_alone(settings: TrainConfig) -> str | None:

@@ -143,17 +143,17 @@ class Member:
         for split in ("val", "train"):
             if (loss := values.get(f"{split}/loss")) is not None:
                 refuse_divergence(loss, split, self.epoch, self.run.settings.optimizer.lr)
-        told = {**values, "learning_rate": float(self.hyperparameters["lr"])}
-        self._unlogged.append(({**told, **by_genre, "epoch": self.epoch}, self.steps - 1))
+        metrics = {**values, "learning_rate": float(self.hyperparameters["lr"])}
+        self._unlogged.append(({**metrics, **by_genre, "epoch": self.epoch}, self.steps - 1))
         # Lightning hands metrics on in single precision.
-        told = {name: float(torch.tensor(value)) for name, value in told.items()}
+        metrics = {name: float(torch.tensor(value)) for name, value in metrics.items()}
         if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(told[self.run.module.hparams["scheduler"]["monitor"]])
+            self.scheduler.step(metrics[self.run.module.hparams["scheduler"]["monitor"]])
         if self.stopping is not None:
-            self._judge(told[self.stopping.monitor])
-        said = self.history.add(self.epoch, self.steps, {**told, **by_genre}, seconds)
+            self._judge(metrics[self.stopping.monitor])
+        said = self.history.add(self.epoch, self.steps, {**metrics, **by_genre}, seconds)
         self._say(f"epoch {self.epoch} of {self.max_epochs}: {said}")
-        self._keep(told)
+        self._keep(metrics)
         self.epoch += 1
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
         self.done = self.epoch >= self.max_epochs or (self._should_stop and enough)
@@ -162,11 +162,11 @@ class Member:
         assert self.stopping is not None
         self._should_stop = self.stopping.observe(self.epoch, value) or self._should_stop
 
-    def _keep(self, told: Mapping[str, float]) -> None:
+    def _keep(self, metrics: Mapping[str, float]) -> None:
         keeper = self.keeper
         if keeper is None:
             return
-        score = None if keeper.monitor is None else told[keeper.monitor]
+        score = None if keeper.monitor is None else metrics[keeper.monitor]
         if keeper.takes(self.epoch, score):
             self._best = self.checkpoint()
             self._best_weights = self._best["state_dict"]
