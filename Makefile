@@ -1,7 +1,7 @@
 # make train [ARGS="model.dropout=0.3"]   set up .venv and train on the embedded demo data
 # make test  [ARGS="-k splits"]           set up .venv with the development tools and run the test suite
 # make test-plain                         run the numeric tests as the plainest processor of this kind would
-# make lint                               ruff and mypy
+# make lint                               ruff, mypy and import-linter
 PYTHON ?= python3
 VENV := .venv
 # Compiled by all cores afterwards, where pip would take one. Left uncompiled, a machine that writes no bytecode
@@ -32,6 +32,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'

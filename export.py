@@ -1,26 +1,9 @@
-"""Export a trained model: choose a checkpoint, make the production bundle of it, say where things went."""
+"""Export a trained model: ``python export.py``, the same as ``genre-classifier export``."""
 
 from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig
-
-from genre_classifier.cli import hydra_entry as command_line
-from genre_classifier.config.schema import register_schemas
-
-register_schemas()
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="export")
-def main(cfg: DictConfig) -> None:
-    """Export one checkpoint and print its production checklist."""
-    from genre_classifier.exporting.export import export
-    from genre_classifier.exporting.summary import show
-    from genre_classifier.service.model import predict_in_process
-
-    with command_line.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
-        show(export(cfg, ask_service=predict_in_process))
-
+from genre_classifier.cli import hydra_entry
+from genre_classifier.cli.export import main
 
 if __name__ == "__main__":
-    command_line.run(main)
+    hydra_entry.run(main)

@@ -57,9 +57,14 @@ def argument(key: str, value: str | Path) -> str:
     return shell_word(setting(key, value))
 
 
+def program(name: str) -> tuple[str, str]:
+    """Return how ``train`` or ``export`` is started from here: by its file in a clone, else as a subcommand."""
+    return ("python", f"{name}.py") if Path(f"{name}.py").is_file() else ("genre-classifier", name)
+
+
 def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     """Return the command that trains with these overrides."""
-    return command("python", "train.py", *(["-m"] if multirun else []), *overrides)
+    return command(*program("train"), *(["-m"] if multirun else []), *overrides)
 
 
 def shell_word(text: str) -> str:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.commands import setting
 from genre_classifier.config.checks import find_problems, raise_problems
+from genre_classifier.config.folder import conf_folder
 from genre_classifier.config.schema import DataConfig, register_schemas
 from genre_classifier.config.settings import flat_settings, is_about_the_machine
 from genre_classifier.errors import ConfigError, RunFolderError
@@ -78,7 +79,7 @@ def _key(cfg: DictConfig, wanted: Any) -> str:
 def composed_divisions(
     overrides: Sequence[str], folds: int | None = None, seeds: Sequence[int] | None = None
 ) -> list[Division]:
-    """Compose the configuration from the current folder's conf/, as train.py does.
+    """Compose the configuration as train.py does.
 
     Parameters
     ----------
@@ -139,15 +140,9 @@ def _checked(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    conf = Path("conf").absolute()
-    if not (conf / "train.yaml").is_file():
-        raise ConfigError(
-            f"{conf}: there is no train.yaml, by which train.py and baselines find the data; run this from the "
-            "repository's root"
-        )
     register_schemas()
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return compose("train", overrides=[*overrides, "run_dir=baselines"])
     except Exception as error:
         message = _message(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,10 @@ DEFAULT_BUNDLE = "trained_models/genre_classifier_production"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     prepare()
-    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["train"], ["export"]):
+        return _hydra(given)
+    options = _parser().parse_args(_joined(given))
     try:
         prepare_caches()
         options.run(options)
@@ -43,6 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say_error(error)
         return 1
+    return 0
+
+
+def _hydra(given: Sequence[str]) -> int:
+    """Do what train.py or export.py does; Hydra reads the command line itself."""
+    from genre_classifier.cli import hydra_entry
+
+    entry = import_module(f"genre_classifier.cli.{given[0]}")
+    # Lightning starts the processes of other devices by this program's path.
+    sys.argv = [str(entry.__file__), *given[1:]]
+    hydra_entry.run(entry.main)
     return 0
 
 
@@ -83,6 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="genre-classifier", description="Music genres from audio features.")
     parser.add_argument("--version", action="version", version=f"genre-classifier {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_SubcommandParser)
+
+    for name, words in (
+        ("train", "train one configuration, or with -m a sweep"),
+        ("export", "export a trained model"),
+    ):
+        commands.add_parser(
+            name, add_help=False, help=f"{words}; takes KEY=VALUE settings, see {name} --help"
+        )
 
     verify = commands.add_parser(
         "verify", parents=[common], help="check a bundle's files against each other and try it"

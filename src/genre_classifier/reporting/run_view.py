@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from genre_classifier.commands import command, setting, train_command
+from genre_classifier.commands import command, program, setting, train_command
 from genre_classifier.config.metrics import METRICS
 from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
@@ -362,6 +362,6 @@ def _commands(contents: RunContents) -> Sequence[tuple[str, str]]:
     if contents.folder.tensorboard.is_dir():
         found.append(("look at it", command("tensorboard", "--logdir", folder)))
     if contents.status == "finished" and contents.has_checkpoint:
-        found.append(("export it", command("python", "export.py", setting("run", folder))))
+        found.append(("export it", command(*program("export"), setting("run", folder))))
     found.append(("write this page again", command("genre-classifier", "report", folder)))
     return found

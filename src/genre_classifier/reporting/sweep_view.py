@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from genre_classifier.commands import command, setting, train_command
+from genre_classifier.commands import command, program, setting, train_command
 from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
 from genre_classifier.errors import RunFolderError
@@ -419,6 +419,6 @@ def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, s
     return [
         *again,
         ("rank its trials", command("genre-classifier", "leaderboard", folder)),
-        ("export its best", command("python", "export.py", setting("sweep", folder))),
+        ("export its best", command(*program("export"), setting("sweep", folder))),
         ("write this page again", command("genre-classifier", "report", folder)),
     ]

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from genre_classifier.commands import argument, command, setting
+from genre_classifier.commands import argument, command, program, setting
 from genre_classifier.evaluation.drawing import png
 from genre_classifier.evaluation.figures import confusion_figure
 from genre_classifier.files.atomic import replacing
@@ -78,7 +78,7 @@ def _show(
     lines.append(("sweep", str(folder)))
     if best:
         lines.append(("look at it", command("tensorboard", "--logdir", folder)))
-        lines.append(("export it", command("python", "export.py", setting("sweep", folder))))
+        lines.append(("export it", command(*program("export"), setting("sweep", folder))))
     say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from genre_classifier.commands import command, setting
+from genre_classifier.commands import command, program, setting
 from genre_classifier.config.metrics import METRICS
 from genre_classifier.runs.folder import relative
 from genre_classifier.terminal import say, say_table, shown
@@ -72,5 +72,5 @@ def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
         root = folder.parts[0] if not folder.is_absolute() else folder
         commands.append(("look at it", command("tensorboard", "--logdir", root)))
     if result.best_checkpoint is not None:
-        commands.append(("export it", command("python", "export.py", setting("run", folder))))
+        commands.append(("export it", command(*program("export"), setting("run", folder))))
     return commands

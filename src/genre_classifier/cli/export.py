@@ -1,0 +1,27 @@
+"""``genre-classifier export`` and export.py: choose a checkpoint, make the bundle of it, say where things went."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from genre_classifier.cli import hydra_entry
+from genre_classifier.config.folder import conf_folder
+from genre_classifier.config.schema import register_schemas
+
+register_schemas()
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
+def main(cfg: DictConfig) -> None:
+    """Export one checkpoint and print its production checklist."""
+    from genre_classifier.exporting.export import export
+    from genre_classifier.exporting.summary import show
+    from genre_classifier.service.model import predict_in_process
+
+    with hydra_entry.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
+        show(export(cfg, ask_service=predict_in_process))
+
+
+if __name__ == "__main__":
+    hydra_entry.run(main)

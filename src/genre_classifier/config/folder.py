@@ -1,0 +1,12 @@
+"""Where the YAML files are: conf/ at the top of a clone, inside of the package in an installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def conf_folder() -> Path:
+    """Return the folder of the configuration's groups."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
