@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from genre_classifier.baselines import models as baseline_models
 from genre_classifier.baselines.fit import Rows, baseline_config, divided, run_baseline
 from genre_classifier.baselines.models import (
     BASELINES,
@@ -25,7 +26,6 @@ from genre_classifier.baselines.models import (
 )
 from genre_classifier.data.sources import read
 from genre_classifier.errors import ConfigError, ExportError, MissingExtraError, SplitError
-from genre_classifier.evaluation import baseline_models
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 

@@ -652,7 +652,7 @@ def test_documented_paths_come_back(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_bundle_with_a_scaler_of_an_older_version_loads_without_a_warning(tmp_path, protocol):
-    scalers = Path(__file__).parent / "formats" / "scalers"
+    scalers = Path(__file__).parents[1] / "formats" / "scalers"
     content = (scalers / f"sklearn-1.3.2-numpy-1.26.4-protocol{protocol}.pkl").read_bytes()
     expected = json.loads((scalers / "sklearn-1.3.2-numpy-1.26.4.json").read_text())
     plain_bundle(tmp_path, scaler=content)
@@ -663,7 +663,7 @@ def test_a_bundle_with_a_scaler_of_an_older_version_loads_without_a_warning(tmp_
 
 
 OLD_BUNDLES = sorted(
-    path.parent for path in (Path(__file__).parent / "formats" / "bundles").glob("*/expected.json")
+    path.parent for path in (Path(__file__).parents[1] / "formats" / "bundles").glob("*/expected.json")
 )
 
 

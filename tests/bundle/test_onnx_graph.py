@@ -32,7 +32,7 @@ SCALER = make_scaler(ROWS)
 STATISTICS = ScalerStatistics.of(SCALER)
 MODEL = GenreClassifier().eval()
 CONTENT = build_onnx(MODEL, STATISTICS, genre_names=GENRES, feature_names=[f"f{i}" for i in range(20)])
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_our_own_graph_is_read_to_the_last_bit() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from genre_classifier.baselines import models as baseline_models
 from genre_classifier.baselines.models import baseline
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli.main import main
-from genre_classifier.evaluation import baseline_models
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import ROOT
 
@@ -127,7 +127,7 @@ def test_like_a_sweep_runs_each_fold_once_and_random_models_with_every_seed(
 def test_a_model_that_fails_leaves_the_others_alone(
     here: Path, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from genre_classifier.evaluation import baselines
+    from genre_classifier.baselines import fit as baselines
 
     fit = baselines.fit_baseline
 
@@ -146,7 +146,7 @@ def test_a_model_that_fails_leaves_the_others_alone(
 def test_ctrl_c_keeps_what_is_finished(
     here: Path, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from genre_classifier.evaluation import baselines
+    from genre_classifier.baselines import fit as baselines
 
     fit = baselines.fit_baseline
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from genre_classifier.cli.main import main
-from genre_classifier.data import fma_tables
 from genre_classifier.data.download import Archive, fetch
 from genre_classifier.data.sources import read
+from genre_classifier.data.tables import fma_tables
 from genre_classifier.errors import DataError
 from tests.data.fma_layout import write_fma
 from tests.data.test_fma import config

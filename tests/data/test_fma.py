@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from genre_classifier.config.schema import FmaConfig, FmaGroup, FmaSubset, SplitConfig, SplitMethod
-from genre_classifier.data import fma_tables
 from genre_classifier.data.sources import read
-from genre_classifier.data.sources.fma_tables import ARCHIVE, CACHE
 from genre_classifier.data.splits import make_split
+from genre_classifier.data.tables import fma_tables
+from genre_classifier.data.tables.fma_tables import ARCHIVE, CACHE
 from genre_classifier.errors import ConfigError, DataError
 from genre_classifier.features.sets import FMA518
 from tests.conftest import composed

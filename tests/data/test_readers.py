@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genre_classifier.data.sources.columns import Columns, read_columns
-from genre_classifier.data.sources.readers import MISSING
+from genre_classifier.data.tables.columns import Columns, read_columns
+from genre_classifier.data.tables.readers import MISSING
 from genre_classifier.errors import DataError
 from genre_classifier.features.output import made_with
 
@@ -46,7 +46,7 @@ def test_a_blank_cell_is_a_missing_value(
     tmp_path: Path, cell: str, small_blocks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small_blocks:
-        monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_BYTES", 500)
+        monkeypatch.setattr("genre_classifier.data.tables.readers.BLOCK_BYTES", 500)
     (tmp_path / "m.csv").write_text(TEXT + f"a,y,{cell}, 1.5 \nb,{cell},-2,3\n")
     found = columns_of(tmp_path / "m.csv")
     assert found.feature_names == ["f0", "f1"]
@@ -156,7 +156,7 @@ def test_damaged_text_in_parquet_is_one_error(tmp_path: Path, column: pa.Array) 
 def test_a_small_file_of_very_many_rows_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genre_classifier.data.sources.readers.PLAUSIBLE_CELLS", 1000)
+    monkeypatch.setattr("genre_classifier.data.tables.readers.PLAUSIBLE_CELLS", 1000)
     rows = 500_000
     columns = {"genre": pa.repeat("a", rows), "artist": pa.repeat("x", rows), "f0": pa.repeat(1.0, rows)}
     pq.write_table(pa.table(columns), tmp_path / "m.parquet")

@@ -109,8 +109,8 @@ def test_a_column_that_looks_like_row_numbers_is_named_in_one_warning(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_BYTES", 700)
-    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_ROWS", 7)
+    monkeypatch.setattr("genre_classifier.data.tables.readers.BLOCK_BYTES", 700)
+    monkeypatch.setattr("genre_classifier.data.tables.readers.BLOCK_ROWS", 7)
     made = frame(nr=LOOKS_LIKE_ROWS[finding], other=LOOKS_LIKE_ROWS[finding]).dropna(subset="f0")
     path = written(made, tmp_path, suffix)
     with caplog.at_level(logging.WARNING):

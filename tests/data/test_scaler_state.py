@@ -16,7 +16,7 @@ from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, ScalerStatistic
 from genre_classifier.errors import BundleError
 from tests.example_models import FEATURES, make_rows, make_scaler
 
-SCALERS = Path(__file__).parent / "formats" / "scalers"
+SCALERS = Path(__file__).parents[1] / "formats" / "scalers"
 OLD_PICKLES = sorted(SCALERS.glob("*.pkl"))
 ROWS = make_rows()
 

@@ -8,7 +8,7 @@ import pytest
 
 from genre_classifier.config.schema import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
 from genre_classifier.data.sources import read
-from genre_classifier.data.sources.columns import read_columns
+from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.errors import ConfigError, DataError
 from genre_classifier.features.sets import GTZAN57
 from tests.conftest import GTZAN, rows_of_music, write_csv
@@ -38,8 +38,8 @@ def test_every_format_reads_what_pandas_wrote(tmp_path: Path, suffix: str) -> No
 
 
 def test_many_blocks_read_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_BYTES", 700)
-    monkeypatch.setattr("genre_classifier.data.sources.readers.BLOCK_ROWS", 7)
+    monkeypatch.setattr("genre_classifier.data.tables.readers.BLOCK_BYTES", 700)
+    monkeypatch.setattr("genre_classifier.data.tables.readers.BLOCK_ROWS", 7)
     header, rows = rows_of_music()
     frame = pd.DataFrame(rows, columns=header)
     write_csv(tmp_path / "m.csv", header, rows)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.errors import AudioError
-from genre_classifier.features import apart
+from genre_classifier.features.decoding import apart
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import measure_file
@@ -105,13 +105,13 @@ def test_a_result_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from genre_classifier.features import apart
+from genre_classifier.features.decoding import apart
 from genre_classifier.features.decoding.audio import Excerpt
 
 class Slow(apart._Measure):
     def __call__(self):
         import time
-        from genre_classifier.features import apart
+        from genre_classifier.features.decoding import apart
         def measure(path, *arguments, **options):
             print("measuring", file=sys.stderr, flush=True)
             while True:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from genre_classifier.errors import DataError
-from genre_classifier.features import filters
 from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
+from genre_classifier.features.spectral import filters
 from genre_classifier.features.spectral.core20 import BLOCK_FRAMES, extract_core20
 from genre_classifier.features.spectral.tuning import estimate_tuning, find_peaks, pitch_range
 from tests.features.reference import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_classifier.sweeps import devices
+from genre_classifier.machine import devices
 
 HOLD = """
 import sys

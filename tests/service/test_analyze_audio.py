@@ -24,7 +24,7 @@ import httpx  # noqa: E402
 from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle  # noqa: E402
 from genre_classifier.bundle.songs import answer_for, audio_recipe, predict_song  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
-from genre_classifier.features import apart  # noqa: E402
+from genre_classifier.features.decoding import apart  # noqa: E402
 from genre_classifier.features.decoding.apart import Limits, measure_apart  # noqa: E402
 from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt  # noqa: E402
 from genre_classifier.features.measure import measure_file  # noqa: E402

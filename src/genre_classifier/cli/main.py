@@ -282,9 +282,9 @@ def _parse_features(text: str) -> list[float]:
 
 
 def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
-    from genre_classifier.data.sources.columns import read_columns
-    from genre_classifier.data.sources.readers import Asked
     from genre_classifier.data.table import not_finite
+    from genre_classifier.data.tables.columns import read_columns
+    from genre_classifier.data.tables.readers import Asked
 
     columns = read_columns(
         path,
@@ -330,7 +330,7 @@ def _leaderboard(options: argparse.Namespace) -> None:
 
 def _download(options: argparse.Namespace) -> None:
     from genre_classifier.data.download import fetch
-    from genre_classifier.data.sources.fma_tables import ARCHIVE
+    from genre_classifier.data.tables.fma_tables import ARCHIVE
 
     for path in fetch(ARCHIVE, options.folder, url=options.url):
         say(path)

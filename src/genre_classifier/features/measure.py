@@ -19,7 +19,7 @@ from genre_classifier.features.sets import FEATURE_SETS
 
 Float32 = npt.NDArray[np.float32]
 
-EXTRACTORS = {name: f"genre_classifier.features.{name}:extract_{name}" for name in FEATURE_SETS}
+EXTRACTORS = {name: f"genre_classifier.features.spectral.{name}:extract_{name}" for name in FEATURE_SETS}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import torch
 from genre_classifier.config.checks import typed
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.network import GenreClassifier
-from genre_classifier.sweeps import memory, stacked_fit
+from genre_classifier.sweeps.stacked import fit as stacked_fit
+from genre_classifier.sweeps.stacked import memory
 from genre_classifier.sweeps.stacked.memory import Cost, cost, free_memory, parts
 from tests.conftest import composed
 

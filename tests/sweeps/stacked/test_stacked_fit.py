@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genre_classifier.runs.folder import RunFolder, let_go, read_checkpoint
-from genre_classifier.sweeps import stacked_fit
+from genre_classifier.sweeps.stacked import fit as stacked_fit
 from genre_classifier.sweeps.stacked.fit import train_stack
 from genre_classifier.training.fit import train
 from genre_classifier.training.lit_module import GenreLitModule

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 from genre_classifier.config.schema import DemoConfig
-from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import CORE20
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from genre_classifier.config.schema import FmaConfig, FmaSubset
-from genre_classifier.data.sources.columns import read_columns
-from genre_classifier.data.sources.fma_tables import ARCHIVE, INDEX, cached_tables
-from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.data.tables.columns import read_columns
+from genre_classifier.data.tables.fma_tables import ARCHIVE, INDEX, cached_tables
+from genre_classifier.data.tables.readers import Asked
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FMA518, FMA_SERIES, PARAMETERS, FeatureSetReference

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from genre_classifier.config.schema import GtzanConfig
-from genre_classifier.data.sources.columns import read_columns
-from genre_classifier.data.sources.readers import Asked
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.data.tables.columns import read_columns
+from genre_classifier.data.tables.readers import Asked
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import GTZAN57
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_classifier.config.schema import TableConfig
-from genre_classifier.data.sources.columns import read_columns
 from genre_classifier.data.table import FeatureTable, Source, build_table
+from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.features.names import normalised
 from genre_classifier.features.output import made_with
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from genre_classifier.data.sources.readers import Asked, Reader, one_error, open_table
-from genre_classifier.data.sources.row_numbers import Order, is_saved_index
+from genre_classifier.data.tables.readers import Asked, Reader, one_error, open_table
+from genre_classifier.data.tables.row_numbers import Order, is_saved_index
 from genre_classifier.data.values import Float32, row_blocks
 from genre_classifier.errors import DataError
 from genre_classifier.features.names import normalised

@@ -23,7 +23,7 @@ from tests.conftest import composed
 from tests.exporting.conftest import finished_run
 
 Change = Callable[[dict[str, Any]], None]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
