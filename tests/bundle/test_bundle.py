@@ -678,3 +678,17 @@ def test_a_bundle_of_an_earlier_day_keeps_giving_the_same_answers(folder):
 
 def test_bundles_of_earlier_days_are_there():
     assert [folder.name for folder in OLD_BUNDLES] == ["contract_only", "format1"]
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda self, x: self.network(torch.tanh(x)), lambda self, x: 2 * self.network(x)]
+)
+def test_a_network_class_that_was_edited_is_answered_for_by_its_own_forward(edit, tmp_path, monkeypatch):
+    monkeypatch.setattr(GenreClassifier, "forward", edit)
+    paths = write_bundle(MODEL, SCALER, GENRES, {}, tmp_path)
+    assert "onnx" not in paths, "the graph would be of another network"
+    with torch.no_grad():
+        rows = torch.from_numpy(SCALER.transform(ROWS)).float()
+        expected = torch.softmax(edit(MODEL.eval(), rows), dim=1).numpy()
+    found = bundle.make_predictor(read_bundle(tmp_path))._probabilities(ROWS)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

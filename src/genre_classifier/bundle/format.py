@@ -400,7 +400,8 @@ def make_predictor(bundle: Bundle) -> Predictor:
 
     For a GenreClassifier neither torch nor scikit-learn is imported. The ONNX file is for others; it is never run here.
     """
-    layers = _read_chain(bundle)
+    # A network class that somebody has edited is written with the same keys; bundles of earlier days say nothing of it.
+    layers = _read_chain(bundle) if bundle.metadata.get("plain_chain", True) is True else None
     if layers is not None:
         return ChainPredictor(layers, bundle.scaler, bundle.genre_names, bundle.feature_names)
     from genre_classifier.network import GenreClassifier
@@ -478,6 +479,8 @@ def _encode(
     onnx: bool | None,
 ) -> dict[str, bytes]:
     """Return the content of each part of a new bundle."""
+    from genre_classifier.bundle.inference import linear_steps
+
     statistics = ScalerStatistics.of(scaler)
     try:
         genres = check_genre_names(genre_names)
@@ -498,6 +501,7 @@ def _encode(
         "metrics": to_plain(dict(metrics), "metrics"),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_architecture": type(model).__name__,
+        "plain_chain": linear_steps(model) is not None,
         "format_version": FORMAT_VERSION,
         "feature_names": None if feature_names is None else list(feature_names),
         "scaler": statistics.to_metadata(),

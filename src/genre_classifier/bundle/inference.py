@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,6 +17,7 @@ from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, soft
 from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor, check_genre_names
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
+from genre_classifier.training.engine.layers import RefusedError, recorded_layers
 
 
 class ModelWrapper(Predictor):
@@ -236,12 +238,19 @@ def linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) ->
     """Return the Linear and ReLU modules that make up a model, in order; None where it is anything else.
 
     Modules without effect when predicting (Dropout, Identity) are left out. Exact types only: a subclass may
-    compute something else. The containers that were walked are appended to `containers`.
+    compute something else. The forward pass is recorded, so that a class whose ``forward`` does more is anything else
+    too. The containers that were walked are appended to `containers`.
     """
     steps = _flatten(model, [] if containers is None else containers)
     if not steps or type(steps[0]) is not nn.Linear:
         return None
-    return steps
+    modules = dict(model.named_modules(remove_duplicate=False))
+    try:
+        passed = [modules[name] for name in recorded_layers(model, training=False)]
+    except RefusedError:
+        return None
+    passed = [module for module in passed if type(module) not in (nn.Dropout, nn.Identity)]
+    return steps if len(passed) == len(steps) and all(map(operator.is_, passed, steps)) else None
 
 
 def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:

@@ -72,8 +72,8 @@ def read_blocks(network: nn.Module) -> list[Block]:
         The network has a layer, function, hook, parameter or precision that the engine does not know.
     """
     _check_modules(network)
-    layers = _recorded_layers(network, training=True)
-    if layers != _recorded_layers(network, training=False):
+    layers = recorded_layers(network, training=True)
+    if layers != recorded_layers(network, training=False):
         raise RefusedError("its forward pass differs between training and evaluation")
     modules = dict(network.named_modules())
     blocks: list[Block] = []
@@ -130,8 +130,20 @@ class _Recorder(fx.Tracer):
         return known or super().is_leaf_module(module, qualified_name)
 
 
-def _recorded_layers(network: nn.Module, *, training: bool) -> list[str]:
-    """Return the names of the layers that a row passes, one after the other."""
+def recorded_layers(network: nn.Module, *, training: bool) -> list[str]:
+    """Return the names of the layers that a row passes, one after the other.
+
+    Parameters
+    ----------
+    network : nn.Module
+    training : bool
+        Which of its two forward passes is recorded, without data.
+
+    Raises
+    ------
+    RefusedError
+        A row does something else than pass one layer after the other.
+    """
     state, torch_state = random.getstate(), torch.get_rng_state()
     try:
         with _in_mode(network, training=training):
