@@ -35,7 +35,7 @@ def check(hydra: Hydra, *overrides: str, launcher: str | None = None) -> None:
 
 @pytest.fixture
 def few_artists(tmp_path: Path) -> Path:
-    """Four artists a genre: too few for five folds, enough for three."""
+    """Twelve artists, four per genre: too few for thirteen folds, enough for three."""
     header, rows = rows_of_music(n_artists=4)
     return write_csv(tmp_path / "few.csv", header, rows)
 
@@ -50,7 +50,7 @@ COLUMNS = ("data=table", "data.label=genre", "data.group=artist", "data.id=track
         (["data.path=nowhere.csv,neither.csv"], DataError, "^nowhere.csv: there is no such file"),
         (["data.path={few}", "data.label=a,b", "seed=1,2"], DataError, "there is no column 'a'"),
         (
-            ["data.path={few}", "data.split.folds=5", "data.split.fold=0,1,2,3,4", "seed=range(0,32)"],
+            ["data.path={few}", "data.split.folds=13", "data.split.fold=0,1,2,3,4", "seed=range(0,32)"],
             SplitError,
             "fold",
         ),
@@ -69,7 +69,7 @@ def test_what_no_trial_can_do_is_told_once(
     [
         ["data.path={few}", "seed=range(0,160)"],
         ["data.path=nowhere.csv,{few}", "seed=1,2"],
-        ["data.path={few}", "data.split.folds=9,3", "data.split.fold=0,1"],
+        ["data.path={few}", "data.split.folds=13,3", "data.split.fold=0,1"],
         ["data.path={few}", "data.label=a,genre"],
         ["data.path=nowhere.csv", "optimizer.lr=interval(0.1,0.2)"],
     ],
