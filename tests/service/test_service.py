@@ -431,7 +431,7 @@ def test_the_top_level_app_is_a_shim_that_no_installation_holds():
     assert app.main.app is application.app
     assert app.model.model_service is service_model.model_service is application.app.endpoints.service
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["packages"] == ["src/genre_classifier", "src/hydra_plugins"]
+    assert wheel["only-include"] == ["src/genre_classifier", "src/hydra_plugins", "conf"]
     assert not (ROOT / "src" / "app").exists()
     assert sorted(path.name for path in (ROOT / "app").glob("*.py")) == ["main.py", "model.py"]
 
