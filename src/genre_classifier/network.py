@@ -103,3 +103,10 @@ class GenreClassifier(nn.Module):
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Rebuild a network (with fresh weights) from what :meth:`get_config` returned."""
         return cls(**config)
+
+
+if __name__ == "__main__":
+    from genre_classifier.terminal import say
+
+    example = GenreClassifier()
+    say(*str(example).splitlines(), f"{sum(p.numel() for p in example.parameters()):,} parameters")

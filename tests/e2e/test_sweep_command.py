@@ -260,7 +260,7 @@ def test_a_sweep_over_tables_by_relative_paths_from_another_folder(
     assert [run["status"] for run in runs] == ["finished"] * 2
     paths = [run["settings"]["data.path"] for run in runs]
     assert paths == [str(tmp_path / name) for name in ("a b.csv", "c.csv")]
-    assert "python export.py \"sweep='my (1) sweep'\"\n" in result.stdout
+    assert "genre-classifier export \"sweep='my (1) sweep'\"\n" in result.stdout
     again = elsewhere(tmp_path, *words, "sweep.resume='my (1) sweep'")
     assert again.returncode == 0, again.stderr
     assert "2 of 2 trials are finished already" in again.stdout
@@ -274,7 +274,7 @@ def test_a_run_in_its_own_folder_finds_what_is_named_from_where_it_was_started(
     for name, more in (("one", []), ("two", ["trainer.max_epochs=4", "ckpt_path=one/checkpoints/last.ckpt"])):
         result = elsewhere(tmp_path, *short, "data.path=music.csv", f"hydra.run.dir={name}", *more)
         assert result.returncode == 0, result.stderr
-        assert f"export it    python export.py run={name}\n" in result.stdout
+        assert f"export it    genre-classifier export run={name}\n" in result.stdout
     assert json.loads((tmp_path / "two" / "run.json").read_text())["epochs"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {"music.csv", "one", "two"}
 
