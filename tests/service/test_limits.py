@@ -454,12 +454,11 @@ def test_a_long_name_is_not_sent_back_whole(port: int) -> None:
 def test_stopping_works_while_a_bundle_is_loaded_without_end(tmp_path: Path, name: str, when: str) -> None:
     export(tmp_path)
     code = f"""
-import signal, sys, time
+import sys, time
 from pathlib import Path
 from genre_classifier.service import model
 from genre_classifier.service.server import run
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 load = model.load
 def endless(folder, name):
     if (folder / "endless").exists():
