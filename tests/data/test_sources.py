@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
 import pytest
 
 from genre_classifier.config.schema import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
@@ -206,6 +208,22 @@ def test_a_blank_cell_beside_the_features_is_named_with_row_and_column(
         DataError, match=rf"m.csv, row 6, column '{column}': the {what} is empty; fill it in or remove"
     ):
         read(config(path, label="style", split=SplitConfig(column="side")))
+
+
+@pytest.mark.parametrize("kind", ["object", "category", "string_view", "large_string"])
+@pytest.mark.parametrize("cell", ["nan", "None", " N/A ", "", "NULL"])
+def test_what_means_missing_is_missing_in_parquet_as_in_csv(tmp_path: Path, kind: str, cell: str) -> None:
+    genres = pa.array(["Ambient", "Jazz"] * 10 + [cell])
+    types = {
+        "object": genres,
+        "category": genres.dictionary_encode(),
+        "string_view": genres.cast(pa.string_view()),
+        "large_string": genres.cast(pa.large_string()),
+    }
+    path = tmp_path / "m.parquet"
+    pa_parquet.write_table(pa.table({"genre": types[kind], "f0": np.arange(21) % 3 + 0.5}), path)
+    with pytest.raises(DataError, match=r"m.parquet, row 21, column 'genre': the genre is empty; fill it in"):
+        read(TableConfig(path=str(path), label="genre"))
 
 
 NFC, NFD = "Forr\u00f3", "Forro\u0301"
