@@ -215,7 +215,11 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "too few cells": (f"{LONG}b,y,1\n".encode(), f"row {LAST}: 3 cells, but the header has 4"),
     "a comma at the end of each row only": (
         TEXT.replace("\n", ",\n").replace(",\n", "\n", 1).encode(),
-        "row 2: 5 cells",
+        "row 2 and all that were looked at: 5 cells, .* or remove the delimiter at the end of the rows",
+    ),
+    "R's row names without a header": (
+        TEXT.replace("\n", "\n1,").removesuffix("1,").encode(),
+        "row 2 and all that were looked at: 5 cells, .* name the first column in the header",
     ),
     "an open quote": (f'{LONG}b,"y,1,2\n'.encode(), f"row {LAST}: 2 cells"),
     "an open quote and much text": (f'{TEXT}b,"y,1,2\n{LONG * 5}'.encode(), "field larger than field limit"),

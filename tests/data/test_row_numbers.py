@@ -64,6 +64,11 @@ def test_a_saved_index_is_no_feature(
         "Row_Nr",
         "rowid",
         "...1",
+        "index.1",
+        "ID",
+        "idx",
+        "#",
+        "_c0",
     ],
 )
 def test_known_names_of_row_numbers_are_left_out_unless_asked_for(

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
 import pytest
 
 from genre_classifier.config.schema import DataConfig, GtzanConfig, NanPolicy, SplitConfig, TableConfig
@@ -191,9 +193,7 @@ def test_nan_rows_can_be_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["", "  ", "NA"])
-@pytest.mark.parametrize(
-    ("column", "what"), [("style", "genre"), ("artist", "artist"), ("track", "id"), ("side", "split")]
-)
+@pytest.mark.parametrize(("column", "what"), [("style", "genre"), ("track", "id"), ("side", "split")])
 def test_a_blank_cell_beside_the_features_is_named_with_row_and_column(
     tmp_path: Path, cell: str, column: str, what: str
 ) -> None:
@@ -206,6 +206,52 @@ def test_a_blank_cell_beside_the_features_is_named_with_row_and_column(
         DataError, match=rf"m.csv, row 6, column '{column}': the {what} is empty; fill it in or remove"
     ):
         read(config(path, label="style", split=SplitConfig(column="side")))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_row_without_an_artist_is_a_group_of_its_own(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    header, rows = rows_of_music()
+    blank = {4: "", 5: " ", 6: "N/A", 7: None}
+    frame = pd.DataFrame(rows, columns=header)
+    frame["artist"] = [blank.get(row, f"artist_{row // 3}") for row in range(len(frame))]
+    path = tmp_path / f"m{suffix}"
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path, index=False)
+    groups = read(config(path)).groups
+    assert groups is not None
+    alone = groups[list(blank)].tolist()
+    assert len(set(alone)) == len(blank)
+    assert not set(alone) & set(np.delete(groups, list(blank)))
+    expected = [f"artist_{row // 3}" for row in range(len(frame)) if row not in blank]
+    assert np.delete(groups, list(blank)).tolist() == expected
+    assert "4 of 90 rows have the artist (blank), which is none; each of these rows is a group" in caplog.text
+
+
+def test_a_group_that_is_blank_in_every_row_is_refused(tmp_path: Path) -> None:
+    header, rows = rows_of_music()
+    path = tmp_path / "m.csv"
+    pd.DataFrame(rows, columns=header).assign(artist="").to_csv(path, index=False)
+    with pytest.raises(
+        DataError, match=r"m.csv: the artist is empty in every row; fill it in, or name no group"
+    ):
+        read(config(path))
+
+
+@pytest.mark.parametrize("kind", ["object", "category", "string_view", "large_string"])
+@pytest.mark.parametrize("cell", ["nan", "None", " N/A ", "", "NULL"])
+def test_what_means_missing_is_missing_in_parquet_as_in_csv(tmp_path: Path, kind: str, cell: str) -> None:
+    genres = pa.array(["Ambient", "Jazz"] * 10 + [cell])
+    types = {
+        "object": genres,
+        "category": genres.dictionary_encode(),
+        "string_view": genres.cast(pa.string_view()),
+        "large_string": genres.cast(pa.large_string()),
+    }
+    path = tmp_path / "m.parquet"
+    pa_parquet.write_table(pa.table({"genre": types[kind], "f0": np.arange(21) % 3 + 0.5}), path)
+    with pytest.raises(DataError, match=r"m.parquet, row 21, column 'genre': the genre is empty; fill it in"):
+        read(TableConfig(path=str(path), label="genre"))
 
 
 NFC, NFD = "Forr\u00f3", "Forro\u0301"

@@ -60,7 +60,10 @@ def test_a_table_is_frozen() -> None:
         ({"ids": ["1", "2", "2", "4"]}, "id '2' appears 2 times"),
         ({"feature_names": ["a", "a"]}, "feature name 'a' appears 2 times"),
         ({"feature_names": ["a"]}, "2 feature columns but 1 feature names"),
-        ({"groups": ["x", "x", None, "y"], "group_name": "artist"}, "row 3: the artist is empty"),
+        (
+            {"groups": [None] * 4, "group_name": "artist"},
+            "the artist is empty in every row; fill it in, or name",
+        ),
         ({"genre_order": ("Rock", "Pop")}, "genre 'Jazz' is not one of Rock, Pop"),
         ({"genre_order": ("Rock", "Jazz", "Pop")}, "no row is of genre 'Pop'"),
         (

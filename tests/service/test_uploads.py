@@ -23,11 +23,13 @@ from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits
 from genre_classifier.features.decoding.audio import SUFFIXES
 from genre_classifier.features.sets import CORE20
-from genre_classifier.service import audio, upload
+from genre_classifier.service import audio, bodies, upload
 from genre_classifier.service.bodies import (
+    BodyTooSlowError,
     BusyError,
     ClientGoneError,
     Turns,
+    body_pieces,
     in_thread,
     while_connected,
 )
@@ -340,6 +342,49 @@ def refused_or_waiting(port: int) -> tuple[int, str | None, str] | None:
             if status == 400
             else (status, headers.get("retry-after"), json.loads(content)["detail"][0]["msg"])
         )
+
+
+def test_a_client_that_stops_sending_gives_up_its_place(
+    port: int, analyses: Analyses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "SECONDS_TO_SEND", 0.2)
+    json_head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n"
+    json_body = b'{"features": [' + b" " * 500_000
+    stalled = [UPLOAD[:-20], UPLOAD[: len(UPLOAD) // 2]] * 10 + [json_head + json_body]
+    for sent in stalled:  # more than may be received at once
+        with connect(port) as connection:
+            connection.sendall(sent)
+            status, _, content = Answers(connection).next()
+            assert (status, json.loads(content)["detail"][0]["msg"][:25]) == (
+                408,
+                "the body stopped arriving",
+            )
+    analyses.go_on.release()
+    with connect(port) as connection:
+        connection.sendall(UPLOAD)
+        assert Answers(connection).next()[0] == 200
+
+
+@pytest.mark.parametrize(("piece", "arrives"), [(b"x", False), (b"x" * 4096, True)])
+def test_a_body_must_keep_up_the_least_pace(
+    piece: bytes, arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "SECONDS_TO_SEND", 0.5)
+    monkeypatch.setattr(bodies, "LEAST_PACE", 1024)
+    left = iter(range(99, -1, -1))
+
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": piece, "more_body": next(left) > 0}
+
+    async def read() -> int:
+        return sum([len(piece) async for piece in body_pieces({"headers": []}, receive, 10**6)])
+
+    if arrives:
+        assert asyncio.run(read()) == 100 * len(piece)
+    else:
+        with pytest.raises(BodyTooSlowError):
+            asyncio.run(read())
 
 
 def test_a_client_that_leaves_gives_up_its_place_and_its_analysis(port: int, analyses: Analyses) -> None:

@@ -165,7 +165,8 @@ def build_table(
     ----------
     features : np.ndarray [shape=(row, feature), dtype=float32]
     labels, ids, groups, given_split : sequence [length=row]
-        Anything that reads as text; a missing value is None or NaN.
+        Anything that reads as text; a missing value is None or NaN. A row whose group is missing or names nobody, such
+        as 'Various Artists', is a group of its own.
     where : str
         The file, for messages.
     genre_order : sequence of str, optional
@@ -206,10 +207,10 @@ def build_table(
         )
     _warn_of_far_values(features, feature_names, where, lambda row: row_name(int(keep[row])))
 
-    def texts(values: Sequence[object], what: str, called: str | None = None) -> Text:
+    def texts(values: Sequence[object], what: str, *, may_be_blank: bool = False) -> Text:
         column = (columns or {}).get(what)
         suffix = "" if column is None else f", column {column!r}"
-        return _texts(values, keep, called or what, where, lambda row: f"{row_name(row)}{suffix}")
+        return _texts(values, keep, what, where, lambda row: f"{row_name(row)}{suffix}", may_be_blank)
 
     genre_text = texts(labels, "genre")
     refuse_alike_genres(genre_text, where)
@@ -222,7 +223,7 @@ def build_table(
     group_text = None
     if groups is not None:
         group_name = group_name or "group"
-        group_text = _without_nobodies(texts(groups, "group", group_name), ids_text, group_name, where)
+        group_text = _without_nobodies(texts(groups, "group", may_be_blank=True), ids_text, group_name, where)
         _warn_of_alike(group_text, group_name, where)
     return FeatureTable(
         features=features,
@@ -240,17 +241,19 @@ def build_table(
 
 
 def _without_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> Text:
-    """Return the groups, each row a group of its own that names nobody, such as 'Various Artists'."""
+    """Return the groups, each row a group of its own that is blank or names nobody, such as 'Various Artists'."""
     nobodies = Counter(name for name in groups if is_nobody(name))
     if not nobodies:
         return groups
+    if set(nobodies) == {""} and nobodies.total() == len(groups):
+        raise DataError(f"{where}: the {group_name} is empty in every row; fill it in, or name no group")
     log.warning(
         "%s: %d of %d rows have the %s %s, which is none; each of these rows is a group of its own",
         where,
         nobodies.total(),
         len(groups),
         group_name,
-        ", ".join(repr(name) for name, _ in nobodies.most_common(5)),
+        ", ".join(repr(name) if name else "(blank)" for name, _ in nobodies.most_common(5)),
     )
     # The blank keeps a row's group apart from a group that is called as the row is.
     alone = [f"{name} {row}" if name in nobodies else name for name, row in zip(groups, ids, strict=True)]
@@ -307,13 +310,18 @@ def _warn_of_alike(groups: Text, what: str, where: str) -> None:
 
 
 def _texts(
-    values: Sequence[object], keep: Int64, what: str, where: str, row_name: Callable[[int], str]
+    values: Sequence[object],
+    keep: Int64,
+    what: str,
+    where: str,
+    row_name: Callable[[int], str],
+    may_be_blank: bool,
 ) -> Text:
     texts = np.empty(len(keep), dtype=object)
     for position, row in enumerate(keep):
         value = values[row]
         text = "" if value is None or value != value else normalised(str(value))
-        if not text:
+        if not text and not may_be_blank:
             raise DataError(f"{where}, {row_name(row)}: the {what} is empty; fill it in or remove the row")
         texts[position] = text
     return texts

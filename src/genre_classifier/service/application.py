@@ -25,7 +25,9 @@ from starlette.exceptions import HTTPException
 from genre_classifier import __version__
 from genre_classifier.service.audio import AUDIO_OPERATION, AudioRoute
 from genre_classifier.service.bodies import (
+    TOO_SLOW,
     BodyTooLargeError,
+    BodyTooSlowError,
     BusyError,
     ClientGoneError,
     Receive,
@@ -206,6 +208,8 @@ class JsonRoute:
             return await self._answer_in_pieces(body_pieces(scope, receive, MAX_BODY_BYTES, message), receive)
         except BodyTooLargeError:
             return self._endpoints.refuse(413, ["body"], f"more than {MAX_BODY_BYTES:,} bytes")
+        except BodyTooSlowError:
+            return self._endpoints.refuse(408, ["body"], TOO_SLOW)
 
     async def _answer_in_pieces(self, pieces: AsyncIterator[bytes], receive: Receive) -> Answer:
         body = bytearray()

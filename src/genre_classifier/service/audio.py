@@ -20,7 +20,9 @@ from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import SUFFIXES, require_audio
 from genre_classifier.service.bodies import (
+    TOO_SLOW,
     BodyTooLargeError,
+    BodyTooSlowError,
     BusyError,
     Receive,
     Scope,
@@ -75,6 +77,8 @@ class AudioRoute:
             return self._endpoints.refuse(error.status, ["body", "file"], str(error))
         except BodyTooLargeError:
             return self._endpoints.refuse(413, ["body", "file"], f"more than {MAX_AUDIO_BYTES:,} bytes")
+        except BodyTooSlowError:
+            return self._endpoints.refuse(408, ["body", "file"], TOO_SLOW)
         except BusyError:
             message = "too many songs wait already; try again later"
             return self._endpoints.refuse(503, ["body", "file"], message)
@@ -160,6 +164,7 @@ AUDIO_OPERATION: Final[dict[str, Any]] = {
     "responses": {
         200: {"description": "filename, duration in seconds, features and prediction."},
         400: {"description": "The request is no form with a file.", "content": _REFUSED},
+        408: {"description": "The file stopped arriving.", "content": _REFUSED},
         413: {"description": "The file is above the limit.", "content": _REFUSED},
         422: {"description": "The file is no audio that can be measured.", "content": _REFUSED},
         503: {

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
 T = TypeVar("T")
 
+SECONDS_TO_SEND: Final = 20.0  # the next piece of a body
+LEAST_PACE: Final = 8 * 2**10  # bytes a second, of what comes after the first SECONDS_TO_SEND
+TOO_SLOW: Final = "the body stopped arriving, or comes too slowly; send it again"
+
 
 class BodyTooLargeError(Exception):
     """A request body is above its limit."""
+
+
+class BodyTooSlowError(Exception):
+    """A request body does not arrive; who waits for it would keep its place for ever."""
 
 
 class ClientGoneError(Exception):
@@ -66,13 +74,23 @@ async def body_pieces(
     ------
     BodyTooLargeError
         It has, or announces, more than `limit` bytes.
+    BodyTooSlowError
+        It stopped arriving, or comes at less than `LEAST_PACE`.
     ClientGoneError
         The client left before the end.
     """
     check_declared_length(scope, limit)
     received = 0
+    now = asyncio.get_running_loop().time
+    start = now()
     while True:
-        message = message or await receive()
+        if message is None:
+            try:
+                slowest = start + received / LEAST_PACE
+                async with asyncio.timeout_at(min(now(), slowest) + SECONDS_TO_SEND):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTooSlowError from None
         if message["type"] != "http.request":
             raise ClientGoneError
         piece: bytes = message.get("body", b"")

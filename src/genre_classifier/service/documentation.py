@@ -96,6 +96,7 @@ def _body(kind: type, examples: dict[str, Any]) -> dict[str, Any]:
 
 
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    408: {"description": "The body stopped arriving.", "content": _json(Refusal)},
     413: {"description": "The body is above the limit.", "content": _json(Refusal)},
     422: {"description": "A field cannot be used; `loc` names it.", "content": _json(Refusal)},
     503: {

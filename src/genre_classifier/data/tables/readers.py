@@ -219,7 +219,7 @@ class ParquetReader:
                 rows += batch.num_rows
 
     def _text(self, column: pa.Array, name: str, rows: int) -> pa.Array:
-        """Return the cells of a text column, spaces only being nothing; text in no known encoding is an error."""
+        """Return the cells of a text column, trimmed, blanks null; text in no known encoding is an error."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         kind = column.type
@@ -237,8 +237,7 @@ class ParquetReader:
                 f"{self.path}, {self.row_name(rows + bad)}, column {name!r}: the text is not UTF-8, so the file is "
                 "damaged or was written with another encoding; write it anew"
             ) from error
-        trimmed = pc.utf8_trim_whitespace(column)
-        return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
+        return _blanks_null(column)
 
     def row_name(self, row: int) -> str:
         return f"row {row + 1}"
@@ -307,6 +306,13 @@ class CsvReader:
                 f"{self.path} is not a table: its first line has {len(self.names)} column(s) when split at "
                 f"{self.parse.delimiter!r}; expected a header with a label and features, in {_suffixes()} (.csv is "
                 "split at commas, .tsv and .txt at tabs)"
+            )
+        widths = {len(row) for row in self.sniffed if row}
+        if widths == {len(self.names) + 1}:
+            raise DataError(
+                f"{self.path}, row 2 and all that were looked at: {len(self.names) + 1} cells, but the header has "
+                f"{len(self.names)}; name the first column in the header if it holds row names (R: col.names=NA), or "
+                "remove the delimiter at the end of the rows"
             )
         for number, row in enumerate(self.sniffed):
             self._check_width(number, row)
@@ -429,7 +435,8 @@ class CsvReader:
 
 def _blanks_null(column: pa.Array) -> pa.Array:
     trimmed = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.is_in(trimmed, value_set=pa.array(sorted(MISSING))), None, trimmed)
+    missing = pa.array(sorted(MISSING), column.type)
+    return pc.if_else(pc.is_in(trimmed, value_set=missing), None, trimmed)
 
 
 def _originals(column: pa.Array) -> pa.Array:

@@ -20,7 +20,9 @@ _SAVED_INDEX = re.compile(
 )
 # Names that a feature may have as well: an index where all values are whole numbers.
 _PERHAPS_INDEX = re.compile(
-    r"index|level_\d+|row|rownames|row[ ._-]?(id|index|idx|n|name|names|nr|no|num|number)", re.IGNORECASE
+    r"(index|level_\d+|row|rownames|row[ ._-]?(id|index|idx|n|name|names|nr|no|num|number))(\.\d+)?"
+    r"|id|idx|#|_c0",
+    re.IGNORECASE,
 )
 FEWEST_ROWS = 10
 # Whole numbers of few rows are often all different by chance, such as rounded tempos.
