@@ -58,6 +58,23 @@ def edited(change: Callable[[Any], None]) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def with_packed_shape(axes: bytes) -> bytes:
+    """Return our graph with one more constant, whose sizes stand in one field."""
+
+    def field(number: int, content: bytes) -> bytes:
+        size, rest = bytearray(), len(content)
+        while rest >= 0x80:
+            size.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        return bytes([number << 3 | 2, *size, rest]) + content
+
+    model = onnx.load_model_from_string(CONTENT)
+    tensor = field(1, axes) + b"\x10\x01" + field(8, b"x") + field(9, b"1234")
+    graph = model.graph.SerializeToString() + field(5, tensor)
+    model.ClearField("graph")
+    return bytes(model.SerializeToString() + field(7, graph))
+
+
 def add_node(
     operator: str, inputs: list[str], outputs: list[str], **attributes: Any
 ) -> Callable[[Any], None]:
@@ -94,6 +111,12 @@ def external(tensor: Any) -> None:
 def huge(tensor: Any) -> None:
     del tensor.dims[:]
     tensor.dims.extend([2**40, 2**20])
+
+
+def empty(tensor: Any) -> None:
+    del tensor.dims[:]
+    tensor.dims.extend([0, 2**62])
+    tensor.raw_data = b""
 
 
 def operator_of(position: int, name: str) -> Callable[[Any], None]:
@@ -217,6 +240,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         edited(lambda model: model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))),
         "has 2 of opset_import",
     ),
+    "a shape of millions of axes": (with_packed_shape(b"\x7f" * 5_000_000), "has shape"),
+    "an empty shape": (edited(of_initializer("mean_low", empty)), "has shape"),
     "many fields": (b"\x08\x08" * 60_000, "more than 50,000 fields"),
     "nothing": (b"", "has 0 of ir_version"),
     "no protobuf": (b"not onnx at all", "is no ONNX file|is truncated|has the field|a graph is a number"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genre_classifier.data.tables.columns import Columns, read_columns
-from genre_classifier.data.tables.readers import MISSING
+from genre_classifier.data.tables.readers import MISSING, Asked, open_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.output import made_with
 
@@ -164,6 +164,22 @@ def test_a_small_file_of_very_many_rows_is_refused_before_it_is_read(
         DataError, match=r"500000 rows of 3 columns in a file of \d+ bytes are no measurements"
     ):
         columns_of(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.large_string()])
+@pytest.mark.parametrize("with_dictionary", [True, False])
+def test_a_long_text_that_a_small_file_repeats_is_refused(
+    tmp_path: Path, kind: pa.DataType, with_dictionary: bool
+) -> None:
+    """A few kilobytes stand for 1.5 GB."""
+    text, rows = pa.array(["r" * 300_000], kind), 5_000
+    once = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), text)
+    table = pa.table({"genre": once, "f0": np.arange(rows) % 7.0})
+    options = {"use_dictionary": ["genre"]} if with_dictionary else {"use_dictionary": False}
+    pq.write_table(table, tmp_path / "m.parquet", compression="zstd", store_schema=False, **options)
+    reader = open_table(tmp_path / "m.parquet", Asked("data.path", "data.features"))
+    with pytest.raises(DataError, match="column 'genre': a text of 300,000 bytes stands in many rows"):
+        list(reader.blocks(["f0"], ["genre"]))
 
 
 def test_a_label_of_lists_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process that decodes keeps its own limits, ends with its parent, and leaves no file behind."""
+"""A process that decodes keeps its own limits, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,41 +16,10 @@ from genre_classifier.errors import AudioError
 from genre_classifier.features.decoding import apart
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.measure import measure_file
-from tests.features.sounds import FORMATS, music, write
+from tests.features.sounds import music, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 WINDOWS = Excerpt(duration=None, window=1.0)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_without_a_name_is_measured_like_any_other(suffix: str, tmp_path: Path) -> None:
-    path = write(tmp_path / f"a.{suffix}", music(3.0, 44_100, channels=2), 44_100)
-    expected = measure_file(path, "core20", WINDOWS)
-    with tempfile.TemporaryFile() as file:
-        file.write(path.read_bytes())
-        measured = measure_apart(Path(f"song.{suffix}"), "core20", WINDOWS, Limits(), file=file)
-    np.testing.assert_allclose(measured.features, expected.features, rtol=1e-4, atol=1e-4)
-    assert measured.seconds == expected.seconds
-
-
-def test_messages_call_a_file_without_a_name_what_the_caller_calls_it() -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(b"no music")
-        with pytest.raises(AudioError, match=r"^song\.mp3 cannot be decoded"):
-            measure_apart(Path("song.mp3"), "core20", WINDOWS, Limits(), file=file)
-
-
-@pytest.mark.parametrize("good", [True, False])
-def test_a_file_that_is_to_be_removed_is_gone_in_any_case(good: bool, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.wav")
-    if good:
-        assert len(measure_apart(path, "core20", WINDOWS, Limits(), remove=True).features) == 3
-    else:
-        path.write_bytes(b"no music")
-        with pytest.raises(AudioError):
-            measure_apart(path, "core20", WINDOWS, Limits(), remove=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_long_recording_is_measured_as_far_as_allowed(tmp_path: Path) -> None:
@@ -126,17 +94,17 @@ if __name__ == "__main__":
     limits = apart.Limits(seconds=3600.0)
     excerpt = Excerpt(duration=None, window=1.0)
     arguments = (path, "core20", excerpt, limits)
-    threading.Thread(target=apart.measure_apart, args=arguments, kwargs={"remove": True}, daemon=True).start()
+    threading.Thread(target=apart.measure_apart, args=arguments, daemon=True).start()
     sys.stdin.readline()
     os.kill(os.getpid(), ends_by)
 """
 
 
 @pytest.mark.parametrize("ended_by", ["SIGKILL", "SIGTERM"])
-def test_nothing_goes_on_or_stays_when_the_caller_is_killed(ended_by: str, tmp_path: Path) -> None:
+def test_nothing_goes_on_when_the_caller_is_killed(ended_by: str, tmp_path: Path) -> None:
     script = tmp_path / "service.py"
     script.write_text(KILLED)
-    path = write(tmp_path / "upload" / "a.wav")
+    path = write(tmp_path / "a.wav")
     with subprocess.Popen(
         [sys.executable, str(script), str(path), ended_by],
         stdin=subprocess.PIPE,
@@ -148,4 +116,3 @@ def test_nothing_goes_on_or_stays_when_the_caller_is_killed(ended_by: str, tmp_p
         assert started.stderr.readline() == "measuring\n"
         started.communicate("\n", timeout=60)
     assert started.returncode == -getattr(signal, ended_by)
-    assert list(path.parent.iterdir()) == []

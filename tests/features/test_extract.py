@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -27,6 +28,7 @@ from genre_classifier.features.output import made_with
 from genre_classifier.features.sets import CORE20, FEATURE_SETS
 from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.features.workers import in_processes
+from tests.conftest import ROOT
 from tests.features.sounds import collection, music, write
 
 NAMES = list(CORE20.features)
@@ -418,6 +420,35 @@ def test_a_cache_of_another_kind_or_version_is_refused(tmp_path: Path, cache: Pa
     database.close()
     with pytest.raises(DataError, match="format 9, this version reads 1"):
         go(root, cache)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON files BEGIN SELECT count(*) FROM ({endless}); END",
+        "DROP TABLE files; CREATE VIEW files AS SELECT x path, x size, x modified, '' content FROM ({endless})",
+        "DROP TABLE measured; CREATE TABLE measured (content TEXT, recipe TEXT, seconds AS (length(zeroblob(9))))",
+        "CREATE INDEX i ON files (length(zeroblob(1000) || path))",
+    ],
+)
+def test_a_cache_that_holds_a_program_is_refused(program: str, tmp_path: Path, cache: Path) -> None:
+    root = collection(tmp_path / "music", n_tracks=1)
+    go(root, cache)
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+    with contextlib.closing(sqlite3.connect(cache)) as database:
+        database.executescript(program.format(endless=endless))
+    code = f"""
+from pathlib import Path
+from genre_classifier.errors import DataError
+from genre_classifier.features.cache import FeatureCache
+try:
+    FeatureCache(Path({str(cache)!r}), "recipe", 20)
+except DataError as error:
+    print(error)
+"""
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT, check=True)
+    assert "that no cache has); remove it" in done.stdout
 
 
 def test_two_extractions_may_share_a_cache(tmp_path: Path, cache: Path) -> None:

@@ -127,6 +127,9 @@ BAD_YAML = {
     "no YAML": ("a: [", "cannot be read"),
     "two documents": ("a: 1\n---\nb: 1", "cannot be read"),
     "a list as key": ("[a]: 1", "cannot be read"),
+    "half a surrogate pair": ('a: "\\ud800"', "half a surrogate pair"),
+    "half a surrogate pair as a key": ('"\\udcff": a', "half a surrogate pair"),
+    "a letter beyond Unicode": ('a: "\\Uffffffff"', "cannot be read"),
     "a control character": ("a: \x00", "cannot be read"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,43 @@ for command in (["report", sys.argv[1], "--out", sys.argv[2]], ["leaderboard", s
 """
     words = [sys.executable, "-c", code, str(received.path), str(tmp_path / "report.html")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+PIPES = [
+    "run.json",
+    "metrics.json",
+    "history.csv",
+    "predictions.csv",
+    "train.log",
+    "scaler.pkl",
+    "checkpoints/best.ckpt",
+    ".hydra/config.yaml",
+    ".hydra/overrides.yaml",
+]
+
+
+def test_no_command_waits_for_a_pipe_in_a_files_place(received: RunFolder, tmp_path: Path) -> None:
+    arguments = []
+    for number, name in enumerate(PIPES):
+        folder = tmp_path / str(number)
+        shutil.copytree(received.path, folder)
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        arguments += [str(folder), str(tmp_path / f"{number}.html")]
+    code = """
+import sys
+from genre_classifier.cli.main import main
+for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):
+    for command in (["report", folder, "--out", out], ["leaderboard", folder]):
+        try:
+            main(command)
+        except SystemExit as end:
+            print("ended", end.code)
+"""
+    words = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -20,8 +20,9 @@ import pytest
 pytest.importorskip("soundfile", reason="needs the extra audio")
 
 from genre_classifier.features.cache import Measured
-from genre_classifier.features.decoding.apart import Limits
-from genre_classifier.features.decoding.audio import SUFFIXES
+from genre_classifier.features.decoding.apart import Limits, measure_apart
+from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt
+from genre_classifier.features.measure import measure_file
 from genre_classifier.features.sets import CORE20
 from genre_classifier.service import audio, bodies, upload
 from genre_classifier.service.bodies import (
@@ -36,7 +37,7 @@ from genre_classifier.service.bodies import (
 from genre_classifier.service.model import ModelService
 from genre_classifier.service.upload import MAX_PARTS, RefusedAudioError, Upload, form_field
 from tests.conftest import ROOT
-from tests.features.sounds import music, write
+from tests.features.sounds import FORMATS, music, write
 from tests.service.serving import DETAILS, NAME, Client, export, served
 from tests.service.test_server import Answers
 
@@ -203,6 +204,19 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     found = refusal(form("form-data; name=file; filename=a.mp3"))
     assert found is not None
     assert (found.status, str(found)) == (503, "the file could not be stored: No space left on device")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_song_is_measured_as_the_file_it_was(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{suffix}", music(3.0, 44_100, channels=2), 44_100)
+    windows = Excerpt(duration=None, window=1.0)
+    expected = measure_file(path, "core20", windows)
+    with Upload(TYPE, SUFFIXES) as reader:
+        reader.write(form(f"form-data; name=file; filename={path.name}", path.read_bytes()))
+        reader.finish()
+        measured = measure_apart(reader.path, "core20", windows, Limits())
+    np.testing.assert_allclose(measured.features, expected.features, rtol=1e-4, atol=1e-4)
+    assert measured.seconds == expected.seconds
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs files without a name")
@@ -412,9 +426,6 @@ def test_a_client_that_leaves_gives_up_its_place_and_its_analysis(port: int, ana
 
 def test_a_client_that_leaves_ends_the_process_that_decodes_its_song(tmp_path: Path) -> None:
     from multiprocessing import Pipe
-
-    from genre_classifier.features.decoding.apart import measure_apart
-    from genre_classifier.features.decoding.audio import Excerpt
 
     path = write(tmp_path / "a.wav", music(120.0))
     given_up, give_up = Pipe(duplex=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -194,10 +195,10 @@ class _GraphReader:
             tensor = self._message("tensor", item)
             name = _text(_one(tensor, "name"))
             self._expect(f"data type of {name:.40}", _one(tensor, "data_type"), _FLOAT)
-            shape = tuple(self._dims(tensor.get("dims", [])))
+            shape = tuple(islice(self._dims(tensor.get("dims", [])), 3))
             raw = _one(tensor, "raw_data")
-            if len(shape) > 2 or math.prod(shape) * 4 != len(raw):
-                raise OnnxGraphError(f"{name:.40} has shape {shape!r:.80} and {len(raw):,} bytes")
+            if not isinstance(raw, bytes) or len(shape) > 2 or math.prod(shape) * 4 != len(raw) or not raw:
+                raise OnnxGraphError(f"{name:.40} has shape {shape!r:.80}, which its numbers have not")
             if name in found:
                 raise OnnxGraphError(f"has {name:.40} twice")
             found[name] = np.frombuffer(raw, "<f4").reshape(shape)

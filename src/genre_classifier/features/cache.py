@@ -43,6 +43,10 @@ CREATE TABLE IF NOT EXISTS checksums (
     content TEXT, recipe TEXT, checksum INTEGER, PRIMARY KEY (content, recipe)
 ) WITHOUT ROWID
 """
+_KNOWN = {
+    " ".join(statement.replace("IF NOT EXISTS ", "").split())
+    for statement in (*_TABLES.split(";"), _CHECKSUMS)
+}
 _PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # the disk's trouble, not the database's
 
 
@@ -165,6 +169,7 @@ class FeatureCache:
             elif version != FORMAT_VERSION:
                 raise sqlite3.DatabaseError(f"format {version}, this version reads {FORMAT_VERSION}")
             database.execute(_CHECKSUMS)
+            _refuse_programs(database)
 
     def _give_up(self, error: BaseException) -> None:
         log.warning(
@@ -275,6 +280,13 @@ class FeatureCache:
         if checksum is not None and checksum != _checksum((seconds, name, starts, features)):
             raise ValueError("its checksum is another")
         return measured
+
+
+def _refuse_programs(database: sqlite3.Connection) -> None:
+    """Raise DatabaseError where a database holds more than our tables: a view or trigger is a program."""
+    for kind, name, made_by in database.execute("SELECT type, name, sql FROM sqlite_master"):
+        if made_by is not None and " ".join(str(made_by).split()) not in _KNOWN:
+            raise sqlite3.DatabaseError(f"it holds a {kind} {str(name)!r:.60} that no cache has")
 
 
 def _checksum(entry: tuple[float, str | None, bytes, bytes]) -> int:

@@ -76,7 +76,7 @@ def _threads() -> Any:
     return ThreadpoolController()
 
 
-def measure_file(path: Path, name: str, excerpt: Excerpt, *, descriptor: int | None = None) -> Measured:
+def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
     """Decode a file and measure a set's features of its clips; silent ones are left out.
 
     Parameters
@@ -86,8 +86,6 @@ def measure_file(path: Path, name: str, excerpt: Excerpt, *, descriptor: int | N
         Of the feature set.
     excerpt : Excerpt
         Which part, and whether in windows.
-    descriptor : int, optional
-        Of the open file, where `path` is no more than its name.
 
     Raises
     ------
@@ -98,7 +96,7 @@ def measure_file(path: Path, name: str, excerpt: Excerpt, *, descriptor: int | N
     extract = extractor(name)
     starts, rows = [], []
     # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
-    with _threads().limit(limits=1, user_api="blas"), open_audio(path, descriptor) as recording:
+    with _threads().limit(limits=1, user_api="blas"), open_audio(path) as recording:
         for clip in recording.clips(excerpt):
             if clip.is_silent:
                 continue

@@ -9,10 +9,13 @@ text as it is takes Parquet where a command offers it.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from genre_classifier.files.documents import opened
 
 # What starts a formula in some spreadsheet, also after blanks and in the full width of East Asian letters.
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -65,6 +68,6 @@ def read_csv(path: Path) -> Iterator[list[str]]:
     OSError, ValueError, csv.Error
         The file cannot be read, is not UTF-8, or is not CSV.
     """
-    with path.open(encoding="utf-8", newline="") as stream:
+    with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as stream:
         for row in csv.reader(stream):
             yield list(map(original, row))

@@ -12,8 +12,10 @@ import math
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 
@@ -26,6 +28,30 @@ _MAX_DIGITS: Final = 18  # of a whole number: what 64 bits hold
 _MAX_CHARACTERS: Final = {"int": _MAX_DIGITS + 2, "float": 100}  # of a number in YAML
 
 ErrorClass = type[GenreClassifierError]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that came from somewhere.
+
+    Raises
+    ------
+    OSError
+        There is no such file (FileNotFoundError), it cannot be read, or is none: a pipe would wait for ever, a device
+        might never end.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (NotADirectoryError, ValueError) as reason:  # ValueError: NUL in its name
+        raise FileNotFoundError(path) from reason
+    with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refused(handle) as file:
+        yield file
+
+
+def _refused(handle: int) -> NoReturn:
+    os.close(handle)
+    raise OSError("expected a file, found something else")
 
 
 def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
@@ -47,21 +73,12 @@ def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
         Of the class `error`: it is no regular file, is larger than `limit`, or cannot be read.
     """
     try:
-        # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(path) from None
-    except (OSError, ValueError) as reason:
-        raise error(f"{path}: cannot be read ({reason})") from reason
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise error(f"{path}: expected a file, found something else")
-        with os.fdopen(handle, "rb", closefd=False) as file:
+        with opened(path) as file:
             content = file.read(limit + 1)
+    except FileNotFoundError:
+        raise
     except OSError as reason:
         raise error(f"{path}: cannot be read ({reason})") from reason
-    finally:
-        os.close(handle)
     if len(content) > limit:
         raise error(
             f"{path}: more than {limit:,} bytes, which no such file has; it is not what its name says"
@@ -146,22 +163,21 @@ def _check_json(value: Any, where: str | Path, error: ErrorClass) -> None:
                 below += item.values()
             elif isinstance(item, list):
                 below += item
-            elif isinstance(item, str) and not item.isascii() and not _is_unicode(item):
-                raise error(
-                    f"{where}: the text {item!r:.80} holds half a surrogate pair, which is no character"
-                )
+            elif isinstance(item, str):
+                _check_text(item, where, error)
         if not below:
             return
         level = below
     raise error(f"{where}: nested more than {MAX_DEPTH} deep")
 
 
-def _is_unicode(text: str) -> bool:
+def _check_text(text: str, where: str | Path, error: ErrorClass) -> None:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as reason:
+        raise error(
+            f"{where}: the text {text!r:.80} holds half a surrogate pair, which is no character"
+        ) from reason
 
 
 def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
@@ -215,8 +231,6 @@ def read_yaml(path: Path) -> Any:
     RunFolderError
         It is damaged, larger or deeper than any such file, or has anchors, aliases or tags.
     """
-    import yaml
-
     content = read_bytes(path, MAX_YAML_BYTES, RunFolderError)
     try:
         loader = _yaml_loader()(content.decode("utf-8"))
@@ -227,7 +241,7 @@ def read_yaml(path: Path) -> Any:
             loader.dispose()
     except RunFolderError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as reason:
+    except Exception as reason:  # PyYAML has many besides its own, such as OverflowError for "\Uffffffff"
         detail = " ".join(str(reason).split())
         raise RunFolderError(f"{path}: cannot be read ({detail:.300})") from reason
 
@@ -261,6 +275,8 @@ def _yaml_loader() -> Any:
             kind = node.tag.rpartition(":")[2]
             if isinstance(node, yaml.ScalarNode) and len(node.value) > _MAX_CHARACTERS.get(kind, math.inf):
                 raise RunFolderError(f"{self.where}: has a number of {len(node.value):,} characters")
+            if isinstance(node, yaml.ScalarNode):
+                _check_text(node.value, self.where, RunFolderError)
             return node
 
     return Guarded

@@ -3,7 +3,7 @@
 A pickle is a program for a machine with a stack. This is a machine that knows only the instructions by which plain
 values are built; where a pickle calls something, the call is written down as a :class:`Call`, for the reader of the
 format to understand or refuse. Neither Python's unpickler nor any library sees the file. Keys of mappings are text or
-whole numbers, so that no key takes long to hash.
+whole numbers of 64 bits, so that no key takes long to hash or has the hash of thousands of others.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class _Machine:
     def step(self, opcode: str, argument: Any) -> None:
         stack = self.stack
         if opcode in _VALUES:
+            if opcode == "LONG1" and not -(2**63) <= argument < 2**63:
+                raise PickleError("a whole number that 64 bits do not hold")
             stack.append(argument)
         elif opcode in _CONSTANTS:
             stack.append(_CONSTANTS[opcode])

@@ -202,8 +202,6 @@ class _Reader:
             return {key: self.plain(item, depth + 1) for key, item in value.items()}
         if kind in (list, tuple):
             return kind(self.plain(item, depth + 1) for item in value)
-        if kind is int and not -(2**63) <= value < 2**63:
-            raise PickleError("a whole number that 64 bits do not hold")
         if value is None or kind in (bool, int, float, str):
             return value
         if isinstance(value, Call) and value.name == _PARAMETER and value.arguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 from genre_classifier.config.settings import flattened
 from genre_classifier.errors import RunFolderError
 from genre_classifier.files.csv_files import read_csv
+from genre_classifier.files.documents import opened
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.predictions import Predictions, read_predictions
 
 LOG_LINES = 30
+LOG_BYTES = 64 * 2**10  # at the log's end, in which they are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,9 @@ def _overrides(folder: RunFolder) -> tuple[str, ...]:
 
 def _log_tail(folder: RunFolder) -> str:
     try:
-        lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        with opened(folder.log) as file:
+            file.seek(max(0, file.seek(0, io.SEEK_END) - LOG_BYTES))
+            lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
     return "\n".join(lines[-LOG_LINES:])

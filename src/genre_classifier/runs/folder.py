@@ -388,9 +388,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     checkpoint = load_torch_file(content, path, CheckpointError)
     version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: {CHECKPOINT_VERSION_KEY} is {version}, this version reads {FORMAT_VERSION}; it was written by "
+            f"{path}: {CHECKPOINT_VERSION_KEY} is {version!r:.80}, this version reads {FORMAT_VERSION}; it was written by "
             "something else, or by another version of genre-classifier"
         )
     try:

@@ -51,6 +51,9 @@ MISSING: Final = frozenset(
 # A Parquet file of a kilobyte can hold one value a billion times. Measurements take about a byte each.
 CELLS_PER_BYTE = 100
 PLAUSIBLE_CELLS = 10_000_000
+TEXT_BYTES = (
+    256 << 20
+)  # of a column's texts in one block; a file of a kilobyte can repeat one text a million times
 # From these on every number of the type is a whole one.
 WHOLE_FLOAT16: Final = 2.0**10
 WHOLE_FLOAT32: Final = 2.0**23
@@ -169,8 +172,10 @@ class ParquetReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         with one_error(path, "is not a Parquet file"):
-            self.file = pa_parquet.ParquetFile(path, pre_buffer=False)
-            self.schema = self.file.schema_arrow  # made anew at every asking
+            self.schema = pa_parquet.read_schema(path)
+            # Each text once, however often the file repeats it.
+            texts = [field.name for field in self.schema if _is_string(field.type) or _is_binary(field.type)]
+            self.file = pa_parquet.ParquetFile(path, pre_buffer=False, read_dictionary=texts)
             self.own_names = list(self.schema.names)
             self.names = [normalised(name) for name in self.own_names]
             self.rows_expected = self.file.metadata.num_rows
@@ -221,9 +226,17 @@ class ParquetReader:
     def _text(self, column: pa.Array, name: str, rows: int) -> pa.Array:
         """Return the cells of a text column, trimmed, blanks null; text in no known encoding is an error."""
         if pa.types.is_dictionary(column.type):
+            texts = column.dictionary
+            if _is_string(texts.type) or _is_binary(texts.type):
+                longest = pc.max(pc.binary_length(texts)).as_py() or 0
+                if longest * len(column) > TEXT_BYTES:
+                    raise DataError(
+                        f"{self.path}, column {name!r}: a text of {longest:,} bytes stands in many rows; that is no "
+                        "name, but would fill the memory"
+                    )
             column = column.dictionary_decode()
         kind = column.type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        if _is_binary(kind):
             column = column.cast(pa.large_binary()).cast(pa.large_string(), safe=False)
         elif not _is_string(kind):
             return column
@@ -245,6 +258,12 @@ class ParquetReader:
 
 def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _is_utf8(cell: pa.Scalar) -> bool:

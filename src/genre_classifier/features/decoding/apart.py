@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from genre_classifier.errors import AudioError
 from genre_classifier.features.cache import Measured
@@ -57,9 +53,6 @@ def measure_apart(
     excerpt: Excerpt,
     limits: Limits,
     given_up: Connection | None = None,
-    *,
-    file: BinaryIO | None = None,
-    remove: bool = False,
 ) -> Measured:
     """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a process of its own.
 
@@ -75,59 +68,15 @@ def measure_apart(
         A recording longer than ``limits.music`` is measured that far; the result's notes say so.
     given_up : Connection, optional
         Becomes readable, by the closing of its other end, when nobody waits for the result any more.
-    file : BinaryIO, optional
-        The open file, such as ``tempfile.TemporaryFile()``, which has no name that could be left behind; `path` is then
-        what messages call it, and its suffix. POSIX only.
-    remove : bool
-        Delete the file as soon as it is open, so that nothing of it stays whatever happens afterwards; where open files
-        cannot be deleted (Windows), when it was measured.
 
     Raises
     ------
     AudioError
         The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     """
-    with _handed_over(path, file, remove) as descriptor:
-        return _measure_with(path, name, excerpt, limits, given_up, descriptor)
-
-
-@contextmanager
-def _handed_over(path: Path, file: BinaryIO | None, remove: bool) -> Iterator[int | None]:
-    """Yield the descriptor of the open file that the process is given, None where it opens the path itself."""
-    if file is not None:
-        file.flush()
-        yield file.fileno()
-        return
-    if not remove:
-        yield None
-        return
-    if os.name == "nt":
-        try:
-            yield None
-        finally:
-            path.unlink(missing_ok=True)
-        return
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
-    finally:
-        path.unlink(missing_ok=True)
-    with opened:
-        yield opened.fileno()
-
-
-def _measure_with(
-    path: Path,
-    name: str,
-    excerpt: Excerpt,
-    limits: Limits,
-    given_up: Connection | None,
-    descriptor: int | None,
-) -> Measured:
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = _context(name != "core20").Process(
-        target=_Measure(sending, path, name, excerpt, limits, descriptor), daemon=True
+        target=_Measure(sending, path, name, excerpt, limits), daemon=True
     )
     process.start()
     sending.close()
@@ -176,31 +125,19 @@ class _Measure:
         name: str,
         excerpt: Excerpt,
         limits: Limits,
-        descriptor: int | None,
     ) -> None:
         self.sending = sending
         self.path = path
         self.name = name
         self.excerpt = excerpt
         self.limits = limits
-        self.descriptor = descriptor
-
-    def __getstate__(
-        self,
-    ) -> dict[str, Any]:  # as the process is started: the file's descriptor travels along
-        file = None if self.descriptor is None else DupFd(self.descriptor)
-        return {**self.__dict__, "descriptor": file}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        file = state.pop("descriptor")
-        self.__dict__.update(state, descriptor=None if file is None else file.detach())
 
     def __call__(self) -> None:
         die_with_parent()
         _limit(self.limits)
         excerpt = replace(self.excerpt, duration=min(self.excerpt.duration or math.inf, self.limits.music))
         try:
-            measured = measure_file(self.path, self.name, excerpt, descriptor=self.descriptor)
+            measured = measure_file(self.path, self.name, excerpt)
             self.sending.send(_with_note(measured, self.path, self.excerpt, self.limits))
         except AudioError as error:
             self.sending.send(error)

@@ -268,14 +268,12 @@ class Recording:
 
 
 @contextmanager
-def open_audio(path: Path, descriptor: int | None = None) -> Iterator[Recording]:
+def open_audio(path: Path) -> Iterator[Recording]:
     """Open an audio file.
 
     Parameters
     ----------
     path : Path
-    descriptor : int, optional
-        Of the open file, where `path` is no more than its name.
 
     Raises
     ------
@@ -285,19 +283,15 @@ def open_audio(path: Path, descriptor: int | None = None) -> Iterator[Recording]
         soundfile or soxr is not installed.
     """
     require_audio()
-    if descriptor is None:
-        _refuse_no_file(path)
-        handle: int | str = str(path)
-    else:
-        handle = descriptor
+    _refuse_no_file(path)
     try:
-        plain = open(handle, "rb", buffering=0, closefd=descriptor is None)  # noqa: SIM115
+        plain = path.open("rb", buffering=0)
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
     with plain:
         if plain.seek(0, os.SEEK_END) == 0:
             raise AudioError(f"{path} is empty", kind="unreadable")
-        recording = Recording(path, lambda: _open_sound(path, plain, descriptor))
+        recording = Recording(path, lambda: _open_sound(path, plain))
         try:
             yield recording
         finally:
@@ -316,18 +310,15 @@ def _refuse_no_file(path: Path) -> None:
     raise AudioError(f"{path} {what}; expected an audio file", kind="unreadable")
 
 
-def _open_sound(path: Path, plain: Any, descriptor: int | None) -> Any:
+def _open_sound(path: Path, plain: Any) -> Any:
     """Return a ``soundfile.SoundFile``, also of a file whose header does not say how much sound it holds."""
     import soundfile
 
     errors = (soundfile.SoundFileError, RuntimeError, OSError)
     with _stderr_lock, _silenced_stderr():
         try:
-            if descriptor is None:  # as bytes, since a name need not be text
-                file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
-            else:
-                plain.seek(0)
-                file = soundfile.SoundFile(descriptor, closefd=False)
+            # As bytes, since a name need not be text.
+            file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
             if file.frames:
                 return file
             failure: BaseException | None = None
