@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from genre_classifier.config.checks import check, find_problems, restored, typed
 from genre_classifier.config.messages import message_of
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
+from genre_classifier.config.settings import shown_value
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -198,3 +199,18 @@ def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         check(composed(AT, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "null"),
+        (0.123456, "0.1235"),
+        ((128, 64), "[128,64]"),
+        ([0.9, None], "[0.9,null]"),
+        ("my table = 1.csv", "my table = 1.csv"),  # a path keeps its blanks
+        (["a b", "c"], "[a b,c]"),
+    ],
+)
+def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
+    assert shown_value(value) == shown

@@ -73,6 +73,11 @@ def test_nobody(name: str | None) -> None:
             "12",
             "0",
             "None 7",
+            "unknown_12",
+            "Artist A",
+            "artist-0",
+            "0.0",
+            "-1",
         ),
     ],
 )

@@ -161,10 +161,11 @@ def test_a_form_may_arrive_in_any_pieces(size: int) -> None:
         (f"--{B}\r\nContent-Disposition: form-data; name=file; filename=a.mp3\r\n\r\nxx\r\n--{B}".encode()
          + b" " * 100_000, 413, "beside the file"),
         (b"\r\n" * 100_000, 413, "beside the file"),
+        (form("form-data; name=audio; filename=a.mp3", b"x" * 100_000), 413, "must have it in the field 'file'"),
         (b"", 400, "no file in the field"),
         (b"--", 400, "no file in the field"),
     ],
-    ids=range(24),
+    ids=range(25),
 )  # fmt: skip
 @pytest.mark.parametrize("size", [100, 1 << 16])
 def test_every_form_is_taken_or_refused_for_what_it_is(

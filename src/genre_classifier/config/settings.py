@@ -116,7 +116,15 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
 
 
 def shown_value(value: Any) -> str:
-    """Return a setting's value, a number to four digits."""
+    """Return a setting's value, a number to four digits, a list without blanks between its values.
+
+    Examples
+    --------
+    >>> [shown_value(value) for value in (None, 0.123456, (128, 64), "my table.csv")]
+    ['null', '0.1235', '[128,64]', 'my table.csv']
+    """
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "null" if value is None else str(value).replace(" ", "")
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(shown_value(item) for item in value)}]"
+    return "null" if value is None else str(value)

@@ -37,8 +37,9 @@ _NOBODY = {
         "알수없는아티스트",
     ),
 }
-# A number after one of these is that of an album or of a ripper's list; "artist 12" is an artist without a name.
-_NUMBERED = ("various", "unknown", "va")
+# A number after one of these is that of an album or of a ripper's list; "artist 12" and "unknown_12" are artists whose
+# names were taken away.
+_NUMBERED = ("various", "unknownartist", "unknownperformer", "va")
 _BETWEEN_PARTS = re.compile(r"\s+[-:|~\u2013\u2014]+\s+")
 _BETWEEN_NAMES = re.compile(r"[;/|]")
 _PLACEHOLDERS = re.compile(r"[\s\-_\u2013\u2014.?/\\<>()\[\]{}*#|~:;,'\"]*")

@@ -120,7 +120,8 @@ class Upload:
         except OSError as error:
             raise RefusedAudioError(503, f"the file could not be stored: {error.strerror}") from error
         if self._received - self._size > ENVELOPE_BYTES:
-            raise RefusedAudioError(413, f"more than {ENVELOPE_BYTES:,} bytes beside the file")
+            hint = "" if self._file else "; the form must have it in the field 'file'"
+            raise RefusedAudioError(413, f"more than {ENVELOPE_BYTES:,} bytes beside the file{hint}")
 
     def finish(self) -> None:
         """Take the end of the form; from now on the file can be read at `path`."""
