@@ -150,6 +150,9 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(tmp_path):
     torch.save(content | {"format_version": 9}, tmp_path / "future.pt")
     with pytest.raises(CheckpointError, match="format 9, this program reads 1"):
         checkpoint.load(GenreClassifier(), "future.pt")
+    torch.save(content | {"format_version": torch.ones(2)}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match="format tensor"):
+        checkpoint.load(GenreClassifier(), "odd.pt")
     torch.save(content | {"optimizer": {"class": "Optimizer.step"}}, tmp_path / "odd.pt")
     with pytest.raises(CheckpointError, match=r"'Optimizer\.step' is not one of torch\.optim"):
         checkpoint.load(GenreClassifier(), "odd.pt", load_optimizer=True)

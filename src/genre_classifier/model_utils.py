@@ -324,9 +324,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     keys = {"format_version", "model_state_dict", "optimizer", "scaler", "metadata"}
     if not isinstance(content, dict) or content.keys() != keys:
         raise CheckpointError(f"{path}: not a checkpoint that ModelCheckpoint wrote")
-    if content["format_version"] != CHECKPOINT_FORMAT:
-        found = content["format_version"]
-        raise CheckpointError(f"{path}: format {found!r}, this program reads {CHECKPOINT_FORMAT}; upgrade it")
+    found = content["format_version"]
+    if type(found) is not int or found != CHECKPOINT_FORMAT:
+        raise CheckpointError(
+            f"{path}: format {found!r:.80}, this program reads {CHECKPOINT_FORMAT}; upgrade it"
+        )
     return content
 
 

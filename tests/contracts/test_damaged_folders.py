@@ -151,6 +151,11 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "genre names a number": changed("metrics.json", "genre_names", 3),
     "temperature a text": changed("metrics.json", "temperature", "warm"),
     "intervals a list": changed("metrics.json", "intervals", [0, 1]),
+    "an interval a number": changed("metrics.json", "intervals", {"test": {"accuracy": 0.5}}),
+    "an interval with one end": changed("metrics.json", "intervals", {"test": {"accuracy": [0.5]}}),
+    "a bin a mapping": changed("metrics.json", "reliability", {"test": [{}]}),
+    "a bin cut off": changed("metrics.json", "reliability", {"test": [[0.0, 0.1, 3]]}),
+    "a bin with a text": changed("metrics.json", "reliability", {"test": [["\x1b[31m", 0.1, 3, 0.5, 0.5]]}),
 }
 if os.geteuid() != 0:
     DAMAGE["run.json forbidden"] = is_forbidden("run.json")

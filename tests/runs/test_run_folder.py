@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from genre_classifier.errors import CheckpointError, RunFolderError
 from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.runs.folder import RunFolder, claim, hold, let_go, read_checkpoint
+from genre_classifier.runs.sweep_folder import SweepFolder
 from tests.conftest import ROOT, composed
 
 
@@ -177,6 +178,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, content: str | None,
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunFolderError, match=message):
         RunFolder(tmp_path).read_run()
+
+
+def test_trials_are_in_the_order_of_their_numbers_whatever_else_lies_there(tmp_path: Path) -> None:
+    for name in ("10", "2", "²", "left over"):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).write_run({"status": "finished"})
+    assert [trial.path.name for trial in SweepFolder(tmp_path).trials()] == ["2", "10", "left over", "²"]
 
 
 def test_history_keeps_the_columns_of_all_rows(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _apart(words: Sequence[str] | None) -> tuple[list[str] | None, list[str]]:
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > 18:
         raise ConfigError(f"--seeds {text}: expected whole numbers, as in --seeds 1 2 3")
     return int(text)
 

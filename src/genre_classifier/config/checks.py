@@ -353,4 +353,4 @@ def _metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
 
 def _is_duration(text: str) -> bool:
     parts = text.split(":")
-    return len(parts) == 4 and all(part.isdigit() for part in parts)
+    return len(parts) == 4 and all(part.isdecimal() for part in parts)

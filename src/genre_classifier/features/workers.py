@@ -133,7 +133,7 @@ def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> 
 def _refuse_silence(address: str) -> None:
     """Raise OSError where nothing listens at HOST:PORT; Ray itself would ask for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
 
 

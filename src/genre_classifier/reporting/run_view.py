@@ -276,7 +276,7 @@ def _metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, 
     return [
         (words, rows.get(side), tuple(contents.metrics[side].get(metric.name) for metric in METRICS))
         for side, words in SIDE_NAMES.items()
-        if side in contents.metrics
+        if contents.metrics.get(side) is not None
     ]
 
 

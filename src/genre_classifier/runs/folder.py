@@ -390,8 +390,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
     if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: {CHECKPOINT_VERSION_KEY} is {version!r:.80}, this version reads {FORMAT_VERSION}; it was written by "
-            "something else, or by another version of genre-classifier"
+            f"{path}: {CHECKPOINT_VERSION_KEY} is {version!r:.80}, this version reads {FORMAT_VERSION}; it was "
+            "written by something else, or by another version of genre-classifier"
         )
     try:
         _check_content(checkpoint)

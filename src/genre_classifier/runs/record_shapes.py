@@ -1,8 +1,8 @@
 """What run.json, metrics.json and sweep.json must look like: whoever reads them may then rely on it.
 
 A folder may come from anywhere, so a text may stand where a number belongs. A shape is a type, a tuple of allowed
-shapes, `None` for null, a list of one shape, or a mapping of keys to shapes, where ``"key?"`` may be missing and
-`ANY_KEY` stands for all keys. Keys that no shape names may hold anything.
+shapes, `None` for null, a list of one shape, a `Row` of so many shapes, or a mapping of keys to shapes, where
+``"key?"`` may be missing and `ANY_KEY` stands for all keys. Keys that no shape names may hold anything.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from genre_classifier.config.metrics import METRICS as ALL
 from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.errors import RunFolderError
 
@@ -30,6 +31,13 @@ _WORDS = {
 
 class Measured:
     """A number that may be NaN or infinite, as the loss of a network that has diverged."""
+
+
+class Row:
+    """A list of as many values as there are shapes."""
+
+    def __init__(self, *shapes: Any) -> None:
+        self.shapes = shapes
 
 
 _TEXT = (str, None)
@@ -65,6 +73,15 @@ RUN: Final[Mapping[str, Any]] = {
     "baseline?": ({"name?": _TEXT, "seeded?": (bool, None), "chosen?": (dict, None)}, None),
 }
 _SPLIT = ({ANY_KEY: (Measured, None)}, None)
+_INTERVALS = {
+    **{f"{metric.name}?": (Row(float, float), None) for metric in ALL},
+    "level?": (float, None),
+    "method?": _TEXT,
+    "resamples?": (int, None),
+    "units?": (int, None),
+    "unit?": _TEXT,
+}
+_BIN = Row(float, float, int, (float, None), (float, None))
 _ECE = {"ece": float, "loss": float}
 METRICS: Final[Mapping[str, Any]] = {
     "train?": _SPLIT,
@@ -74,7 +91,8 @@ METRICS: Final[Mapping[str, Any]] = {
     "genre_names?": ([str], None),
     "split_protocol?": ({"description?": _TEXT, "groups_disjoint?": (bool, None)}, None),
     "confusion?": ({ANY_KEY: ([[int]], None)}, None),
-    "intervals?": ({ANY_KEY: ({ANY_KEY: ([float], float, str, None)}, None)}, None),
+    "intervals?": ({ANY_KEY: (_INTERVALS, None)}, None),
+    "reliability?": ({ANY_KEY: ([_BIN], None)}, None),
     "temperature?": (
         {
             "temperature?": (float, None),
@@ -145,6 +163,11 @@ def check(value: Any, shape: Any, path: Path, key: str = "") -> None:
         raise _wrong(value, (shape,), path, key)
     elif isinstance(shape, dict):
         _check_keys(value, shape, path, key)
+    elif isinstance(shape, Row):
+        if len(value) != len(shape.shapes):
+            raise RunFolderError(f"{path}: {key} has {len(value):,} values, expected {len(shape.shapes)}")
+        for number, (item, one) in enumerate(zip(value, shape.shapes, strict=True)):
+            check(item, one, path, f"{key}[{number}]")
     elif isinstance(shape, list):
         for number, item in enumerate(value):
             check(item, shape[0], path, f"{key}[{number}]")
@@ -164,6 +187,8 @@ def _check_keys(value: Mapping[str, Any], shapes: Mapping[str, Any], path: Path,
 def _is_of_kind(value: Any, shape: Any) -> bool:
     if shape is None:
         return value is None
+    if isinstance(shape, Row):
+        return isinstance(value, list)
     if isinstance(shape, (dict, list)):
         return isinstance(value, type(shape))
     if shape is Measured:
@@ -183,7 +208,9 @@ def _is_number(value: Any) -> bool:
 
 def _wrong(value: Any, shapes: tuple[Any, ...], path: Path, key: str) -> RunFolderError:
     words = dict.fromkeys(
-        "a list" if isinstance(one, list) else _WORDS.get(dict if isinstance(one, dict) else one, "a number")
+        "a list"
+        if isinstance(one, (list, Row))
+        else _WORDS.get(dict if isinstance(one, dict) else one, "a number")
         for one in shapes
         if one is not None
     )

@@ -135,4 +135,5 @@ class SweepFolder:
 
 
 def _by_number(path: Path) -> tuple[bool, int, str]:
-    return (not path.name.isdigit(), int(path.name) if path.name.isdigit() else 0, path.name)
+    is_number = path.name.isdecimal()  # unlike "²", which is a digit
+    return (not is_number, int(path.name) if is_number else 0, path.name)
