@@ -29,7 +29,7 @@ from genre_classifier.runs.record import Record
 
 
 @dataclass(frozen=True)
-class Rows:
+class DividedTable:
     """A table, how it is divided, and its scaler.
 
     Parameters
@@ -55,7 +55,7 @@ class Rows:
         return scaled(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
 
 
-def divided(table: FeatureTable, data: DataConfig) -> Rows:
+def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
     """Divide a table's rows as a network's run would.
 
     Raises
@@ -69,7 +69,7 @@ def divided(table: FeatureTable, data: DataConfig) -> Rows:
             f"{table.where}: {split.protocol.description}, so there is nothing to compare models on; leave out "
             "data/split=all, or give data.split.test a share"
         )
-    return Rows(table, split)
+    return DividedTable(table, split)
 
 
 def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path) -> DictConfig:
@@ -94,7 +94,7 @@ def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path
     )
 
 
-def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int = 1) -> dict[str, Any]:
+def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, jobs: int = 1) -> dict[str, Any]:
     """Choose, fit and judge a baseline, and write its run folder; return run.json's content.
 
     Parameters
@@ -102,7 +102,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
     baseline : Baseline
     cfg : DictConfig
         See `baseline_config`.
-    rows : Rows
+    rows : DividedTable
     jobs : int
         Processes, and threads.
 
@@ -113,8 +113,8 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
     """
     folder = RunFolder(Path(cfg.run_dir))
     record = Record(folder, flat_settings(cfg))
-    told: dict[str, Any] = {"name": baseline.name, "seeded": baseline.seeded}
-    record.content["baseline"] = told
+    content: dict[str, Any] = {"name": baseline.name, "seeded": baseline.seeded}
+    record.content["baseline"] = content
     if baseline.extra is not None:
         record.content["versions"][baseline.package] = version(baseline.package)
     with record.kept():
@@ -128,7 +128,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
             fitted = fit_baseline(
                 baseline, features, genres, groups, seed=cfg.seed, fold_seed=cfg.data.split.seed, jobs=jobs
             )
-            told |= fitted.selection.as_dict()
+            content |= fitted.selection.as_dict()
             evaluations = {
                 name: evaluation_of(
                     fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])

@@ -314,8 +314,8 @@ def fit_baseline(
         chosen = {**selection.chosen, "temperature": temperature}
     else:
         chosen = dict(selection.chosen)
-    told = Selection(chosen, selection.folds, selection.grouped, selection.tried, selection.score, note)
-    return Fitted(estimator.fit(features, genres), told, temperature)
+    final = Selection(chosen, selection.folds, selection.grouped, selection.tried, selection.score, note)
+    return Fitted(estimator.fit(features, genres), final, temperature)
 
 
 def inner_folds(genres: Int64, groups: Text | None, seed: int, wanted: int) -> Folds:

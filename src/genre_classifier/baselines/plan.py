@@ -67,10 +67,10 @@ class Division:
 
 def _key(cfg: DictConfig, wanted: Any) -> str:
     """Return the settings of data as text, but for those that a model without batches does not depend on."""
-    told = flat_settings(OmegaConf.create({"data": cfg.data}))
+    settings = flat_settings(OmegaConf.create({"data": cfg.data}))
     kept = {
         key: value
-        for key, value in told.items()
+        for key, value in settings.items()
         if key != "data.batch_size" and not is_about_the_machine(key) and wanted(key.removeprefix("data."))
     }
     return json.dumps(kept, sort_keys=True)

@@ -58,7 +58,7 @@ def raise_problems(problems: list[Problem]) -> None:
         raise ConfigError(f"the configuration has {len(problems)} problems:\n{lines}")
 
 
-def typed(cfg: DictConfig) -> TrainConfig:
+def to_train_config(cfg: DictConfig) -> TrainConfig:
     """Return a checked configuration as its dataclasses, every interpolation resolved.
 
     Raises
@@ -70,7 +70,7 @@ def typed(cfg: DictConfig) -> TrainConfig:
     return _as_object(cfg, TrainConfig, "schema_train")
 
 
-def typed_export(cfg: DictConfig) -> ExportConfig:
+def to_export_config(cfg: DictConfig) -> ExportConfig:
     """Return export.py's checked configuration as its dataclass.
 
     Raises

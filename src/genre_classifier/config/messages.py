@@ -57,9 +57,14 @@ def _unreadable(error: OverrideParseException) -> str:
     if not equals or KEY.fullmatch(key) is None:
         return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
     values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
-    typed = shell_word(f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}")
+    quoted_argument = shell_word(
+        f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}"
+    )
     reason = "" if reason.startswith("LexerNoViable") else f" ({reason})"
-    return f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: {typed}"
+    return (
+        f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: "
+        f"{quoted_argument}"
+    )
 
 
 def _is_readable(key: str, value: str) -> bool:

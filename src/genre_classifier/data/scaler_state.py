@@ -122,8 +122,8 @@ class ScalerStatistics:
                 mean=_floats(attributes.get("mean_")),
                 scale=_floats(attributes.get("scale_")),
                 variance=_floats(attributes.get("var_")),
-                n_samples_seen=None if samples is None else _plain(samples),
-                feature_names=None if names is None else tuple(_plain(names)),
+                n_samples_seen=None if samples is None else _without_numpy(samples),
+                feature_names=None if names is None else tuple(_without_numpy(names)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{where}: not a fitted StandardScaler ({error!r})") from error
@@ -236,21 +236,21 @@ def _are_strings(values: Sequence[Any]) -> bool:
 
 
 def _length(values: Any) -> int:
-    return 0 if values is None else len(_plain(values))
+    return 0 if values is None else len(_without_numpy(values))
 
 
 def _whole(value: Any) -> int:
-    plain = _plain(value)
-    if type(plain) is not int:
-        raise ValueError(f"expected a whole number, found {plain!r}")
-    return plain
+    number = _without_numpy(value)
+    if type(number) is not int:
+        raise ValueError(f"expected a whole number, found {number!r}")
+    return number
 
 
 def _floats(values: Any) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in _plain(values))
+    return None if values is None else tuple(float(value) for value in _without_numpy(values))
 
 
-def _plain(value: Any) -> Any:
+def _without_numpy(value: Any) -> Any:
     """Return a number, or a tuple of the items of a one-dimensional array."""
     if isinstance(value, np.ndarray):
         if value.ndim > 1:

@@ -19,7 +19,7 @@ from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
-from genre_classifier.runs.rows import Rows, read_rows
+from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
 
 Float64 = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class ReferenceAnswers:
     """Rows and the checkpoint's own answers to them, which a bundle must give as well.
 
     Parameters
@@ -117,12 +117,12 @@ def load(choice: Choice) -> Candidate:
     )
 
 
-def rows_of(candidate: Candidate) -> tuple[Rows | None, str]:
+def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
     """Read the run's rows again.
 
     Returns
     -------
-    tuple of Rows or None, and str
+    tuple of RunRows or None, and str
         None where they are not there as they were, and then the reason.
     """
     if candidate.folder is None:
@@ -130,7 +130,7 @@ def rows_of(candidate: Candidate) -> tuple[Rows | None, str]:
     return read_rows(candidate.folder, candidate.data.get("fingerprint"))
 
 
-def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, float]]:
+def metrics_of(candidate: Candidate, rows: RunRows | None) -> dict[str, dict[str, float]]:
     """Return a candidate's metrics by split: the run's own, else measured here, else none."""
     if candidate.is_best_epoch and candidate.folder is not None:
         recorded = candidate.folder.read_metrics()
@@ -138,7 +138,7 @@ def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, f
     return {} if rows is None else measured(candidate, rows)
 
 
-def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
+def measured(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]:
     """Return a candidate's metrics by split, measured on the rows."""
     found = {}
     for split in SPLITS:
@@ -150,7 +150,7 @@ def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
     return found
 
 
-def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
+def reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) -> ReferenceAnswers:
     """Return the rows to try a bundle on, and the checkpoint's answers.
 
     Raises
@@ -166,17 +166,17 @@ def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
         features, _ = rows.side(rows.held_side)
         description = f"{len(features)} {rows.held_side} rows"
     probabilities = torch.softmax(candidate.logits(features), dim=1).numpy()
-    trial = Trial(features.astype(np.float64), probabilities, description)
+    answers = ReferenceAnswers(features.astype(np.float64), probabilities, description)
     if rows is None or rows.held_side != "test" or not candidate.is_best_epoch:
-        return trial
-    return _compared_with_file(candidate, rows, trial)
+        return answers
+    return _compared_with_file(candidate, rows, answers)
 
 
-def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial:
+def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceAnswers) -> ReferenceAnswers:
     folder = candidate.folder
     if folder is None or not folder.predictions_csv.is_file():
         return replace(
-            trial, description=f"{trial.description} (there is no predictions.csv to compare with)"
+            answers, description=f"{answers.description} (there is no predictions.csv to compare with)"
         )
     where = relative(folder.predictions_csv)
     recorded = folder.read_predictions()
@@ -187,13 +187,13 @@ def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial
             "the files of the run do not belong together"
         )
     expected = np.array([recorded[name][1] for name in ids])
-    if expected.shape != trial.probabilities.shape:
+    if expected.shape != answers.probabilities.shape:
         raise ExportError(f"{where}: {expected.shape[-1]} probabilities a row, not one for each genre")
-    differences = np.abs(expected - trial.probabilities).max(axis=1)
+    differences = np.abs(expected - answers.probabilities).max(axis=1)
     worst = int(differences.argmax())
     if not differences[worst] < TOLERANCE:
         raise ExportError(
             f"{where}: id {ids[worst]!r} has probabilities that differ by {differences[worst]:.3g} from those of "
             f"{relative(candidate.choice.checkpoint)}; the files of the run do not belong together"
         )
-    return replace(trial, description=f"{trial.description}, the same as in predictions.csv")
+    return replace(answers, description=f"{answers.description}, the same as in predictions.csv")

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.commands import train_command
 from genre_classifier.config.schema import SplitMethod
-from genre_classifier.config.settings import experiment
+from genre_classifier.config.settings import experiment_settings
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.runs.configuration import trainable_configuration_of
@@ -107,8 +107,8 @@ def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
 def grouped_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     """Return the command that trains with these overrides, but a grouped split; empty where there are none to go by."""
     # data/split=folds, for one, sets more than the method: that comes last and is kept apart.
-    told = [text for text in overrides if not text.startswith(f"{METHOD}=")]
-    return train_command([*told, GROUPED], multirun=multirun)
+    kept = [text for text in overrides if not text.startswith(f"{METHOD}=")]
+    return train_command([*kept, GROUPED], multirun=multirun)
 
 
 def _with_number(trials: Sequence[Trial], remark: str) -> Beside:
@@ -137,7 +137,11 @@ def _partners(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
     grouped = [other for other in others if _is_grouped(other)]
     found = []
     for trial in trials:
-        alike = (other for other in grouped if other.data == trial.data and _told(other) == _told(trial))
+        alike = (
+            other
+            for other in grouped
+            if other.data == trial.data and _other_settings(other) == _other_settings(trial)
+        )
         if (partner := next(alike, None)) is None:
             return []
         found.append(partner)
@@ -154,8 +158,8 @@ def _is_grouped(trial: Trial) -> bool:
     return protocol.get("groups_disjoint") is True
 
 
-def _told(trial: Trial) -> dict[str, Any]:
-    return {key: value for key, value in experiment(trial.settings).items() if key != METHOD}
+def _other_settings(trial: Trial) -> dict[str, Any]:
+    return {key: value for key, value in experiment_settings(trial.settings).items() if key != METHOD}
 
 
 def _nearby(path: Path) -> list[Trial]:

@@ -131,7 +131,7 @@ def run_view(
     """
     finished = contents.status == "finished"
     intervals = intervals_of_run(contents) if finished else {}
-    told = (
+    row_figures = (
         from_rows(contents, method) if finished and with_rows else FromRows(None, None, _left_out(finished))
     )
     beside = None
@@ -157,10 +157,10 @@ def run_view(
         confusion=confusion_of_run(contents) if finished else None,
         calibration=calibration_of_run(contents, intervals, key) if finished else None,
         mistakes=mistakes_of(contents.predictions),
-        importance=tuple(_importance_figures(told.importance, key)),
-        importance_note=_importance_note(told.importance),
-        map=None if told.places is None else map_figure(told.places, genre_names, f"{key}map"),
-        why_not=told.why_not,
+        importance=tuple(_importance_figures(row_figures.importance, key)),
+        importance_note=_importance_note(row_figures.importance),
+        map=None if row_figures.places is None else map_figure(row_figures.places, genre_names, f"{key}map"),
+        why_not=row_figures.why_not,
         about=about(contents),
         log_tail="" if finished else contents.log_tail,
     )

@@ -229,8 +229,11 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
 
 
 def _metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
-    told = [record.get("optimized_metric"), *(trial.settings.get("optimized_metric") for trial in trials)]
-    return next((str(name) for name in told if name in SELECTION_METRICS), "val/f1")
+    candidates = [
+        record.get("optimized_metric"),
+        *(trial.settings.get("optimized_metric") for trial in trials),
+    ]
+    return next((str(name) for name in candidates if name in SELECTION_METRICS), "val/f1")
 
 
 def _best(

@@ -30,9 +30,9 @@ def compose_as_the_first_trial() -> None:
             return original(self, config_name, overrides, run_mode, **more)
         first = [first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
         composed = original(self, config_name, first, run_mode, **more)
-        told = dict(zip(first, overrides, strict=True))
+        by_text = dict(zip(first, overrides, strict=True))
         with read_write(composed):
-            composed.hydra.overrides.task = [told[str(text)] for text in composed.hydra.overrides.task]
+            composed.hydra.overrides.task = [by_text[str(text)] for text in composed.hydra.overrides.task]
         return composed
 
     load.is_of_the_first_trial = True  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import DataConfig, SplitConfig
 from genre_classifier.config.settings import job_config
 from genre_classifier.data.sources import read
@@ -57,7 +57,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
             return
         try:
             job = job_config(loader.load_sweep_config(config, overrides), "run_dir")
-            data = typed(job).data
+            data = to_train_config(job).data
             if repr(data) not in seen:
                 seen.add(repr(data))
                 make_split(_table(data, tables), data.split)

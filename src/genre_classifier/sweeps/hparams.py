@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.config.settings import experiment, is_about_the_machine
+from genre_classifier.config.settings import experiment_settings, is_about_the_machine
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import writing
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -43,7 +43,7 @@ def write_summary(sweep: SweepFolder, numeric: Mapping[str, bool], metrics: Iter
     summary = Summary()
     summary.value.add(
         tag=metadata.EXPERIMENT_TAG,
-        metadata=metadata.create_summary_metadata(HParamsPluginData(experiment=described)),
+        metadata=metadata.create_summary_metadata(HParamsPluginData(experiment_settings=described)),
         tensor=metadata.NULL_TENSOR,
     )
     path = sweep.tensorboard / "events.out.tfevents.0.sweep"
@@ -81,7 +81,7 @@ def summarize_trials(
     names = [name for name in swept if not is_about_the_machine(name)]  # trials do not list those
     if not all(name in trial.settings for trial in finished for name in names):
         # A group was swept: take all settings in which its choices differ.
-        names = [name for name in experiment(finished[0].settings) if _differs(finished, name)]
+        names = [name for name in experiment_settings(finished[0].settings) if _differs(finished, name)]
     metrics = [
         name for name in counted_metrics(optimized) if all(name in trial.metrics for trial in finished)
     ]

@@ -54,7 +54,7 @@ def run_in_process(
         raise
     exit_code = process.exitcode
     process.close()
-    return death(exit_code, out_of_memory=_oom_kills() > oom_kills)
+    return describe_exit(exit_code, out_of_memory=_oom_kills() > oom_kills)
 
 
 def warm_up() -> None:
@@ -66,7 +66,7 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def death(exit_code: int | None, *, out_of_memory: bool = False) -> str:
+def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
     """Say how a process ended that had no time to say it itself.
 
     Parameters

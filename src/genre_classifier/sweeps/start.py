@@ -23,7 +23,7 @@ from genre_classifier import __version__
 from genre_classifier.commands import setting
 from genre_classifier.config.checks import Problem, find_problems
 from genre_classifier.config.schema import TensorBoardConfig, better_is_higher
-from genre_classifier.config.settings import experiment, flattened, is_about_the_machine, job_config
+from genre_classifier.config.settings import experiment_settings, flattened, is_about_the_machine, job_config
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.runs.folder import claim
@@ -34,7 +34,7 @@ from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 # What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 RAY_REMOTE = {"num_cpus": 1, "max_retries": 0}
-LAUNCHER = "hydra_plugins.genre_classifier_launchers.trial_launcher.TrialLauncher"
+LAUNCHER = "hydra_plugins.genre_classifier_launchers.resuming_launcher.ResumingLauncher"
 # Holds the sweep's lock until the process ends.
 _open = ExitStack()
 # Hydra makes launcher and callbacks by itself, so what one starts cannot be handed to the other.
@@ -333,7 +333,7 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         differences.append(
             f"swept {', '.join(before['swept']) or 'nothing'}, now {', '.join(now['swept']) or 'nothing'}"
         )
-    old, new = experiment(before["settings"]), experiment(now["settings"])
+    old, new = experiment_settings(before["settings"]), experiment_settings(now["settings"])
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key]:
             differences.append(f"{key}={old[key]}, now {new[key]}")
@@ -357,9 +357,9 @@ def _compose_quickly() -> None:
 
 
 def _wrap_launcher(config: DictConfig) -> None:
-    from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
+    from hydra_plugins.genre_classifier_launchers.resuming_launcher import ResumingLauncher
 
-    Plugins.instance().register(TrialLauncher)
+    Plugins.instance().register(ResumingLauncher)
     inner = config.hydra.launcher
     with read_write(config), open_dict(config):
         if "ray_launcher" in str(inner._target_):

@@ -15,7 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.commands import setting
-from genre_classifier.config.settings import OWN_PATHS, flat_settings, identity, started_in, with_paths_from
+from genre_classifier.config.settings import (
+    OWN_PATHS,
+    experiment_hash,
+    flat_settings,
+    started_in,
+    with_paths_from,
+)
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.runs.folder import RunFolder
@@ -140,8 +146,12 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
         run = folder.read_run()
     except RunFolderError:  # it is run again
         return False
-    told = run.get("settings") or {}
-    return run["status"] == "finished" and "objective" in run and identity(told) == identity(settings)
+    recorded = run.get("settings") or {}
+    return (
+        run["status"] == "finished"
+        and "objective" in run
+        and experiment_hash(recorded) == experiment_hash(settings)
+    )
 
 
 def _outcome(folder: RunFolder, end: str) -> float:

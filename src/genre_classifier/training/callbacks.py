@@ -73,8 +73,8 @@ class History(Checkpoint):
     def add(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> str:
         """Add an epoch's row, and return what the log says of it."""
         by_genre = {name: value for name, value in metrics.items() if _is_by_genre(name)}
-        plain = metrics.keys() - by_genre.keys()
-        order = sorted(plain, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
+        overall = metrics.keys() - by_genre.keys()
+        order = sorted(overall, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
         row: dict[str, float] = {"epoch": epoch, "step": step}
         row |= {name: metrics[name] for name in order}
         row["seconds"] = round(seconds, 4)

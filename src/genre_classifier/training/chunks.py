@@ -141,7 +141,7 @@ def same_steps_in_both_modes(checkpoint: dict[str, Any]) -> None:
     Lightning keeps them apart, so a run that goes on in the other mode would count from 0.
     """
     loops = checkpoint["loops"]["fit_loop"]
-    plain = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
-    chunked = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]
-    for name in plain:
-        plain[name] = chunked[name] = max(plain[name], chunked[name])
+    by_batch = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+    by_chunk = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]
+    for name in by_batch:
+        by_batch[name] = by_chunk[name] = max(by_batch[name], by_chunk[name])

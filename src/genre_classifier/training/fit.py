@@ -31,7 +31,7 @@ from genre_classifier.training.chunks import StepSettings, unsupported_hook
 from genre_classifier.training.engine.layers import why_refused
 from genre_classifier.training.engine.settings import why_settings_refused
 from genre_classifier.training.lit_module import GenreLitModule
-from genre_classifier.training.run import Result, Run, plain
+from genre_classifier.training.run import Result, Run, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
         checkpoint = RunCheckpoint(folder, chosen.checkpoint.monitor, run.checkpoint_extras)
         checkpoint.replay(earlier)
         callbacks.append(checkpoint)
-    arguments = plain(settings.trainer)
+    arguments = to_dict(settings.trainer)
     if settings.trainer.gradient_clip_val is None:
         arguments["gradient_clip_algorithm"] = None
     arguments["log_every_n_steps"] = _batches_an_epoch(settings, datamodule)

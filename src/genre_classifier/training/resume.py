@@ -286,7 +286,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     """Yield the settings whose values differ; what only one side knows counts where it is of another class or null."""
     for key in dict.fromkeys([*before, *now]):
         if key in before and key in now:
-            if _plain(before[key]) != _plain(now[key]):
+            if _as_lists(before[key]) != _as_lists(now[key]):
                 yield key, (before[key], now[key])
         elif key in now:
             if _is_a_choice(key, before, now):
@@ -295,13 +295,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield key, (before[key], _ancestor(key, now))
 
 
-def _is_a_choice(key: str, without: Mapping[str, Any], having: Mapping[str, Any]) -> bool:
+def _is_a_choice(key: str, without: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
     """Return whether a setting is missing by choice, not because another version has no such setting."""
     parent = key.rpartition(".")[0]
     if _ancestor(key, without) is None:
         return True
     classes = [f"{parent}.{name}" for name in ("_target_", "source")]
-    return any(name in without and name in having and without[name] != having[name] for name in classes)
+    return any(name in without and name in present and without[name] != present[name] for name in classes)
 
 
 def _ancestor(key: str, settings: Mapping[str, Any]) -> Any:
@@ -312,8 +312,8 @@ def _ancestor(key: str, settings: Mapping[str, Any]) -> Any:
     return NOT_SET
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> str:

@@ -21,9 +21,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from genre_classifier.class_names import import_class
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import ClassWeights, TrainConfig, better_is_higher
-from genre_classifier.config.settings import experiment, flat_settings
+from genre_classifier.config.settings import experiment_settings, flat_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
@@ -118,7 +118,7 @@ class Run:
 
     def __init__(self, cfg: DictConfig, settings: TrainConfig | None = None) -> None:
         self.cfg = cfg
-        self.settings = typed(cfg) if settings is None else settings
+        self.settings = to_train_config(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = _is_first_process(self.settings)
         self.flat = flat_settings(cfg)
@@ -221,7 +221,7 @@ def _is_first_process(settings: TrainConfig) -> bool:
 def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
     """Build the network and what trains it; the weights are drawn from the run's seed alone."""
     table, split = datamodule.table, datamodule.data_split
-    network = plain(settings.model) | {
+    network = to_dict(settings.model) | {
         "input_dim": len(table.feature_names),
         "num_classes": len(table.genre_names),
     }
@@ -240,8 +240,8 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
         genre_names=list(table.genre_names),
         feature_names=list(table.feature_names),
         scaler=ScalerStatistics.of(datamodule.scaler).to_metadata(),
-        optimizer=plain(settings.optimizer),
-        scheduler=None if settings.scheduler is None else _plain_scheduler(settings),
+        optimizer=to_dict(settings.optimizer),
+        scheduler=None if settings.scheduler is None else _scheduler_dict(settings),
         label_smoothing=settings.loss.label_smoothing,
         class_weights=weights,
         mixup=settings.loss.mixup,
@@ -251,22 +251,22 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
     )
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Return a part of the configuration as plain values."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return one group of the settings as a dict; an enum becomes its value."""
     return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
 
 
-def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
-    told = plain(settings.scheduler)
-    if "monitor" in told:
-        told["mode"] = "max" if better_is_higher(told["monitor"]) else "min"
-    return told
+def _scheduler_dict(settings: TrainConfig) -> dict[str, Any]:
+    arguments = to_dict(settings.scheduler)
+    if "monitor" in arguments:
+        arguments["mode"] = "max" if better_is_higher(arguments["monitor"]) else "min"
+    return arguments
 
 
 def _build_logger(settings: TrainConfig) -> Logger | None:
     if settings.logger is None:
         return None
-    arguments = plain(settings.logger)
+    arguments = to_dict(settings.logger)
     logger: Logger = import_class(arguments.pop("_target_"))(**arguments)
     return logger
 
@@ -333,7 +333,7 @@ def _log_outcome(
         logger.save()
         logger.finalize("success")
         return
-    logger.log_outcome(experiment(flat), final)
+    logger.log_outcome(experiment_settings(flat), final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:

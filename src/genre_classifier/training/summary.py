@@ -50,8 +50,8 @@ def _remarks(result: Result) -> Iterator[str]:
         yield f"95 % of test  {ends} ({found['units']} {shown(found['unit'])}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:
-        told = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
-        yield f"copies       {told} have the same features as a row on another side (metrics.json: duplicates)"
+        copied = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
+        yield f"copies       {copied} have the same features as a row on another side (metrics.json: duplicates)"
 
 
 def _say_genres(result: Result) -> None:

@@ -17,7 +17,7 @@ from genre_classifier.reporting.rows.families import families
 from genre_classifier.reporting.rows.importance import MOST_ROWS, SEED, Drop, permutation_importance
 from genre_classifier.runs.folder import relative
 from genre_classifier.runs.predictions import Int64
-from genre_classifier.runs.rows import Rows, read_rows
+from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.fit import threads
 from genre_classifier.training.lit_module import GenreLitModule
 
@@ -119,7 +119,7 @@ def from_rows(contents: RunContents, method: Method) -> FromRows:
     return FromRows(importance, places, "")
 
 
-def _difference(contents: RunContents, rows: Rows, probabilities: Tensor) -> str | None:
+def _difference(contents: RunContents, rows: RunRows, probabilities: Tensor) -> str | None:
     """Say in what the checkpoint's answers differ from predictions.csv; None where they do not."""
     recorded = contents.predictions
     if recorded is None:

@@ -258,8 +258,8 @@ def _metric_of(trial: Trial, metric: str) -> float:
 
 
 def _protocol(one: Contestant, other: Contestant) -> str:
-    told = dict.fromkeys(contestant.trials[0].protocol for contestant in (one, other))
-    return "; the other: ".join(told)
+    protocols = dict.fromkeys(contestant.trials[0].protocol for contestant in (one, other))
+    return "; the other: ".join(protocols)
 
 
 def _tested(folder: RunFolder) -> Predictions:

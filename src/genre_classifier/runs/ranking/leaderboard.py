@@ -20,10 +20,10 @@ from genre_classifier.config.schema import SELECTION_METRICS, better_is_higher
 from genre_classifier.config.settings import (
     PATHS,
     REPLICATE_KEYS,
-    configuration,
-    experiment,
+    experiment_hash,
+    experiment_settings,
     flattened,
-    identity,
+    replicate_hash,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
@@ -98,7 +98,7 @@ class Trial:
         """What models with the same settings share: the path of their class."""
         return str(self.settings.get(TARGET))
 
-    def told(self, key: str) -> Any:
+    def setting(self, key: str) -> Any:
         """Return a setting by its name in a leaderboard; None where the trial has none such."""
         return self.model if key == MODEL else self.settings.get(key)
 
@@ -342,7 +342,7 @@ def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) ->
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:
     found: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.status != "finished"):
-        found.setdefault(identity(trial.settings) + trial.data, trial)
+        found.setdefault(experiment_hash(trial.settings) + trial.data, trial)
     kept = {id(trial) for trial in found.values()}
     return [trial for trial in trials if id(trial) in kept]
 
@@ -370,8 +370,8 @@ def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
 def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        value = trial.told(by) if by is not None else None
-        key = configuration(trial.settings) if by is None else json.dumps(value)
+        value = trial.setting(by) if by is not None else None
+        key = replicate_hash(trial.settings) if by is None else json.dumps(value)
         groups.setdefault(key, []).append(trial)
     keys = (by,) if by is not None else tuple(_differing([group[0] for group in groups.values()]))
     estimates = [_estimates(group) for group in groups.values()]
@@ -391,7 +391,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
         if best is not None and estimate is not None and group is not best[0]:
             like_best = _may_be_chance(best[0], group, metric, by)
         first = group[0]
-        settings = {key: first.told(key) for key in keys if key in known[first.kind]}
+        settings = {key: first.setting(key) for key in keys if key in known[first.kind]}
         rows.append(Row(rank, tuple(group), settings, found, like_best))
     return Leaderboard(
         metric=metric,
@@ -414,11 +414,11 @@ def _differing(trials: Sequence[Trial]) -> list[str]:
     """Return the settings in which trials differ; that one kind of model has no such setting is no difference."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
-        kinds.setdefault(trial.kind, []).append(experiment(trial.settings))
+        kinds.setdefault(trial.kind, []).append(experiment_settings(trial.settings))
     values: dict[str, set[str]] = {}
-    for told in kinds.values():
-        for key in dict.fromkeys(key for settings in told for key in settings):
-            values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in told)
+    for of_kind in kinds.values():
+        for key in dict.fromkeys(key for settings in of_kind for key in settings):
+            values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in of_kind)
     found = [key for key, of_key in values.items() if key not in REPLICATE_KEYS and len(of_key) > 1]
     named = TARGET in found or any(trial.baseline for trial in trials)
     return [MODEL, *(key for key in found if key != TARGET)] if named else found
@@ -530,7 +530,7 @@ def _differences_by(
 
 
 def _without(trial: Trial, by: str) -> str:
-    return identity({key: value for key, value in trial.settings.items() if key != by})
+    return experiment_hash({key: value for key, value in trial.settings.items() if key != by})
 
 
 def _differences_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> list[float]:

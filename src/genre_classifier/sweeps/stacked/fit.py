@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, read_write
 from torch import Tensor
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.metrics import Counts
 from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
@@ -22,7 +22,7 @@ from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
-from genre_classifier.sweeps.stacked.memory import cost, limit_of, parts
+from genre_classifier.sweeps.stacked.memory import cost, divide_by_memory, limit_of
 from genre_classifier.training.engine.layers import why_refused
 from genre_classifier.training.engine.steps import Engine
 from genre_classifier.training.fit import train
@@ -47,18 +47,18 @@ def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] |
     settings : sequence of TrainConfig, optional
         The same, where they have been checked already.
     """
-    checked = settings or [typed(cfg) for cfg in configs]
+    checked = settings or [to_train_config(cfg) for cfg in configs]
     rows: dict[str, GenreDataModule] = {}
-    divided = _parts(checked, rows)
+    divided = _divide_by_memory(checked, rows)
     if len(divided) > 1:
         log.info("%d trials are trained %d at a time, as memory allows", len(configs), len(divided[0]))
     for places in divided:
-        _train_part([configs[place] for place in places], [checked[place] for place in places], rows)
+        _train_some([configs[place] for place in places], [checked[place] for place in places], rows)
         for key in list(rows)[1:]:  # the first one keeps the table
             del rows[key]
 
 
-def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
+def _divide_by_memory(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
     """Divide the trials as memory allows; rows that cannot be read are left for the trials to tell of."""
     data = settings[0].data
     known = rows[repr(data)] = GenreDataModule(data)
@@ -68,12 +68,12 @@ def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) ->
         return [list(range(len(settings)))]
     n_rows, n_features = known.table.features.shape
     n_genres = len(known.table.genre_names)
-    return parts(
+    return divide_by_memory(
         settings, lambda own: cost(own, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
     )
 
 
-def _train_part(
+def _train_some(
     configs: Sequence[DictConfig], settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]
 ) -> None:
     with warnings.catch_warnings():
@@ -230,7 +230,7 @@ class StackedModule(pl.LightningModule):
 
     def _gather_rows(self) -> None:
         """Hold the rows of each split once, however many members train on it."""
-        self.splits: dict[str, _Rows] = {}
+        self.splits: dict[str, _SplitTensors] = {}
         offset = 0
         for member in self.members:
             module = member.run.datamodule
@@ -238,7 +238,7 @@ class StackedModule(pl.LightningModule):
             key = f"{module.table.fingerprint}/{hash(sides)}"
             if key not in self.splits:
                 features, genres = module.side("train")
-                self.splits[key] = _Rows(offset, features, genres, *module.side("val"))
+                self.splits[key] = _SplitTensors(offset, features, genres, *module.side("val"))
                 offset += len(genres)
             member.rows_key = key
         kinds = list(self.splits.values())
@@ -413,7 +413,7 @@ class StackedModule(pl.LightningModule):
 
 
 @dataclass(eq=False)
-class _Rows:
+class _SplitTensors:
     """The rows of one split.
 
     Parameters

@@ -61,7 +61,7 @@ def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chu
     return Cost(VALUE * values + OBJECTS, 2 * VALUE * n_rows * n_features)
 
 
-def parts(
+def divide_by_memory(
     trials: Sequence[TrainConfig], cost_of: Callable[[TrainConfig], Cost], limit: float
 ) -> list[list[int]]:
     """Divide a group's trials, in their order, into parts that take no more than `limit` bytes each.
