@@ -16,7 +16,7 @@ from genre_classifier.sweeps.trial import Start, _be_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
 from tests.conftest import composed
 
-UNKNOWN = "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+UNKNOWN = "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
 KNOWN = "killed by SIGKILL: memory ran out, and the system killed a process for it"
 
 

@@ -67,14 +67,14 @@ def warm_up() -> None:
 
 
 def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
-    """Say how a process ended that had no time to say it itself.
+    """Return a description of how a process ended that could not record it.
 
     Parameters
     ----------
     exit_code : int or None
         Negative for the signal that ended it.
     out_of_memory : bool
-        Whether the system has killed a process for want of memory in the meantime.
+        Whether the system has killed a process in the meantime because memory ran out.
     """
     if exit_code is None or exit_code >= 0:
         return f"its process ended with exit code {exit_code} and without a message"
@@ -86,11 +86,11 @@ def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
         return f"killed by {name}"
     if out_of_memory:
         return "killed by SIGKILL: memory ran out, and the system killed a process for it"
-    return "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+    return "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
 
 
 def _oom_kills() -> int:
-    """Return how many processes the system has killed for want of memory, as far as it tells."""
+    """Return how many processes the system has killed because memory ran out, if it reports that."""
     found = 0
     for path in _oom_counters():
         try:
