@@ -122,5 +122,5 @@ def test_what_ends_the_process_of_another_device_is_not_told_as_a_kill(
     run = RunFolder(tmp_path).read_run()
     assert run["status"] == "failed"
     assert run["reason"].startswith(
-        "the process of another device ended with exit code 3, and what it printed"
+        "the process of another device ended with exit code 3; its output says why"
     )
