@@ -524,7 +524,7 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
         (["run=a", "ckpt=b"], "run=a and ckpt=b both say what to export: keep one of them"),
         (
             ["versioned=true", "model_name=mine"],
-            "versioned=true makes a name of its own, model_name=mine gives one",
+            "versioned=true makes a name, and model_name=mine gives another",
         ),
         (
             ["temperature_scaling=true", "refit=full"],

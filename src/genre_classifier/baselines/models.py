@@ -384,7 +384,7 @@ def _select(
 
 
 def _standardising(estimator: Any) -> Any:
-    """Fit a scaler anew on what each fold trains on; a linear rescaling before that changes nothing."""
+    """Fit a scaler on each fold's training rows. An earlier linear rescaling changes nothing."""
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 

@@ -24,7 +24,7 @@ class ModelWrapper(Predictor):
     """A trained model with its scaler and genre names, ready for raw features.
 
     The wrapper holds no copy of the model or of the scaler's statistics: it reads the weights where torch
-    keeps them, so a model that is trained on, loaded anew or moved after wrapping is answered for as it is
+    keeps them, so a model that is trained, loaded or moved after wrapping is used as it is then
     now. Each prediction runs without dropout and leaves the model's training mode as it found it.
 
     The scaler's mean is subtracted, and the result divided, in float64; only standardised values are rounded

@@ -27,7 +27,7 @@ _WHOLE_NUMBERS: Final = (int, np.integer)
 class _DefaultTopK(int):
     """The default of `top_k`: three, or all genres where there are fewer than three.
 
-    A type of its own, because a caller who asks for three of two genres is told so, and a caller who asks for
+    A separate type, because a caller who asks for three of two genres gets an error, and a caller who asks for
     nothing must still get an answer.
     """
 

@@ -1,4 +1,4 @@
-"""What stands around a Hydra entry point: one clear message for a mistake, and a folder of its own for every run."""
+"""Code around a Hydra entry point: one clear message per error, and a separate folder per run."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CLASS",
-        help="dotted path of a class of your own that the run's files may name, such as my_package.MyNetwork",
+        help="dotted path of one of your classes that the run's files may name, such as my_package.MyNetwork",
     )
     parser.add_argument(
         "--map", choices=["pca", "tsne"], default="pca", help="of the last hidden layer, default pca"

@@ -214,7 +214,7 @@ def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if cfg.versioned and cfg.model_name != ExportConfig.model_name:
         yield Problem(
             ("versioned", "model_name"),
-            f"versioned=true makes a name of its own, model_name={cfg.model_name} gives one: drop one of them",
+            f"versioned=true makes a name, and model_name={cfg.model_name} gives another: drop one of them",
         )
     if cfg.temperature_scaling and cfg.refit is not None:
         yield Problem(

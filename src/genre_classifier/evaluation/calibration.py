@@ -1,4 +1,4 @@
-"""Whether a confidence means what it says: reliability by bin, and one temperature that mends it."""
+"""Calibration: reliability per confidence bin, and a temperature that corrects the confidence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReliabilityBin:
     low, high : float
     rows : int
     confidence, accuracy : float or None
-        Means over these rows; None where there are none.
+        Means over these rows; None if there are no rows.
     """
 
     low: float

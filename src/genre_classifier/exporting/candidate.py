@@ -60,7 +60,7 @@ class Candidate:
 
     @property
     def folder(self) -> RunFolder | None:
-        """The run's folder, where there is one."""
+        """The run's folder; None for a checkpoint outside a run's folder."""
         return self.choice.folder
 
     @property

@@ -42,7 +42,7 @@ def staging_folder() -> Iterator[Path]:
             f"({error.strerror or error}); free some space, or name another place with TMPDIR=FOLDER"
         ) from error
     try:
-        yield folder / INSIDE  # not the folder itself: writing a bundle takes a lock of its own
+        yield folder / INSIDE  # not the folder itself: writing a bundle locks its folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)

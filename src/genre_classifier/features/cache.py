@@ -80,7 +80,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Return the stamp of a file; OSError where there is none."""
+        """Return the stamp of a file. Raises OSError if there is no such file."""
         status = path.stat()
         return cls(_key(path), status.st_size, status.st_mtime_ns)
 

@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The set of that name; DataError where there is none."""
+        """The feature set of that name. Raises DataError if there is none."""
         if self.features not in FEATURE_SETS:
             raise DataError(f"feature set {self.features!r} is unknown; there are {', '.join(FEATURE_SETS)}")
         return FEATURE_SETS[self.features]
@@ -158,7 +158,7 @@ class Extraction:
 def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
     """Measure files; what was measured before, of the same content and in the same way, is not read again.
 
-    Results are kept in batches, so that an extraction that is killed goes on where it was when started anew.
+    Results are kept in batches. So a killed extraction continues where it was when it is started again.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outco
 
 
 def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
-    """Yield each file's position and outcome as they come; a file that crashes its process is a failure of its own."""
+    """Yield each file's position and outcome as they come. A file that crashes its process is one failure."""
     job = partial(attempt, name=name, excerpt=excerpt)
     waiting = iter(list(enumerate(paths)))
     while True:
@@ -100,7 +100,7 @@ def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> 
     paths : sequence of Path
         Under which every machine of the cluster finds the files.
     address : str
-        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for an instance of its own.
+        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for a new instance.
 
     Raises
     ------

@@ -165,7 +165,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
-    """Return what a JSON file says (see :func:`parse_json`); FileNotFoundError where there is none."""
+    """Return the content of a JSON file (see :func:`parse_json`). Raises FileNotFoundError if there is none."""
     return parse_json(read_bytes(path, MAX_JSON_BYTES, error), path, error, allow_nan=allow_nan)
 
 

@@ -163,7 +163,7 @@ def _records(content: bytes) -> tuple[str, dict[str, bytes]]:
             records = {name: archive.read(name) for name in names}
     except PickleError:
         raise
-    except Exception as error:  # zipfile has many of its own for a damaged archive
+    except Exception as error:  # zipfile raises many kinds for a damaged archive
         raise zipfile.BadZipFile(str(error)) from error
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:

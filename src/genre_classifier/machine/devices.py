@@ -1,4 +1,4 @@
-"""A GPU of its own for each trial that runs at the same time on one machine."""
+"""Give each trial that runs at the same time on one machine a separate GPU."""
 
 from __future__ import annotations
 

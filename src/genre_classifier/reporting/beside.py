@@ -105,7 +105,7 @@ def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
 
 
 def grouped_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
-    """Return the command that trains with these overrides, but a grouped split; empty where there are none to go by."""
+    """Return the command that trains with these overrides and a grouped split; empty if there are no overrides."""
     # data/split=folds, for one, sets more than the method: that comes last and is kept apart.
     kept = [text for text in overrides if not text.startswith(f"{METHOD}=")]
     return train_command([*kept, GROUPED], multirun=multirun)

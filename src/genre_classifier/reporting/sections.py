@@ -34,7 +34,7 @@ class Number:
     name : str
     value : float
     low, high : float or None
-        Its 95 % interval, where there is one.
+        Its 95 % interval, or None.
     least, most : float or None
         The smallest and largest of the values whose mean it is, where there are several.
     """
@@ -105,7 +105,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a confidence means what it says.
+    """The calibration of the confidence.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def intervals_of_run(contents: RunContents) -> Mapping[str, Any]:
 
 
 def ends(intervals: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
-    """Return the ends of a metric's interval, None twice where there is none."""
+    """Return the ends of a metric's interval; None twice if it has no interval."""
     low, high = intervals.get(name) or (None, None)
     return low, high
 

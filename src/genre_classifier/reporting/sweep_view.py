@@ -241,7 +241,7 @@ def _best(
 ) -> tuple[list[Leaderboard], Row | None, dict[Trial, RunContents]]:
     """Rank the trials; return the leaderboards, the best configuration and the contents of its finished trials.
 
-    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked anew.
+    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked again.
 
     Raises
     ------
@@ -316,9 +316,7 @@ def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: 
     if row is None:
         return ""
     among = next(len(board.rows) for board in boards if row in board.rows)
-    apart = (
-        " Trials on other rows or under another split have a table of their own." if len(boards) > 1 else ""
-    )
+    apart = " Trials on other rows or under another split have a separate table." if len(boards) > 1 else ""
     if among == 1:
         return f"One configuration was tried, so nothing was chosen.{apart}"
     text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."

@@ -27,7 +27,7 @@ class Predictions:
     ----------
     genre_names : tuple of str
     ids, groups : np.ndarray [shape=(row,), dtype=object]
-        A group is empty where there are none.
+        A group is empty if the rows have no groups.
     true, predicted : np.ndarray [shape=(row,)]
         Index into `genre_names`.
     probabilities : np.ndarray [shape=(row, genre)]
@@ -92,7 +92,7 @@ class Predictions:
 
 
 def read_predictions(folder: RunFolder) -> Predictions | None:
-    """Read a run's predictions.csv; None where there is none.
+    """Return the predictions of a run; None if there is no predictions.csv.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """POST /analyze-audio: the genres of an audio file.
 
-The file is decoded in a process of its own under a limit of time and of memory: whatever a file does to a decoder, the
+The file is decoded in a separate process under a limit of time and of memory: whatever a file does to a decoder, the
 service goes on. Songs wait on disk, a bounded number of them, and are deleted before the answer leaves.
 """
 

@@ -209,7 +209,7 @@ class ModelService:
         return results[0]
 
     def start(self) -> None:
-        """Load the bundle and look for a newer one every second, on a thread of its own."""
+        """Load the bundle, and look for a newer one every second on a separate thread."""
         self.refresh()
         self._stopped.clear()
         self._watcher = threading.Thread(target=self._watch, name="bundle-watch", daemon=True)

@@ -22,7 +22,7 @@ class ResumableTPE(BaseSampler):
     """Tree-structured Parzen estimator (Bergstra et al., 2011) whose draws depend on nothing but the study.
 
     Optuna's own sampler has one stream of random numbers from the study's start to its end, so a study that is resumed
-    takes another course. Here each value has a stream of its own, from the seed, the trial's number and the name.
+    takes another course. Here each value has a separate random stream, from the seed, the trial's number and the name.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One trial of a sweep, in a process of its own: whatever befalls it, the sweep goes on and run.json says what."""
+"""One trial of a sweep, in a separate process. If it fails, run.json says why, and the sweep goes on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """What the trial's process is given.
+    """The arguments of a trial's process.
 
     Parameters
     ----------
@@ -61,10 +61,10 @@ class Start:
 
 
 def run_trial(cfg: DictConfig) -> float:
-    """Run or finish one trial in a process of its own and return its objective.
+    """Run or finish one trial in a separate process and return its objective.
 
-    Called by the launcher's process, where Hydra's configuration of the job is set. A trial that has a checkpoint goes
-    on from it; one that is finished is not run again.
+    Called in the launcher's process, where Hydra's configuration of the job is set. A trial with a checkpoint continues
+    from it. A finished trial is not run again.
 
     Parameters
     ----------

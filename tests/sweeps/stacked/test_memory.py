@@ -70,11 +70,11 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
 
     together = trained("together")
     lengths = []
-    train_part = stacked_fit._train_part
+    train_places = stacked_fit._train_places
     monkeypatch.setattr(
         stacked_fit,
-        "_train_part",
-        lambda configs, *rest: (lengths.append(len(configs)), train_part(configs, *rest)),
+        "_train_places",
+        lambda configs, *rest: (lengths.append(len(configs)), train_places(configs, *rest)),
     )
     size = cost(settings(*music_overrides), 90, 4, 3, stacked_fit.CHUNK_STEPS)
     monkeypatch.setattr(stacked_fit, "limit_of", lambda _: 2 * size.member + size.rows)

@@ -85,7 +85,7 @@ def _groups(
     if nobodies:
         names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
         log.warning(
-            "%d of %d files are by %s, which is no artist; each of them is a group of its own",
+            "%d of %d files are by %s, which is no artist; each of them is a separate group",
             nobodies.total(),
             len(named),
             names,
@@ -96,7 +96,7 @@ def _groups(
     without = named.count(False) - nobodies.total()
     if without:
         log.warning(
-            "%d of %d files have neither an artist's folder nor an artist tag; each counts as an artist of its own",
+            "%d of %d files have neither an artist's folder nor an artist tag; each counts as a separate artist",
             without,
             len(named),
         )

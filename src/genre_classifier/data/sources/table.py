@@ -26,7 +26,7 @@ def read(config: TableConfig) -> FeatureTable:
     Raises
     ------
     DataError
-        Naming the file, and the row and column where there is one.
+        The message names the file, and if possible the row and column.
     """
     path = Path(config.path).expanduser()
     texts = {

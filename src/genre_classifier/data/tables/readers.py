@@ -68,7 +68,7 @@ class Asked:
     features : str
         What names the features.
     setting : str, optional
-        The setting by which other features can be chosen, where there is one.
+        The setting that chooses other features, if the source has one.
     """
 
     file: str
@@ -170,7 +170,7 @@ class ParquetReader:
         self.path = path
         with one_error(path, "is not a Parquet file"):
             self.file = pa_parquet.ParquetFile(path, pre_buffer=False)
-            self.schema = self.file.schema_arrow  # made anew at every asking
+            self.schema = self.file.schema_arrow  # pyarrow makes a new one at each access
             self.own_names = list(self.schema.names)
             self.names = [normalised(name) for name in self.own_names]
             self.rows_expected = self.file.metadata.num_rows
@@ -235,7 +235,7 @@ class ParquetReader:
             bad = next(row for row in range(len(column)) if not _is_utf8(column[row]))
             raise DataError(
                 f"{self.path}, {self.row_name(rows + bad)}, column {name!r}: the text is not UTF-8, so the file is "
-                "damaged or was written with another encoding; write it anew"
+                "damaged or was written with another encoding; write it again"
             ) from error
         trimmed = pc.utf8_trim_whitespace(column)
         return pc.if_else(pc.equal(trimmed, ""), None, trimmed)

@@ -1,4 +1,4 @@
-"""Measuring a file in a process of its own, under limits of time, memory and music.
+"""Measure a file in a separate process, with limits of time, memory and length.
 
 For files from anywhere: whatever one of them does to a decoder, the caller goes on. The process limits itself, so that
 it ends as well where nobody is left to end it.
@@ -27,7 +27,7 @@ from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
 
 GRACE_SECONDS = 1.0  # for a process to end that has answered
-# What a process would otherwise import anew for each file.
+# Modules that each process would otherwise import again.
 PRELOADED = ("scipy.fft", "soundfile", "soxr", "genre_classifier.features.spectral.core20", __name__)
 PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
 
@@ -61,7 +61,7 @@ def measure_apart(
     file: BinaryIO | None = None,
     remove: bool = False,
 ) -> Measured:
-    """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a process of its own.
+    """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a separate process.
 
     The process ends with this one, whatever ends this one, and by itself when its time is over.
 

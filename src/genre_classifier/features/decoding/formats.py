@@ -92,7 +92,7 @@ def is_system_folder(name: str) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    """Return a name's suffix with its dot, in small letters; '' where there is none."""
+    """Return a name's suffix with its dot, in lower case; '' if it has none."""
     return Path(name).suffix.lower()
 
 

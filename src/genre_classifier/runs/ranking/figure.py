@@ -22,7 +22,7 @@ WIDE = 20.0
 # Beyond this ratio powers of ten alone are labelled.
 DECADES = 200.0
 LARGEST = 1e100
-# So many values each have a tick of their own.
+# Up to this number, each value has a tick.
 MOST_TICKS = 6
 
 

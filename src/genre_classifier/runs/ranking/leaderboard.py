@@ -310,7 +310,7 @@ def _without_fold(description: str) -> str:
 
 
 def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
-    """Rank trials; those on other rows or under another split get a leaderboard of their own.
+    """Rank trials. Trials on other rows or under another split get a separate leaderboard.
 
     Of trials that were told exactly the same, one counts.
 

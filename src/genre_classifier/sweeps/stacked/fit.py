@@ -53,7 +53,7 @@ def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] |
     if len(divided) > 1:
         log.info("%d trials are trained %d at a time, as memory allows", len(configs), len(divided[0]))
     for places in divided:
-        _train_some([configs[place] for place in places], [checked[place] for place in places], rows)
+        _train_places([configs[place] for place in places], [checked[place] for place in places], rows)
         for key in list(rows)[1:]:  # the first one keeps the table
             del rows[key]
 
@@ -73,7 +73,7 @@ def _divide_by_memory(settings: Sequence[TrainConfig], rows: dict[str, GenreData
     )
 
 
-def _train_some(
+def _train_places(
     configs: Sequence[DictConfig], settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]
 ) -> None:
     with warnings.catch_warnings():

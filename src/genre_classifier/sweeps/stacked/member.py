@@ -1,4 +1,4 @@
-"""One member of a stack: what it keeps of itself between epochs, in the files and formats of a run of its own."""
+"""A stack member: its state between epochs, saved in the same files as a single run."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def divide_by_memory(
 ) -> list[list[int]]:
     """Divide a group's trials, in their order, into parts that take no more than `limit` bytes each.
 
-    A trial that is too large by itself is a part of its own.
+    A trial that is too large by itself is a separate part.
 
     Parameters
     ----------
