@@ -1,4 +1,4 @@
-"""A baseline's run: the rows, the scaler and the metrics of a network's run, and a run folder like any other."""
+"""Fit and judge a baseline with the rows, scaler and metrics of a network's run, and write its run folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from genre_classifier.runs.record import Record
 
 @dataclass(frozen=True)
 class DividedTable:
-    """A table, how it is divided, and its scaler.
+    """A table with its split and scaler.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class DividedTable:
 
 
 def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
-    """Divide a table's rows as a network's run would.
+    """Return a table divided as in a network's run.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
 
 
 def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path) -> DictConfig:
-    """Return what a baseline's run was told: a network's configuration without the parts that it lacks.
+    """Return the configuration of a baseline's run: a network's configuration without what a baseline does not have.
 
     Parameters
     ----------

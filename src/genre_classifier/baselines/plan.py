@@ -1,4 +1,4 @@
-"""Which rows, splits and seeds baselines are run on: composed from conf/, or those of runs that there are already."""
+"""The rows, splits and seeds of baselines: composed from conf/, or taken from existing runs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Division:
 
     @property
     def data(self) -> DataConfig:
-        """What says where the rows are and how they are divided."""
+        """The settings of the rows and their split."""
         found = OmegaConf.to_object(self.cfg.data)
         assert isinstance(found, DataConfig)
         return found
 
     @property
     def fold(self) -> int | None:
-        """The fold that tests, where there are folds."""
+        """The fold that tests; None without folds."""
         fold = self.cfg.data.split.fold
         return None if fold is None else int(fold)
 

@@ -60,7 +60,7 @@ class TabMClassifier(ClassifierMixin, BaseEstimator):
         self.threads = threads
 
     def fit(self, features: Float64, genres: Int64) -> TabMClassifier:
-        """Train from a fresh start; the global random state of torch stays as it was.
+        """Train new weights. The global random state of torch does not change.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""From a song to its genre: the features that a bundle was trained on, measured window by window.
+"""Predict the genre of a song: measure its features window by window, and combine the windows' probabilities.
 
 A song longer than the training clips is cut into windows of that length. The song's probabilities are the arithmetic
 mean of its windows' probabilities. Windows of one song are dependent: they share its sound, and may overlap. So the
@@ -34,7 +34,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AudioRecipe:
-    """How a song is to be measured for a bundle.
+    """How to measure a song for a bundle.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class AudioRecipe:
 
     @property
     def windows(self) -> Excerpt:
-        """A whole song in windows as long as the clips of the training."""
+        """A whole song in windows as long as the training clips."""
         return Excerpt(duration=None, window=self.clip_seconds)
 
     def sliding(self, step: float) -> Excerpt:
@@ -111,7 +111,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
 
 @dataclass(frozen=True, eq=False)
 class SongPrediction:
-    """What a network says of a song.
+    """A network's prediction for a song.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class SongPrediction:
 
     @property
     def average(self) -> Float64:
-        """Probabilities of the whole song, shape (genre,): the mean of its windows'."""
+        """Probabilities of the song, shape (genre,): the mean over its windows."""
         return average_windows(self.probabilities)
 
 
@@ -172,7 +172,7 @@ def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt:
 def answer_for(
     predictor: Predictor, song: SongPrediction, return_probs: bool = False, top_k: int = DEFAULT_TOP_K
 ) -> Prediction:
-    """Word the documented answer for a whole song."""
+    """Return the documented answer for a whole song."""
     return predictor.answer(song.average.tolist(), return_probs, top_k)
 
 

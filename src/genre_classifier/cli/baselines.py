@@ -69,7 +69,7 @@ class PlannedRun:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand: a run folder for each model and division, and a leaderboard of them."""
+    """Run the subcommand. It writes a run folder per model and division, and a leaderboard."""
     from genre_classifier.baselines.models import BASELINES, by_name
 
     divisions, models, jobs = _read_options(options)
@@ -201,7 +201,7 @@ def _claim(wanted: Path | None, planned: Sequence[PlannedRun]) -> SweepFolder:
 def _run_all(
     planned: Sequence[PlannedRun], rows: Sequence[DividedTable], folder: SweepFolder, jobs: int
 ) -> bool:
-    """Run one after the other; return whether Ctrl-C ended it."""
+    """Run the baselines one after the other. Return whether Ctrl-C ended them."""
     from tqdm import tqdm
 
     ordered = list(dict.fromkeys(id(job.division) for job in planned))
@@ -220,7 +220,7 @@ def _run_all(
 
 
 def _outcome(job: PlannedRun, rows: DividedTable, folder: SweepFolder, jobs: int) -> str:
-    """Run a baseline and return what became of it; why it failed is in its run.json."""
+    """Run a baseline and return a line with its result. If it fails, its run.json has the reason."""
     from genre_classifier.baselines.fit import baseline_config, run_baseline
 
     cfg = baseline_config(job.division.cfg, job.baseline, job.seed, folder.path / job.name)

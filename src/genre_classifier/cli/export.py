@@ -1,4 +1,4 @@
-"""``genre-classifier export`` and export.py: choose a checkpoint, make the bundle of it, say where things went."""
+"""``genre-classifier export`` and export.py: choose a checkpoint, write its bundle, and print where it is."""
 
 from __future__ import annotations
 

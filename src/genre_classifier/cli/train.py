@@ -1,4 +1,4 @@
-"""``genre-classifier train`` and train.py: compose a configuration, train, say where things went."""
+"""``genre-classifier train`` and train.py: compose a configuration, train, and print where the run is."""
 
 from __future__ import annotations
 

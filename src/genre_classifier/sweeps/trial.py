@@ -105,7 +105,7 @@ def run_trial(cfg: DictConfig) -> float:
 
 @cache
 def _end_with_the_sweep() -> None:
-    """Let a worker of the launcher end with the process that started it; the sweep's own process goes on."""
+    """End a launcher's worker when the process that started it ends. The sweep's own process is not affected."""
     from genre_classifier.sweeps.start import started_sweep
 
     if started_sweep() is None:
@@ -123,7 +123,7 @@ def quiet(cfg: DictConfig) -> DictConfig:
 
 
 def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:
-    """Write a trial's status to its run.json, keeping what else stands there."""
+    """Write a trial's status to its run.json, and keep the other entries."""
     try:
         before = folder.read_run()
     except RunFolderError:
@@ -192,7 +192,7 @@ def _in_process(start: Start) -> None:
 
 
 def _be_restartable(start: Start) -> None:
-    """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
+    """Set sys.argv to this trial's command. Lightning starts the processes of further devices with it."""
     own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
     # The command is given where this process runs, and its paths lead from where the sweep was started.
     paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}

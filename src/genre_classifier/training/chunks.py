@@ -1,4 +1,4 @@
-"""Lets the engine train a run inside of Lightning: several mini-batches are one training_step."""
+"""Let the engine train a run inside Lightning. One training_step takes several mini-batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT_OUT_HOOKS = (
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What Lightning refuses to do in manual optimization, so that the engine does it.
+    """Settings that Lightning refuses in manual optimization. The engine applies them.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
 
 
 class ChunkedOptimization:
-    """Runs the engine over a run's chunks, and does what Lightning does around each optimizer step.
+    """Runs the engine over a run's chunks, with the steps that Lightning takes around each optimizer step.
 
     Parameters
     ----------

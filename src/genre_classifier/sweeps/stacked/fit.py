@@ -59,7 +59,7 @@ def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] |
 
 
 def _divide_by_memory(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
-    """Divide the trials as memory allows; rows that cannot be read are left for the trials to tell of."""
+    """Return the trials' places, divided as memory allows. If the rows cannot be read, each trial reports it."""
     data = settings[0].data
     known = rows[repr(data)] = GenreDataModule(data)
     try:
@@ -202,7 +202,7 @@ class StackedModule(pl.LightningModule):
 
     @property
     def chunks(self) -> _Chunks:
-        """What Lightning takes as a dataloader: the first step of each chunk."""
+        """Lightning's dataloader: it yields the first step of each chunk."""
         return _Chunks(self)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -303,7 +303,7 @@ class StackedModule(pl.LightningModule):
             self._average_weights(set(active))
 
     def _average_weights(self, active: set[int]) -> None:
-        """Move the averaged weights; the first step of a run sets them."""
+        """Update the averaged weights. The first step of a run sets them."""
         current = self.engine.stack.parameters[self.averaged]
         share = (1.0 - self.decays).clone()
         for row, number in enumerate(self.averaged):
@@ -317,7 +317,7 @@ class StackedModule(pl.LightningModule):
         self.averages.lerp_(current, share)
 
     def on_train_epoch_end(self) -> None:
-        """Validate, let each member take note of its epoch, and let go of those that are done."""
+        """Validate, record the epoch of each member, and drop finished members."""
         for member in self.members:
             member.end_of_batches()
         values = self._training_metrics()
@@ -350,7 +350,7 @@ class StackedModule(pl.LightningModule):
         ]
 
     def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
-        """Add each member's validation metrics to its values, and return its F1 by genre."""
+        """Add each member's validation metrics to its values, and return its F1 per genre."""
         by_genre: list[dict[str, float]] = [{} for _ in self.members]
         for key, rows in self.splits.items():
             numbers = [number for number, member in enumerate(self.members) if member.rows_key == key]
@@ -407,7 +407,7 @@ class StackedModule(pl.LightningModule):
         self._gather_averages()
 
     def fail(self, error: BaseException) -> None:
-        """Say in every remaining member's run.json what ended it."""
+        """Record the error in every remaining member's run.json."""
         for member in self.members:
             member.run.record.fail(error)
 

@@ -42,7 +42,7 @@ def _check(optimizer: torch.optim.Optimizer) -> None:
 
 
 class Updates:
-    """Moves each member's parameters as its own optimizer would, with that optimizer's settings and state.
+    """Updates each member's parameters as its optimizer would, with that optimizer's settings and state.
 
     The state of the optimizers becomes views of the rows here, so their ``state_dict()`` is always the current one.
 
