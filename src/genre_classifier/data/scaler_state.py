@@ -1,4 +1,4 @@
-"""A StandardScaler as plain numbers: from a fitted one, back into one, and from a pickle without running it.
+"""A StandardScaler as numbers: taken from a fitted scaler, or from its pickle without running it, and back.
 
 The pickle is read as data (see `pickle_data`): what it asks for is compared with the few calls of which a pickled
 StandardScaler is made; neither scikit-learn's nor numpy's own code ever sees what the file holds. That also makes the
@@ -31,7 +31,7 @@ _NUMBER_CODES: Final = frozenset({"f8", "f4", "i8", "i4", "u8", "u4"})
 
 @dataclass(frozen=True)
 class ScalerStatistics:
-    """What a fitted StandardScaler knows.
+    """The statistics of a fitted StandardScaler.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class ScalerStatistics:
         return scaler
 
     def difference(self, other: ScalerStatistics) -> str | None:
-        """Say which number of another scaler differs; None where both transform alike."""
+        """Return which number of another scaler differs; None if both transform alike."""
         for name in ("n_features", "with_mean", "with_std", "mean", "scale", "variance", "feature_names"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:

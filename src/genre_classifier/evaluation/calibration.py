@@ -121,7 +121,7 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
 def effect_of_temperature(
     val_logits: Tensor, val_genres: Tensor, test_logits: Tensor, test_genres: Tensor
 ) -> dict[str, Any]:
-    """Return the temperature that fits the validation rows best, and what it does to the test rows.
+    """Return the temperature that fits the validation rows best, and its effect on the test rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a split's metrics, resampling whole groups where rows come in groups.
+"""Bootstrap intervals of a split's metrics. Whole groups are resampled if rows have groups.
 
 Every metric is a function of sums over rows (counts by true and predicted genre, losses, calibration bins), so a
 resample is one weighted sum and never touches the rows again.

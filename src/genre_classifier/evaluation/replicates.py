@@ -1,4 +1,4 @@
-"""The interval of a metric's mean over seeds or folds, which never leaves the metric's own range."""
+"""The interval of a metric's mean over seeds or folds. It stays within the metric's range."""
 
 from __future__ import annotations
 

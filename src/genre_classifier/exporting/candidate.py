@@ -1,4 +1,4 @@
-"""The network to be exported, with all that is known of it, and the rows it is tried on."""
+"""The network to be exported, with its metadata, and the rows to test its bundle on."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceAnswers:
-    """Rows and the checkpoint's own answers to them, which a bundle must give as well.
+    """Rows and the checkpoint's answers for them. A bundle must give the same answers.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class ReferenceAnswers:
 
 
 def load(choice: Choice) -> Candidate:
-    """Rebuild what a checkpoint holds; nothing in the file is executed.
+    """Return the network and metadata of a checkpoint. Nothing in the file is executed.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def load(choice: Choice) -> Candidate:
 
 
 def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
-    """Read the run's rows again.
+    """Return the run's rows, read again.
 
     Returns
     -------

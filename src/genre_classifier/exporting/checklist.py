@@ -1,4 +1,4 @@
-"""The production checklist: each item is met or not by what was found, and says what that was."""
+"""The production checklist. Each item says whether it is met, and the evidence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CROSS_VALIDATION = "cross-validation performed"
 
 
 def full_dataset(candidate: Candidate) -> ChecklistItem:
-    """Compare the rows that trained with the rows there are."""
+    """Compare the number of training rows with the number of all rows."""
     trained = int(candidate.scaler.n_samples_seen_)
     total = int(candidate.data.get("rows", trained))
     if candidate.protocol.get("name") == "all" and _saw_every_batch(candidate):
@@ -58,7 +58,7 @@ def _saw_every_batch(candidate: Candidate) -> bool:
 
 
 def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any] | None]:
-    """Look beside the run for finished runs that differ from it in fold and seed alone.
+    """Find finished runs beside this run that differ from it only in fold and seed.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
 
 
 def bundle_verified(answers: ReferenceAnswers, difference: float) -> ChecklistItem:
-    """Say what the comparison with the checkpoint found; a larger difference has stopped the export before."""
+    """Return the result of the comparison with the checkpoint. A larger difference has stopped the export before."""
     evidence = (
         f"{answers.description}: largest difference of a probability from the checkpoint {difference:.2g}"
     )

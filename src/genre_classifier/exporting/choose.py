@@ -1,4 +1,4 @@
-"""Which checkpoint is exported, and why. Reads the runs' small files only and imports nothing heavy."""
+"""Choose the checkpoint to export, and say why. It reads the runs' small files only and imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Choice:
-    """The checkpoint to export and how it came to be the one.
+    """The checkpoint to export, and how it was chosen.
 
     Parameters
     ----------

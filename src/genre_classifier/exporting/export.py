@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """What an export amounts to.
+    """The results of an export.
 
     Parameters
     ----------

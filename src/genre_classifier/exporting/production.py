@@ -1,4 +1,4 @@
-"""The bundle of a chosen checkpoint, from the first look at it to the moment it is published."""
+"""Make, check and publish the bundle of a chosen checkpoint."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from genre_classifier.runs.rows import RunRows
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """What goes into the bundle."""
+    """The content of the bundle."""
 
     candidate: Candidate
     metrics: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Training a run's configuration once more, on all rows and for as many epochs as its best one took."""
+"""Train a run's configuration again, on all rows, for as many epochs as its best epoch had."""
 
 from __future__ import annotations
 

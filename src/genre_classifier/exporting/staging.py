@@ -75,7 +75,7 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock of an open folder; return whether nobody else has it."""
+    """Lock an open folder. Return False if another process has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Extraction: a folder or list of audio files to one table of features, continued where it was interrupted."""
+"""Extract a table of features from a folder or list of audio files. An interrupted extraction can continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN_NOTES = 5
 
 
 class NothingMeasuredError(AudioError):
-    """No file at all, or none of a genre, gave anything.
+    """No file, or no file of a genre, gave features.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class NothingMeasuredError(AudioError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How files are measured, and where.
+    """The settings of an extraction.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """What the files gave.
+    """The results of an extraction.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class Extraction:
 
 
 def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
-    """Measure files; what was measured before, of the same content and in the same way, is not read again.
+    """Measure files. A file with known content that was measured in the same way is not measured again.
 
     Results are kept in batches. So a killed extraction continues where it was when it is started again.
 
@@ -216,7 +216,7 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
 def _look_up(
     files: Sequence[AudioFile], cache: FeatureCache, results: dict[int, Measured | Failure]
 ) -> dict[int, Stamp]:
-    """Fill in what is known; return the stamps of the files that are to be measured."""
+    """Fill in the known results. Return the stamps of the files that must be measured."""
     stamps = {}
     for position, file in enumerate(files):
         if file.problem is not None:

@@ -64,7 +64,7 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
 
 
 def made_with(path: Path) -> FeatureSetReference | None:
-    """Return how a table says its features were made; None where it does not say.
+    """Return how a table's features were made; None if the table does not say it.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def write_summary(sweep: SweepFolder, numeric: Mapping[str, bool], metrics: Iter
     summary = Summary()
     summary.value.add(
         tag=metadata.EXPERIMENT_TAG,
-        metadata=metadata.create_summary_metadata(HParamsPluginData(experiment_settings=described)),
+        metadata=metadata.create_summary_metadata(HParamsPluginData(experiment=described)),
         tensor=metadata.NULL_TENSOR,
     )
     path = sweep.tensorboard / "events.out.tfevents.0.sweep"

@@ -78,7 +78,7 @@ def _settings(config: AudioFolderConfig) -> Settings:
 def _groups(
     rows: list[tuple[AudioFile, str, str | None]], extraction: Extraction
 ) -> tuple[list[str] | None, str | None]:
-    """Return each row's group, a file standing for itself where it has none, and what groups are."""
+    """Return each row's group, and the kind of group. A file without a group is a separate group."""
     pairs = zip(extraction.files, extraction.measured, strict=True)
     named = [extraction.artist(file, measured) is not None for file, measured in pairs]
     nobodies = extraction.nobodies()

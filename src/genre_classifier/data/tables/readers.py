@@ -59,7 +59,7 @@ WHOLE_FLOAT64: Final = 2.0**52
 
 @dataclass(frozen=True)
 class Asked:
-    """How messages call what was asked for.
+    """The requested columns, and their names in messages.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Asked:
 
 
 class Reader(Protocol):
-    """What a file format gives: its columns' names, and its rows in blocks.
+    """A file format's reader: it gives the columns' names, and the rows in blocks.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def _suffixes() -> str:
 
 @contextmanager
 def one_error(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a damaged or odd file raises into one DataError: pyarrow documents no list of it."""
+    """Raise one DataError for any exception of a damaged or unusual file; pyarrow documents no list of them."""
     try:
         yield
     except GenreClassifierError:
@@ -257,7 +257,7 @@ def _is_utf8(cell: pa.Scalar) -> bool:
 
 
 def _pandas_index(metadata: dict[bytes, bytes]) -> frozenset[str]:
-    """Return the columns that pandas says are the index; none where it says nothing that can be understood."""
+    """Return the columns that are the index according to pandas; none if its metadata is not readable."""
     try:
         columns = parse_json(metadata[b"pandas"], "pandas' metadata", DataError)["index_columns"]
         return frozenset(normalised(name) for name in columns if isinstance(name, str))

@@ -34,7 +34,7 @@ PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decomp
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take.
+    """The limits of a process.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def measure_apart(
 
 @contextmanager
 def _handed_over(path: Path, file: BinaryIO | None, remove: bool) -> Iterator[int | None]:
-    """Yield the descriptor of the open file that the process is given, None where it opens the path itself."""
+    """Yield the descriptor of the open file for the process; None if the process opens the path itself."""
     if file is not None:
         file.flush()
         yield file.fileno()
@@ -156,7 +156,7 @@ def _measure_with(
 
 @cache
 def _context(wide: bool) -> Any:
-    """Return how processes are started: forked from one that has the libraries loaded, where that can be."""
+    """Return how processes are started: forked from a process with loaded libraries, if possible."""
     if wide:
         prepare_caches()
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -167,7 +167,7 @@ def _context(wide: bool) -> Any:
 
 
 class _Measure:
-    """What the process does: limit itself, measure, and send the result or the reason."""
+    """The work of the process: limit itself, measure, and send the result or the reason."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ def _with_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits)
 
 
 def _limit(limits: Limits) -> None:
-    """Let the system end this process when it takes too long, or refuse it memory."""
+    """Set limits of time and memory, which the system enforces."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -235,7 +235,7 @@ def _limit(limits: Limits) -> None:
 
 
 def _lower(kind: int, value: int) -> None:
-    """Set a limit, unless there is a lower one."""
+    """Set a limit, unless a lower limit exists."""
     import resource
 
     _, hard = resource.getrlimit(kind)

@@ -1,4 +1,4 @@
-"""Which files hold music, by their suffixes. Imports no audio library."""
+"""Tell audio files by their suffixes. Imports no audio library."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ def suffix_of(name: str) -> str:
 
 
 def advice(path: Path) -> str:
-    """Say what to do with a file that is not read."""
+    """Return what to do with a file that is not read."""
     target = path.with_name(f"{path.stem or path.name}.flac").name
     return f"convert it, for example with: ffmpeg -i {shlex.quote(path.name)} {shlex.quote(target)}"
