@@ -1,4 +1,4 @@
-"""Files that torch.save writes, read without torch: an uncompressed zip of one pickle and of the tensors' numbers.
+"""Read files of torch.save without torch: an uncompressed zip with one pickle and the tensors' numbers.
 
 torch's own reader, also with ``weights_only=True``, makes a tensor of any size that the file claims. Here the pickle is
 read as data (see `pickle_data`), and a tensor is a view of the numbers that are really in the file. Neither torch nor

@@ -1,4 +1,4 @@
-"""Where caches go, ours and the libraries': the user's folders, or a temporary one where they cannot be written."""
+"""Choose the folders of caches, ours and the libraries': the user's, or a temporary one if those are read-only."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _home(name: str) -> Path | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a folder can be written, or be made; makes nothing."""
+    """Return whether a folder can be written or made. Nothing is made."""
     for place in (folder, *folder.absolute().parents):
         if os.access(place, os.F_OK):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)

@@ -17,7 +17,7 @@ _held: list[FileLock] = []  # until the process ends
 
 
 def take_gpu(sweep: Path) -> str | None:
-    """Make the GPU that no other trial of the sweep on this machine has the only visible one of this process.
+    """Make one GPU visible to this process: one that no other trial of the sweep on this machine uses.
 
     Called before anything touches a GPU. A launcher that has assigned one (Ray, Slurm) is left alone.
 
@@ -41,7 +41,7 @@ def take_gpu(sweep: Path) -> str | None:
 
 
 def free_device(sweep: Path, devices: Sequence[str]) -> str:
-    """Return the first device that no living process holds, and hold it; where all are held, share one."""
+    """Lock and return the first device that no living process has locked. If all are locked, share one."""
     folder = sweep / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     for device in devices:

@@ -99,7 +99,7 @@ class Confusion:
 
     @property
     def commonest(self) -> float:
-        """The accuracy of always saying the genre with most rows."""
+        """The accuracy of always predicting the most frequent genre."""
         return max(score.support for score in self.scores) / self.rows
 
 
@@ -193,7 +193,7 @@ def ends(intervals: Mapping[str, Any], name: str) -> tuple[float | None, float |
 
 
 def calibration_of_run(contents: RunContents, intervals: Mapping[str, Any], key: str) -> Calibration | None:
-    """Return the calibration of a run's test rows; None where nothing tells of it."""
+    """Return the calibration of a run's test rows; None if the run has no test predictions."""
     recorded = (contents.metrics.get("reliability") or {}).get("test")
     if recorded:
         bins = [ReliabilityBin(*line) for line in recorded]
@@ -219,7 +219,7 @@ def calibration_of(
 
 
 def temperature_in_words(contents: RunContents) -> str:
-    """Say what temperature scaling would do to the test rows."""
+    """Return the effect of temperature scaling on the test rows, in words."""
     found = contents.metrics.get("temperature")
     if found is None:
         return (

@@ -120,7 +120,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Every row's answer by the model that had not seen it.
+    """Each row's prediction by the model that was not trained on it.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep's report; whatever the sweep does not have is None or empty.
+    """A sweep's report. Parts that the sweep does not have are None or empty.
 
     Parameters
     ----------

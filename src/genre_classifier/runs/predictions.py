@@ -1,4 +1,4 @@
-"""Judged rows: what predictions.csv says, and what follows from it."""
+"""The rows of predictions.csv, and the figures computed from them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class RunRows:
 
 
 def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[RunRows | None, str]:
-    """Read a run's rows again and divide them as the run did.
+    """Return a run's rows, read again and divided as in the run.
 
     Parameters
     ----------

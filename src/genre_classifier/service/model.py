@@ -1,4 +1,4 @@
-"""The bundle that is being served: loaded on start, and exchanged for a newer one while requests go on.
+"""The served bundle. It is loaded on start, and replaced by a newer one while requests go on.
 
     from genre_classifier.service.model import model_service
     model_service.predict([0.1, ...])
@@ -122,7 +122,7 @@ class ModelService:
 
     @property
     def served(self) -> ServedModel | None:
-        """The bundle in service; None where none could be loaded."""
+        """The served bundle; None if none could be loaded."""
         return self._served
 
     def predict(self, features: Any, return_probs: bool = False, top_k: int = DEFAULT_TOP_K) -> Prediction:

@@ -1,4 +1,4 @@
-"""Reading and dividing a sweep's rows before its first trial: what makes every trial fail is told once."""
+"""Read and divide a sweep's rows before its first trial, so that an error of every trial is reported once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
 
 
 def check_data(config: DictConfig, swept: Mapping[str, Override], loader: ConfigLoader) -> None:
-    """Raise what every trial would fail with, where none of the sweep's data settings gives rows that can be divided.
+    """Raise the error of every trial if none of the sweep's data settings gives rows that can be divided.
 
     It ends with the first that does, so that it costs most sweeps one reading of one table.
 

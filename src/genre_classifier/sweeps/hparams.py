@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams tab opens on: the settings that a sweep varies, and the metrics that count.
+"""Write TensorBoard's HParams tab: the settings that a sweep varies, and the metrics to compare.
 
 TensorBoard shows the summary that it finds first, so a sweep has one, and its trials none.
 """

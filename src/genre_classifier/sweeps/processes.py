@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 def run_in_process(
     target: Callable[[Any], None], argument: Any, name: str, stop: threading.Event | None = None
 ) -> str:
-    """Call a function in a new process and return how that ended; an interruption here ends it there.
+    """Call a function in a new process and return how the process ended. An interruption here ends the process.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _context() -> BaseContext:
 
 
 def _stop(process: BaseProcess) -> None:
-    """Let the process end by itself, as Ctrl-C in a terminal makes it do; else interrupt it, else kill it."""
+    """Wait for the process to end, as after Ctrl-C in a terminal. If it does not, interrupt it, then kill it."""
     process.join(2.0)
     if process.is_alive() and process.pid is not None:
         os.kill(process.pid, signal.SIGINT)
@@ -146,7 +146,7 @@ def write_everything_to(path: Path) -> None:
 
 
 def set_up_logging(settings: dict[str, Any], path: Path) -> None:
-    """Set logging up as Hydra would, but for the terminal.
+    """Set up logging as Hydra would, without the terminal.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def set_up_logging(settings: dict[str, Any], path: Path) -> None:
 
 
 def take_a_device(job: DictConfig, sweep: Path) -> None:
-    """Take a GPU that no other process of the sweep has, where the configuration wants one."""
+    """Take a GPU that no other process of the sweep uses, if the configuration wants one."""
     if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
         return
     from genre_classifier.machine.devices import take_gpu

@@ -1,4 +1,4 @@
-"""What only a run's rows and its network together can tell: which features count, and where rows lie."""
+"""Parts of a report that need a run's rows and network: importance of features, and a map of rows."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class FromRows:
-    """What was found, or why nothing was.
+    """The results, or why there are none.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def from_rows(contents: RunContents, method: Method) -> FromRows:
 
 
 def _difference(contents: RunContents, rows: RunRows, probabilities: Tensor) -> str | None:
-    """Say in what the checkpoint's answers differ from predictions.csv; None where they do not."""
+    """Return how the checkpoint's answers differ from predictions.csv; None if they do not."""
     recorded = contents.predictions
     if recorded is None:
         return None

@@ -37,7 +37,7 @@ def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
 
 
 def sweep_figure(board: Leaderboard) -> Figure | None:
-    """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
+    """Draw each finished trial's metric against each setting in which trials differ; None if they do not differ."""
     trials, keys = swept(board)
     if not trials or not keys:
         return None

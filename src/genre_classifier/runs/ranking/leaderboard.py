@@ -1,4 +1,4 @@
-"""Trials ranked: replicates joined, with an interval, and what cannot be told from the best one marked.
+"""Rank trials. Replicates are joined, with an interval; results that may equal the best by chance are marked.
 
 Reads run folders only. Validation metrics choose; test metrics are shown and never take part.
 """
@@ -40,7 +40,7 @@ TARGET = "model._target_"
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One run, as its folder tells of it.
+    """One run: a row of trials.csv.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Trial:
     reason : str or None
         Why it failed.
     settings : mapping of str to Any
-        What it was told, by flat names; files by their absolute paths.
+        Its settings, by flat names. Paths are absolute.
     metrics : mapping of str to float
         Of the best epoch, such as ``val/f1``; empty unless finished.
     rows : mapping of str to int
@@ -95,11 +95,11 @@ class Trial:
 
     @property
     def kind(self) -> str:
-        """What models with the same settings share: the path of their class."""
+        """The path of the model's class. Models of one kind have the same settings."""
         return str(self.settings.get(TARGET))
 
     def setting(self, key: str) -> Any:
-        """Return a setting by its name in a leaderboard; None where the trial has none such."""
+        """Return a setting by its name in a leaderboard; None if the trial has no such setting."""
         return self.model if key == MODEL else self.settings.get(key)
 
     @property
@@ -109,7 +109,7 @@ class Trial:
 
     @property
     def fold(self) -> int | None:
-        """Number of the fold that tests; None where there are no folds."""
+        """Number of the fold that tests; None without folds."""
         fold = self.settings.get("data.split.fold")
         return None if fold is None else int(fold)
 
@@ -284,7 +284,7 @@ def read_trial(folder: RunFolder) -> Trial:
 
 
 def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[str, Any]:
-    """Name files so that runs which were started in different folders name the same file alike."""
+    """Return settings with absolute paths, so that runs from different folders name the same file alike."""
     if start is None:
         return dict(settings)
     whole = {
@@ -312,7 +312,7 @@ def _without_fold(description: str) -> str:
 def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
     """Rank trials. Trials on other rows or under another split get a separate leaderboard.
 
-    Of trials that were told exactly the same, one counts.
+    Of trials with exactly the same settings, one counts.
 
     Parameters
     ----------
@@ -460,7 +460,7 @@ def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
 
 
 def independent(values: Mapping[Trial, float]) -> list[float]:
-    """Return one value a fold where there are folds, else one a trial."""
+    """Return one value per fold if there are folds, else one per trial."""
     if all(trial.fold is None for trial in values):
         return list(values.values())
     by_fold: dict[int | None, list[float]] = {}
@@ -470,7 +470,7 @@ def independent(values: Mapping[Trial, float]) -> list[float]:
 
 
 def overlap(trials: Sequence[Trial]) -> float:
-    """Return the ratio of test to training rows of folds, 0 where nothing overlaps but the seed changes."""
+    """Return the ratio of test to training rows of folds; 0 if only the seed changes."""
     ratios = [
         trial.rows["test"] / trial.rows["train"]
         for trial in trials
@@ -480,7 +480,7 @@ def overlap(trials: Sequence[Trial]) -> float:
 
 
 def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
-    """Return whether 0 is in the 95 % interval of the difference; None where nothing measures the noise.
+    """Return whether 0 is in the 95 % interval of the difference; None without replicates to measure the noise.
 
     Trials are compared in pairs (see `_differences`), or else fold by fold, each the mean over its seeds; where there
     are neither pairs nor folds, Welch's interval is taken.

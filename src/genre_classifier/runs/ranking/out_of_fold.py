@@ -1,4 +1,4 @@
-"""Predictions of every row by the model that had not seen it, gathered from the folds of a cross-validation."""
+"""Predictions of every row by the model that was not trained on it, from the folds of a cross-validation."""
 
 from __future__ import annotations
 
