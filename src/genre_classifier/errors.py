@@ -75,9 +75,9 @@ class FeatureError(GenreClassifierError, ValueError):
     message : str
         What was found and what was expected.
     row : int or None
-        Row of a batch, counted from 0; None where one row was given or all rows are meant.
+        Row of a batch, counted from 0; None if one row was given or all rows are meant.
     feature : int, str or None
-        Position or name of the feature at fault; None where the row as a whole is meant.
+        Position or name of the feature at fault; None if the row as a whole is meant.
     """
 
     def __init__(self, message: str, *, row: int | None = None, feature: int | str | None = None) -> None:

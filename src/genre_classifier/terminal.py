@@ -161,7 +161,7 @@ def say_table(
         longer than a name.
     rows : iterable of sequence of object
         Cells, whose text is shown as it is, never as markup. A line break within a cell stays where the cell is a
-        tuple of texts, one a line.
+        tuple of texts, one per line.
     console : rich.console.Console, optional
         Where to, in place of stdout.
     """

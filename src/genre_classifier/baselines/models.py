@@ -414,7 +414,7 @@ def _temperature(
 
 
 def _decision_values(values: Float64) -> Float64:
-    """Return decision values (row, genre), also of two genres, for which scikit-learn gives one a row."""
+    """Return decision values (row, genre), also of two genres, for which scikit-learn gives one per row."""
     return np.stack([-values, values], axis=1) if values.ndim == 1 else values
 
 

@@ -850,7 +850,7 @@ def to_plain(value: Any, where: str, depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise BundleError(f"{where} is {value}; expected a finite number, or None where it is not known")
+            raise BundleError(f"{where} is {value}; expected a finite number, or None if it is not known")
         return float(value)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):

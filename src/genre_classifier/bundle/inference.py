@@ -35,7 +35,7 @@ class ModelWrapper(Predictor):
     model : nn.Module
         Anything that turns (row, feature) into logits (row, genre). It is moved to `device`.
     scaler : StandardScaler, another fitted transformer, or None
-        Applied to the features first; None where the model takes them as they are.
+        Applied to the features first; None if the model takes them as they are.
     genre_names : Sequence[str] or None
         Genre of each output. None stands for Rock, Electronic, Hip-Hop, Classical, Jazz, Folk, Pop and
         Experimental.

@@ -154,7 +154,7 @@ class Predictor(ABC):
         n_top = self._check_top_k(top_k)
         if len(probabilities) != len(self.genre_names):
             raise ValueError(
-                f"{len(probabilities)} probabilities; expected {len(self.genre_names)}, one a genre"
+                f"{len(probabilities)} probabilities; expected {len(self.genre_names)}, one per genre"
             )
         return self._answer([float(p) for p in probabilities], return_probs, n_top)
 

@@ -128,7 +128,7 @@ def _summary(extraction: Extraction) -> str:
     if extraction.n_known:
         text += f", {extraction.n_known} of them measured before"
     if n_new:
-        text += f", {n_new / extraction.seconds:.1f} files a second"
+        text += f", {n_new / extraction.seconds:.1f} files per second"
     return text
 
 

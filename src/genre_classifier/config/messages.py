@@ -95,7 +95,7 @@ def _missing_extra(message: str) -> str | None:
 def explain(error: OmegaConfBaseException) -> str | None:
     """Return a message with the key, the value and what is allowed, for a key or value that the schema refuses.
 
-    Returns None where the error is of another kind.
+    Returns None if the error is of another kind.
     """
     schema = error.object_type if is_dataclass(error.object_type) else None
     path = str(error.full_key or error.key or "")

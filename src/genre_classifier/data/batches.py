@@ -139,7 +139,7 @@ class Chunks:
     batches_per_chunk : int
         Mini-batches a chunk, fewer where their rows are wide; the last one may hold fewer.
     limit : int, optional
-        Mini-batches an epoch at most.
+        The most mini-batches per epoch.
     """
 
     def __init__(self, batches: TensorBatches, batches_per_chunk: int, limit: int | None = None) -> None:

@@ -40,9 +40,9 @@ class ScalerStatistics:
     with_mean, with_std : bool
         Whether it subtracts the mean and divides by the scale.
     mean, scale, variance : tuple of float or None
-        One value a feature; None where the scaler does not keep it.
+        One value per feature; None if the scaler does not keep it.
     n_samples_seen : int, float, tuple of these, or None
-        Rows it was fitted on; one value a feature where rows had missing values.
+        Rows it was fitted on; one value per feature if rows had missing values.
     feature_names : tuple of str or None
         Names of the columns it was fitted on, where it was fitted on a table.
     """
@@ -170,7 +170,7 @@ class ScalerStatistics:
     def limits(self, n_deviations: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Return lowest and highest value, each (feature,), within `n_deviations` of the mean.
 
-        None where the scaler kept no mean or no spread. A feature that was constant while fitting has no
+        None if the scaler kept no mean or no spread. A feature that was constant while fitting has no
         spread; its limits leave room for rounding only.
         """
         if self.mean is None or self.variance is None:
@@ -254,7 +254,7 @@ def _without_numpy(value: Any) -> Any:
     """Return a number, or a tuple of the items of a one-dimensional array."""
     if isinstance(value, np.ndarray):
         if value.ndim > 1:
-            raise ValueError(f"expected one value a feature, found an array of shape {value.shape}")
+            raise ValueError(f"expected one value per feature, found an array of shape {value.shape}")
         return tuple(value.tolist()) if value.ndim else value.item()
     return value.item() if isinstance(value, np.generic) else value
 

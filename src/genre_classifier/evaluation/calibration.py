@@ -131,7 +131,7 @@ def effect_of_temperature(
     Returns
     -------
     dict
-        ``temperature`` (None where the validation rows determine none, and then ``reason``), ``fitted_on``, ``rows``,
+        ``temperature`` (None if the validation rows determine none, and then ``reason``), ``fitted_on``, ``rows``,
         and ``test`` with ``loss`` and ``ece`` before and after.
     """
     fitted: dict[str, Any] = {"temperature": None, "fitted_on": "val", "rows": len(val_genres)}

@@ -79,7 +79,7 @@ def intervals(
     Returns
     -------
     Intervals or None
-        None where there are fewer than two groups or rows, which say nothing about the spread.
+        None if there are fewer than two groups or rows, which say nothing about the spread.
     """
     units, n_units = _units(len(genres), groups)
     if n_units < 2:

@@ -67,7 +67,7 @@ def corrected_t(values: Sequence[float], overlap: float) -> CorrectedT:
     Parameters
     ----------
     values : sequence of float
-        One a fold, two or more.
+        One per fold; two or more.
     overlap : float
         Ratio of test to training rows; 0 gives Student's test for independent values.
     """

@@ -28,7 +28,7 @@ def interval_of_mean(
     metric : str
         Its name, such as ``f1`` or ``val/loss``.
     values : sequence of float
-        One a seed or fold.
+        One per seed or fold.
     overlap : float
         Ratio of test to training rows of folds; 0 for values that are independent.
 

@@ -44,7 +44,7 @@ class Candidate:
     data, protocol : mapping
         What the rows were and how they were split.
     run : mapping or None
-        Content of run.json; None where the checkpoint lies outside of a run's folder.
+        Content of run.json; None if the checkpoint lies outside of a run's folder.
     """
 
     choice: Choice
@@ -123,7 +123,7 @@ def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
     Returns
     -------
     tuple of RunRows or None, and str
-        None where they are not there as they were, and then the reason.
+        None if they are not there as they were, and then the reason.
     """
     if candidate.folder is None:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
@@ -188,7 +188,7 @@ def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceA
         )
     expected = np.array([recorded[name][1] for name in ids])
     if expected.shape != answers.probabilities.shape:
-        raise ExportError(f"{where}: {expected.shape[-1]} probabilities a row, not one for each genre")
+        raise ExportError(f"{where}: {expected.shape[-1]} probabilities per row, not one per genre")
     differences = np.abs(expected - answers.probabilities).max(axis=1)
     worst = int(differences.argmax())
     if not differences[worst] < TOLERANCE:

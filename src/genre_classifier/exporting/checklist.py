@@ -63,7 +63,7 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     Returns
     -------
     tuple of ChecklistItem, and dict or None
-        The item, and for the metadata the metrics over the folds; None where a fold is missing.
+        The item, and for the metadata the metrics over the folds; None if a fold is missing.
     """
     unmet = "no runs of other folds beside it; python train.py -m hparams_search=cross_validation"
     folder = candidate.folder

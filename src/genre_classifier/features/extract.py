@@ -145,7 +145,7 @@ class Extraction:
 
     @staticmethod
     def artist(file: AudioFile, measured: Measured) -> str | None:
-        """Return who a file is by: what folder or list says, or else its tag; None where these name nobody."""
+        """Return who a file is by: what folder or list says, or else its tag; None if these name nobody."""
         return next((name for name in (file.group, measured.artist) if not is_nobody(name)), None)
 
     def nobodies(self) -> Counter[str]:

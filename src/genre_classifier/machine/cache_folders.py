@@ -26,7 +26,7 @@ def cache_folder() -> Path | None:
     """Return this package's cache folder, which can be written; it need not exist.
 
     It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. Where neither can be written, as in a container whose user has no
-    home, a folder for temporary files that only this user can write takes its place. None where there is none either.
+    home, a folder for temporary files that only this user can write takes its place. None if there is none either.
     """
     home = _home(".cache")
     if home is not None and _is_writable(home / OURS):

@@ -29,7 +29,7 @@ def take_gpu(sweep: Path) -> str | None:
     Returns
     -------
     str or None
-        The GPU's number; None where there are fewer than two to choose from.
+        The GPU's number; None if there are fewer than two to choose from.
     """
     visible = _visible_gpus()
     if len(visible) < 2:

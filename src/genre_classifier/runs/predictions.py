@@ -125,7 +125,7 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
         return found
     except (ValueError, IndexError, KeyError) as error:
         raise RunFolderError(
-            f"{path}: cannot be read ({error}); expected id, group, true, predicted and a probability a genre"
+            f"{path}: cannot be read ({error}); expected id, group, true, predicted and one probability per genre"
         ) from error
 
 

@@ -60,7 +60,7 @@ def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[RunRows | Non
     Returns
     -------
     tuple of RunRows or None, and str
-        None where they are not there as they were, and then the reason.
+        None if they are not there as they were, and then the reason.
     """
     try:
         data = OmegaConf.to_object(configuration_of(folder).data)

@@ -51,7 +51,7 @@ class ServedModel:
     metadata : Mapping[str, Any]
         Content of the bundle's metadata.
     limits : tuple of np.ndarray or None
-        Lowest and highest usual value of each feature; None where the scaler does not know.
+        Lowest and highest usual value of each feature; None if the scaler does not know.
     """
 
     predictor: Predictor

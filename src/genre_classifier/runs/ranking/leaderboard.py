@@ -126,7 +126,7 @@ class Estimate:
     deviation : float or None
         Standard deviation over the replicates; None for one.
     low, high : float or None
-        The 95 % interval of the mean; None where there are fewer than four seeds or folds.
+        The 95 % interval of the mean; None if there are fewer than four seeds or folds.
     least, most : float or None
         The smallest and largest value of the replicates; None for one.
     """
@@ -147,14 +147,14 @@ class Row:
     Parameters
     ----------
     rank : int or None
-        From 1; equal means share one. None where no replicate is finished.
+        From 1; equal means share one. None if no replicate is finished.
     trials : tuple of Trial
     settings : mapping of str to Any
         Those in which the compared configurations differ and which this kind of model has.
     estimates : mapping of str to Estimate
         By metric, over the finished replicates.
     like_best : bool or None
-        Whether the difference to the best row may be chance; None where there are no replicates to tell by.
+        Whether the difference to the best row may be chance; None if there are no replicates to tell by.
     """
 
     rank: int | None
