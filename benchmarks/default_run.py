@@ -73,11 +73,11 @@ def plain_loop(cfg: object, epochs: int) -> float:
     from single_run import stock_network
     from torch.utils.data import DataLoader, TensorDataset
 
-    from genre_classifier.config.checks import typed
+    from genre_classifier.config.checks import to_train_config
     from genre_classifier.data.datamodule import GenreDataModule
 
     torch.set_num_threads(1)
-    settings = typed(cfg)  # type: ignore[arg-type]
+    settings = to_train_config(cfg)  # type: ignore[arg-type]
     data = GenreDataModule(settings.data)
     data.setup()
     loaders = {

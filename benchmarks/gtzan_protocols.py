@@ -29,7 +29,7 @@ from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.baselines.fit import baseline_config, divided, run_baseline
+from genre_classifier.baselines.fit import baseline_config, divide_table, run_baseline
 from genre_classifier.baselines.models import by_name
 from genre_classifier.config.schema import register_schemas
 from genre_classifier.data.sources import read
@@ -98,7 +98,9 @@ def fit_baselines(protocol: Protocol, name: str, seeds: Sequence[int], folder: P
             data = OmegaConf.to_object(cfg.data)
             known = known or read(data)
             to = folder / str(dealing) / f"{number}-{seed}"
-            run_baseline(baseline, baseline_config(cfg, baseline, seed, to), divided(known, data), jobs=2)
+            run_baseline(
+                baseline, baseline_config(cfg, baseline, seed, to), divide_table(known, data), jobs=2
+            )
 
 
 def scores(protocol: Protocol, folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Classes by their dotted paths: the one place that imports what a name says.
+"""Import classes by their dotted paths. Only this module does that.
 
 A name that the user gives in this process (a command line, a configuration, a call) is imported. A name that only a
 file gives is data: it stands for a class of ours, one of torch.optim, or one that the user has named.
@@ -35,7 +35,7 @@ _registered: dict[str, Any] = {}
 
 
 def register(kind: type, path: str | None = None) -> None:
-    """Let files name a class, for as long as this process runs.
+    """Allow files to name a class, until this process ends.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def register(kind: type, path: str | None = None) -> None:
 
 
 def allow(paths: Iterable[str]) -> None:
-    """Import the classes that the user names on the command line, so that files may name them as well.
+    """Import the classes that the user named on the command line, and allow files to name them.
 
     Raises
     ------

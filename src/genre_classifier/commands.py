@@ -1,4 +1,4 @@
-"""Commands that are printed, so that they can be pasted: quoted for the shell, and settings for Hydra as well."""
+"""Format commands that users can paste: quoted for the shell, and for Hydra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def quoted(text: str) -> str:
 
 
 def setting(key: str, value: str | Path) -> str:
-    """Return ``key=value`` for Hydra, the value quoted where it would else be read as something other than this text.
+    """Return ``key=value`` for Hydra. The value is quoted if Hydra would read it as something else than this text.
 
     Parameters
     ----------

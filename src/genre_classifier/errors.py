@@ -1,4 +1,4 @@
-"""The exceptions a user can meet.
+"""The exceptions that a user can meet.
 
 Every message says what was found, where (file, row, column or key), and what to do about it.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class GenreClassifierError(Exception):
-    """Root of every error this package raises on purpose; entry points print it without a traceback."""
+    """Root of all errors that this package raises on purpose. Entry points print them without a traceback."""
 
 
 class ConfigError(GenreClassifierError, ValueError):
@@ -48,7 +48,7 @@ class SplitError(DataError):
 
 
 class RunFolderError(GenreClassifierError):
-    """A run's folder cannot be written, or does not hold what is needed from it."""
+    """A run's folder cannot be written, or lacks a file or entry."""
 
 
 class CheckpointError(RunFolderError):
@@ -64,7 +64,7 @@ class CalibrationError(GenreClassifierError, ValueError):
 
 
 class ExportError(GenreClassifierError):
-    """There is nothing to export, or what there is does not pass; nothing was published."""
+    """There is nothing to export, or a check failed. Nothing was published."""
 
 
 class FeatureError(GenreClassifierError, ValueError):
@@ -75,9 +75,9 @@ class FeatureError(GenreClassifierError, ValueError):
     message : str
         What was found and what was expected.
     row : int or None
-        Row of a batch, counted from 0; None where one row was given or all rows are meant.
+        Row of a batch, counted from 0; None if one row was given or all rows are meant.
     feature : int, str or None
-        Position or name of the feature at fault; None where the row as a whole is meant.
+        Position or name of the feature at fault; None if the row as a whole is meant.
     """
 
     def __init__(self, message: str, *, row: int | None = None, feature: int | str | None = None) -> None:
@@ -91,7 +91,7 @@ class DivergedError(GenreClassifierError):
 
 
 class TrialFailedError(GenreClassifierError):
-    """A trial of a sweep failed or was killed; its run.json says why, and the other trials go on."""
+    """A trial of a sweep failed or was killed. Its run.json has the reason, and the other trials go on."""
 
 
 class MissingExtraError(GenreClassifierError, ImportError):

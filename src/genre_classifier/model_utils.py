@@ -1,4 +1,4 @@
-"""Saving, loading and describing a model, by the documented function names.
+"""Save, load and describe a model, with the documented function names.
 
 ``python -m genre_classifier.model_utils`` saves a model as a bundle in a temporary folder, loads it again and
 shows that both answer alike.
@@ -43,7 +43,7 @@ def save_model_for_production(
     details: BundleDetails | None = None,
     onnx: bool | None = None,
 ) -> dict[str, str]:
-    """Write the production bundle: the complete new one, or the earlier one stays.
+    """Write the production bundle. If that fails, the earlier bundle stays.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def load_production_model(
     model_name: str = DEFAULT_NAME,
     device: str | torch.device = "cpu",
 ) -> tuple[ModelT, StandardScaler, list[str], dict[str, Any]]:
-    """Load a production bundle without running anything that its files hold.
+    """Load a production bundle. Nothing in its files is executed.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def describe_model(model: nn.Module) -> str:
 
 
 class ModelCheckpoint:
-    """Checkpoints of a model in one folder, each a file of plain values that loads without running code.
+    """Checkpoints of a model in one folder. Loading one runs no code.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class GenreClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Rebuild a network (with fresh weights) from what :meth:`get_config` returned."""
+        """Return a network with new weights, from the result of :meth:`get_config`."""
         return cls(**config)
 
 

@@ -1,4 +1,4 @@
-"""Everything that is printed or logged passes here: a name from a file is text, never a command to the terminal.
+"""Print and log safely: control characters in a name from a file never reach the terminal.
 
 A genre, file name or message may hold escape sequences, carriage returns, letters that reverse the reading direction or
 cannot be seen, and rich's markup. Here each such letter is written out, as ``\\x1b`` or ``\\u202e``, as `repr` would.
@@ -131,7 +131,7 @@ def say_json(value: object) -> None:
 
 
 def say_csv(text: str) -> None:
-    """Print CSV, which `csv_files` has made, as it is: it is data for another program."""
+    """Print CSV from `csv_files` unchanged, as data for another program."""
     sys.stdout.write(text)
 
 
@@ -161,7 +161,7 @@ def say_table(
         longer than a name.
     rows : iterable of sequence of object
         Cells, whose text is shown as it is, never as markup. A line break within a cell stays where the cell is a
-        tuple of texts, one a line.
+        tuple of texts, one per line.
     console : rich.console.Console, optional
         Where to, in place of stdout.
     """
@@ -198,7 +198,7 @@ def _cell(cell: object, kind: Kind) -> str:
 
 
 class LogFormatter(logging.Formatter):
-    """Formats log records as `printable` text; a value that is put into a message stays on one line."""
+    """Formats log records as `printable` text. A value in a message stays on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         safe = copy.copy(record)
@@ -233,7 +233,7 @@ def _argument(value: object) -> object:
 
 
 def prepare() -> None:
-    """Let whatever this process prints by Python's own means pass here as well: at the start of a command.
+    """Make Python's own output in this process safe too. Call it at the start of a command.
 
     Letters that a terminal has no code for are written out in place of a UnicodeEncodeError, and warnings, tracebacks
     and log records without a handler are escaped.

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from genre_classifier.baselines import models as baseline_models
-from genre_classifier.baselines.fit import Rows, baseline_config, divided, run_baseline
+from genre_classifier.baselines.fit import DividedTable, baseline_config, divide_table, run_baseline
 from genre_classifier.baselines.models import (
     BASELINES,
     Fitted,
@@ -33,9 +33,9 @@ QUICK = ("majority", "logistic", "knn", "svc")
 
 
 @pytest.fixture
-def rows(music_overrides: list[str]) -> Rows:
+def rows(music_overrides: list[str]) -> DividedTable:
     data = OmegaConf.to_object(composed(*music_overrides).data)
-    return divided(read(data), data)
+    return divide_table(read(data), data)
 
 
 def quickened(name: str) -> baseline_models.Baseline:
@@ -53,7 +53,7 @@ def quickened(name: str) -> baseline_models.Baseline:
     return replace(one, settings={**one.settings, **few.get(name, {})}, grid=lambda rows, features: grid)
 
 
-def ran(name: str, rows: Rows, folder: Path, overrides: list[str], seed: int = 7) -> RunFolder:
+def ran(name: str, rows: DividedTable, folder: Path, overrides: list[str], seed: int = 7) -> RunFolder:
     one = quickened(name)
     run_baseline(one, baseline_config(composed(*overrides), one, seed, folder), rows)
     return RunFolder(folder)
@@ -64,7 +64,7 @@ INSTALLED = [one.name for one in BASELINES if one.installed]
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_every_baseline_leaves_a_run_folder_whose_metrics_are_scikit_learns(
-    name: str, rows: Rows, music_overrides: list[str], tmp_path: Path
+    name: str, rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
     folder = ran(name, rows, tmp_path / name, music_overrides)
     run, metrics = folder.read_run(), folder.read_metrics()
@@ -84,7 +84,7 @@ def test_every_baseline_leaves_a_run_folder_whose_metrics_are_scikit_learns(
 
 
 def test_the_rows_the_split_and_the_scaler_are_those_of_a_networks_run(
-    rows: Rows,
+    rows: DividedTable,
     trained: Callable[..., Any],
     music_overrides: list[str],
     tmp_path: Path,
@@ -102,7 +102,7 @@ def test_the_rows_the_split_and_the_scaler_are_those_of_a_networks_run(
     assert set(found.read_metrics()) == set(network.read_metrics())
 
 
-def test_the_scaler_is_fitted_on_training_rows_only(rows: Rows) -> None:
+def test_the_scaler_is_fitted_on_training_rows_only(rows: DividedTable) -> None:
     expected = StandardScaler().fit(rows.table.features[rows.split.train].astype(np.float64))
     assert rows.scaler.mean_ == pytest.approx(expected.mean_)
     assert rows.scaler.scale_ == pytest.approx(expected.scale_)
@@ -115,14 +115,14 @@ def test_the_scaler_is_fitted_on_training_rows_only(rows: Rows) -> None:
 
 @pytest.mark.parametrize("name", ["knn", "svc"])
 def test_what_is_chosen_and_fitted_does_not_depend_on_the_other_rows(
-    name: str, rows: Rows, music_overrides: list[str], tmp_path: Path
+    name: str, rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
     """With other features and genres in the validation and test rows everything about the model is the same."""
     features, genres = rows.table.features.copy(), rows.table.genres.copy()
     held = np.concatenate([rows.split.val, rows.split.test])
     features[held] = np.random.default_rng(0).normal(size=features[held].shape) * 5
     genres[held] = (genres[held] + 1) % 3
-    changed = Rows(replace(rows.table, features=features, genres=genres), rows.split)
+    changed = DividedTable(replace(rows.table, features=features, genres=genres), rows.split)
     told = []
     for number, one in enumerate((rows, changed)):
         cfg = baseline_config(composed(*music_overrides), baseline(name), 1, tmp_path / str(number))
@@ -133,7 +133,9 @@ def test_what_is_chosen_and_fitted_does_not_depend_on_the_other_rows(
     assert scores[0]["test"] != scores[1]["test"]
 
 
-def test_no_group_is_on_two_sides_of_an_inner_fold_and_every_fold_trains_on_every_genre(rows: Rows) -> None:
+def test_no_group_is_on_two_sides_of_an_inner_fold_and_every_fold_trains_on_every_genre(
+    rows: DividedTable,
+) -> None:
     genres, groups = rows.table.genres[rows.split.train], rows.table.groups[rows.split.train]
     folds = inner_folds(genres, groups, seed=3, wanted=5)
     # Six artists a genre, of which training has four.
@@ -157,13 +159,13 @@ def test_fewer_folds_where_a_genre_has_few_groups_and_none_where_it_has_one() ->
     assert "one group among the training rows" in str(found.note)
 
 
-def fitted_svc(rows: Rows) -> tuple[Fitted, np.ndarray, np.ndarray]:
+def fitted_svc(rows: DividedTable) -> tuple[Fitted, np.ndarray, np.ndarray]:
     features, genres = rows.side("train")
     groups = rows.table.groups[rows.split.train]
     return fit_baseline(baseline("svc"), features, genres, groups, seed=0, fold_seed=42), features, genres
 
 
-def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: Rows) -> None:
+def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: DividedTable) -> None:
     fitted, _, _ = fitted_svc(rows)
     told = {key: value for key, value in fitted.selection.chosen.items() if key != "temperature"}
     features, genres = rows.side("train")
@@ -174,7 +176,7 @@ def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: Rows) -> None:
     assert (torch.softmax(logits, dim=1).argmax(dim=1) == logits.argmax(dim=1)).all()
 
 
-def test_the_svcs_probabilities_are_those_of_scikit_learns_temperature_scaling(rows: Rows) -> None:
+def test_the_svcs_probabilities_are_those_of_scikit_learns_temperature_scaling(rows: DividedTable) -> None:
     fitted, features, genres = fitted_svc(rows)
     groups = rows.table.groups[rows.split.train]
     told = {key: value for key, value in fitted.selection.chosen.items() if key != "temperature"}
@@ -201,7 +203,7 @@ def test_two_genres_are_enough_for_every_quick_baseline() -> None:
             assert (logits.argmax(dim=1).numpy() == genres).mean() > 0.9
 
 
-def test_the_choice_is_that_of_the_best_mean_f1_over_the_folds(rows: Rows) -> None:
+def test_the_choice_is_that_of_the_best_mean_f1_over_the_folds(rows: DividedTable) -> None:
     features, genres = rows.side("train")
     groups = rows.table.groups[rows.split.train]
     found = fit_baseline(baseline("knn"), features, genres, groups, seed=0, fold_seed=1).selection
@@ -223,7 +225,7 @@ def test_the_choice_is_that_of_the_best_mean_f1_over_the_folds(rows: Rows) -> No
 
 
 def test_a_model_that_fails_is_recorded_with_its_reason(
-    rows: Rows, music_overrides: list[str], tmp_path: Path
+    rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
     broken = replace(baseline("logistic"), settings={"C": -1.0}, grid=baseline("majority").grid)
     cfg = baseline_config(composed(*music_overrides), broken, 1, tmp_path / "run")
@@ -235,7 +237,7 @@ def test_a_model_that_fails_is_recorded_with_its_reason(
 
 
 def test_export_passes_over_baselines_and_says_so_of_a_named_one(
-    rows: Rows, music_overrides: list[str], tmp_path: Path
+    rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
     from genre_classifier.config.schema import ExportConfig
     from genre_classifier.exporting.choose import choose
@@ -263,12 +265,12 @@ def test_a_split_that_holds_nothing_out_is_refused(music_overrides: list[str]) -
         composed(*music_overrides, "data/split=all", "optimized_metric=train/loss").data
     )
     with pytest.raises(SplitError, match="there is nothing to compare models on"):
-        divided(read(data), data)
+        divide_table(read(data), data)
 
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_seed_matters_to_the_models_that_say_so_and_to_no_other(
-    name: str, rows: Rows, music_overrides: list[str], tmp_path: Path
+    name: str, rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
     one, again, other = (
         ran(name, rows, tmp_path / str(number), music_overrides, seed).predictions_csv.read_text()

@@ -14,7 +14,7 @@ from genre_classifier.bundle.songs import (
     AudioRecipe,
     answer_for,
     audio_recipe,
-    geometric_mean,
+    average_windows,
     predict_song,
     write_curve,
 )
@@ -68,18 +68,18 @@ def windows(path: Path, starts: list[float], seconds: float = 2.0) -> np.ndarray
     return np.stack(rows)
 
 
-def test_a_song_is_the_geometric_mean_of_its_windows(short: Path, tmp_path: Path) -> None:
+def test_a_song_is_the_mean_of_its_windows(short: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "song.mp3", music(7.3, 44_100, channels=2), 44_100)
     predictor = wrap_bundle(read_bundle(short.parent, NAME), GenreClassifier)
     song = predict_song(predictor, recipe_of(short), path, recipe_of(short).windows)
     assert song.starts.tolist() == [0.0, 2.0, 4.0, 6.0]
     expected = reference_probabilities(MODEL, SCALER, windows(path, [0.0, 2.0, 4.0, 6.0]))
     np.testing.assert_allclose(song.probabilities, expected, atol=1e-5)
-    product = expected.prod(axis=0) ** (1 / 4)
+    mean = (expected[0] + expected[1] + expected[2] + expected[3]) / 4
     answer = answer_for(predictor, song, return_probs=True)
-    np.testing.assert_allclose(list(answer["all_probabilities"].values()), product / product.sum(), atol=1e-5)
-    assert answer["predicted_index"] == product.argmax()
-    assert answer["confidence"] == pytest.approx(product.max() / product.sum(), abs=1e-5)
+    np.testing.assert_allclose(list(answer["all_probabilities"].values()), mean, atol=1e-5)
+    assert answer["predicted_index"] == mean.argmax()
+    assert answer["confidence"] == pytest.approx(mean.max(), abs=1e-5)
 
 
 def test_sliding_windows_are_those_decoded_alone(short: Path, tmp_path: Path) -> None:
@@ -91,12 +91,24 @@ def test_sliding_windows_are_those_decoded_alone(short: Path, tmp_path: Path) ->
     np.testing.assert_allclose(song.probabilities, expected, atol=1e-6)
 
 
-def test_no_window_has_a_veto() -> None:
-    sure, open_minded = np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.8, 0.1])
-    average = geometric_mean(np.stack([sure, *[open_minded] * 99]))
-    assert average.sum() == pytest.approx(1.0)
-    assert average.argmax() == 1
-    np.testing.assert_allclose(geometric_mean(open_minded[None]), open_minded)
+@pytest.mark.parametrize("certain", [1.0, 1 - 1e-12, 0.999])
+@pytest.mark.parametrize("n_others", [1, 2, 9, 99])
+def test_one_certain_window_moves_a_song_by_its_share_only(certain: float, n_others: int) -> None:
+    other = [0.3, 0.7]
+    average = average_windows(np.array([[certain, 1 - certain], *[other] * n_others]))
+    expected = (certain + n_others * 0.3) / (n_others + 1)
+    np.testing.assert_allclose(average, [expected, 1 - expected], rtol=1e-12)
+    assert np.abs(average - other).max() <= 1 / (n_others + 1)
+
+
+def test_nine_windows_outvote_a_certain_one() -> None:
+    average = average_windows(np.array([[0.3, 0.7]] * 9 + [[1 - 1e-12, 1e-12]]))
+    np.testing.assert_allclose(average, [0.37, 0.63], atol=1e-9)
+
+
+def test_a_window_alone_is_the_song() -> None:
+    alone = np.array([[0.1, 0.8, 0.1]])
+    np.testing.assert_array_equal(average_windows(alone), alone[0])
 
 
 def test_a_curve_is_written_by_the_second_as_numbers_and_picture(short: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from genre_classifier.config.checks import check, find_problems, restored, typed
+from genre_classifier.config.checks import check, find_problems, restored, to_train_config
 from genre_classifier.config.messages import message_of
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
 from genre_classifier.config.settings import shown_value
@@ -15,7 +15,7 @@ AT = "run_dir=somewhere"
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    settings = typed(composed(AT))
+    settings = to_train_config(composed(AT))
     assert settings.data.source == "demo"
     assert settings.data.batch_size == 64
     assert (settings.data.split.train, settings.data.split.val, settings.data.split.test) == (
@@ -41,7 +41,9 @@ def test_defaults_are_the_documented_ones() -> None:
 
 
 def test_one_setting_is_said_once_and_interpolated() -> None:
-    settings = typed(composed(AT, "optimized_metric=val/loss", "scheduler=cosine", "trainer.max_epochs=7"))
+    settings = to_train_config(
+        composed(AT, "optimized_metric=val/loss", "scheduler=cosine", "trainer.max_epochs=7")
+    )
     assert settings.callbacks.early_stopping is not None
     assert settings.callbacks.early_stopping.monitor == "val/loss"
     assert isinstance(settings.scheduler, CosineConfig)
@@ -166,7 +168,7 @@ def test_the_composed_defaults_have_no_problem() -> None:
 def test_a_saved_configuration_gets_its_schemas_back(overrides: list[str]) -> None:
     cfg = composed(AT, *overrides)
     saved = OmegaConf.create(OmegaConf.to_yaml(cfg))
-    assert typed(restored(saved)) == typed(cfg)
+    assert to_train_config(restored(saved)) == to_train_config(cfg)
 
 
 def test_a_saved_configuration_of_another_version_is_refused() -> None:

@@ -300,8 +300,8 @@ def test_a_damaged_sweep_json_is_one_error(
 
 
 def test_a_resumed_sweep_runs_a_damaged_trial_anew(sweep: Path) -> None:
-    from genre_classifier.sweeps.launching import DAMAGED, Job
     from genre_classifier.sweeps.trial import _is_finished
+    from genre_classifier.sweeps.unfinished_jobs import DAMAGED, Job
 
     folder = RunFolder(sweep / BAD)
     settings = folder.read_run()["settings"]

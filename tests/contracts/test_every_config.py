@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from genre_classifier.config.checks import typed, typed_export
+from genre_classifier.config.checks import to_export_config, to_train_config
 from genre_classifier.config.schema import SCHEMAS, ExportConfig
 from tests.conftest import ROOT, composed
 
@@ -58,7 +58,7 @@ def test_all_files_are_found() -> None:
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_every_option_composes_and_passes_the_check(name: str) -> None:
-    typed(composed(*overrides_for(name)))
+    to_train_config(composed(*overrides_for(name)))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -87,11 +87,11 @@ def test_the_command_in_the_head_of_a_file_composes(name: str) -> None:
     words = line.removeprefix("#   python train.py").split()
     if "-m" in words:
         words = [word.split(",")[0] for word in words if word != "-m"]
-    typed(composed("run_dir=somewhere", *words))
+    to_train_config(composed("run_dir=somewhere", *words))
 
 
 def test_the_export_configuration_composes_with_every_default_of_its_schema() -> None:
-    assert typed_export(composed(config="export")) == ExportConfig()
+    assert to_export_config(composed(config="export")) == ExportConfig()
 
 
 def test_the_likely_overrides_of_an_export_compose() -> None:

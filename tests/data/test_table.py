@@ -137,5 +137,5 @@ def test_rows_by_nobody_are_groups_of_their_own_and_warned_of_once(caplog: pytes
     assert made.groups is not None
     assert len(set(made.groups)) == 3
     assert made.groups[2] == made.groups[3] == "artist 1"
-    (record,) = (record for record in caplog.records if "which is none" in record.message)
+    (record,) = (record for record in caplog.records if "which names nobody" in record.message)
     assert "2 of 4 rows have the artist 'Various Artists', 'Unknown Artist'" in record.message

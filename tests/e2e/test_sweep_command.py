@@ -84,7 +84,7 @@ def test_one_poisoned_trial_of_each_kind_does_not_stop_the_others(tmp_path: Path
     ]
     assert (
         found["0"][1]
-        == "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+        == "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
     )
     assert str(found["2"][1]).startswith("DivergedError: epoch 0: the val loss is nan")
     assert "memory" in str(found["3"][1])
@@ -156,7 +156,7 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
     assert str(found["1"][1]).startswith("DivergedError")
     assert (
         found["3"][1]
-        == "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+        == "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
     )
     assert (
         "3 is trained alone: recording the forward pass of tests.sweeps.poison.Killed failed" in result.stdout
@@ -454,7 +454,7 @@ def test_two_processes_train_one_trial_wherever_the_sweep_is_started(
         ([OPTUNA, "hydra.sweeper.n_trials=2000"], "this sweep has 2,000 trials, sweep.max_trials is 1,000"),
         (
             [OPTUNA, "hydra.sweeper.direction=minimize"],
-            "contradicts optimized_metric=val/f1, of which more is",
+            "contradicts optimized_metric=val/f1, where higher is",
         ),
         (["seed=1,2", "sweep.resume=nowhere"], "sweep.resume=nowhere: there is no such folder"),
         (["seed=1,2", "sweep.resume=src"], "there is no sweep.json; name the folder of a sweep"),
@@ -498,7 +498,7 @@ def test_a_folder_of_another_sweep_is_not_resumed_or_shared(tmp_path: Path, shor
         return result.stderr
 
     other = again("seed=1,2", "trainer.max_epochs=2", f"sweep.resume={folder}")
-    assert "that was a sweep of another configuration:\n  - trainer.max_epochs=1, now 2" in other
+    assert "that sweep had another configuration:\n  - trainer.max_epochs=1, now 2" in other
     other = again("model.dropout=0.1,0.2", "trainer.max_epochs=1", f"sweep.resume={folder}")
     assert "swept seed, now model.dropout" in other
     assert "already holds a sweep (" in again("seed=1,2", f"hydra.sweep.dir={folder}")

@@ -44,7 +44,7 @@ def test_the_best_finished_run_by_validation_f1_is_found_in_runs_and_sweeps(tmp_
     choice = best(tmp_path)
     assert choice.folder.path == tmp_path / "sweeps" / "d" / "t" / "3"
     assert choice.checkpoint == choice.folder.best_checkpoint
-    assert [run.f1 for run in choice.considered] == [0.80, 0.75, 0.70]
+    assert [run.score for run in choice.considered] == [0.80, 0.75, 0.70]
     assert choice.reason == "the best of 3 finished runs by validation F1, 0.8000"
     assert choice.skipped == {}
 

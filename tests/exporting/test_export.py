@@ -441,7 +441,7 @@ def test_refit_needs_the_run_s_data(exported: Export, plain_run: RunFolder, musi
 
 
 def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: list[str]) -> None:
-    from genre_classifier.config.checks import typed
+    from genre_classifier.config.checks import to_train_config
     from genre_classifier.exporting.refit import refit_config
 
     for scheduler, key, value in (
@@ -452,7 +452,7 @@ def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: lis
         length = ["trainer.max_epochs=30", "trainer.max_time=00:01:00:00"]
         others = ["optimized_metric=val/loss", "data/split=folds", "trainer.devices=2", "run_dir=x"]
         cfg = composed(*music_overrides, f"scheduler={scheduler}", *length, *others)
-        settings = typed(refit_config(cfg, Path("y"), epochs=7))
+        settings = to_train_config(refit_config(cfg, Path("y"), epochs=7))
         assert getattr(settings.scheduler, key) == value
         assert settings.trainer.max_epochs == 7
         assert settings.trainer.max_time is None
@@ -524,7 +524,7 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
         (["run=a", "ckpt=b"], "run=a and ckpt=b both say what to export: keep one of them"),
         (
             ["versioned=true", "model_name=mine"],
-            "versioned=true makes a name of its own, model_name=mine gives one",
+            "versioned=true makes a name, and model_name=mine gives another",
         ),
         (
             ["temperature_scaling=true", "refit=full"],

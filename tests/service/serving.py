@@ -16,7 +16,7 @@ import uvicorn
 from genre_classifier.bundle.format import BundleDetails, read_bundle, write_bundle
 from genre_classifier.service.application import GenreService
 from genre_classifier.service.model import ModelService
-from genre_classifier.service.server import configuration
+from genre_classifier.service.server import uvicorn_config
 from tests.example_models import (
     FEATURES,
     GENRES,
@@ -54,7 +54,7 @@ def served(service: ModelService, way: str = "serve") -> Iterator[int]:
 def serving(service: ModelService, way: str) -> Iterator[tuple[int, uvicorn.Server]]:
     """Serve on a free port of the loopback interface; yield the port and the server."""
     if way == "serve":
-        config = configuration(service, "127.0.0.1", 0)
+        config = uvicorn_config(service, "127.0.0.1", 0)
     else:
         config = uvicorn.Config(GenreService(service), access_log=False)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

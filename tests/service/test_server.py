@@ -18,7 +18,7 @@ import uvicorn
 
 from genre_classifier.service.endpoints import INLINE_BYTES
 from genre_classifier.service.model import ModelService
-from genre_classifier.service.server import LimitedProtocol, configuration
+from genre_classifier.service.server import LimitedProtocol, uvicorn_config
 from tests.conftest import ROOT
 from tests.example_models import GENRES
 from tests.service.serving import EXPECTED, NAME, ROWS, WAYS, Client, export, served, serving
@@ -221,7 +221,7 @@ class SlowTransport(asyncio.Transport):
 
 def test_a_client_that_does_not_read_is_not_answered_without_end(folder):
     async def scenario() -> None:
-        config = configuration(ModelService(folder, NAME), "127.0.0.1", 0)
+        config = uvicorn_config(ModelService(folder, NAME), "127.0.0.1", 0)
         config.load()
         config.app.endpoints.service.refresh()
         transport = SlowTransport()

@@ -16,7 +16,7 @@ from genre_classifier.sweeps.trial import Start, _be_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
 from tests.conftest import composed
 
-UNKNOWN = "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+UNKNOWN = "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
 KNOWN = "killed by SIGKILL: memory ran out, and the system killed a process for it"
 
 
@@ -122,5 +122,5 @@ def test_what_ends_the_process_of_another_device_is_not_told_as_a_kill(
     run = RunFolder(tmp_path).read_run()
     assert run["status"] == "failed"
     assert run["reason"].startswith(
-        "the process of another device ended with exit code 3, and what it printed"
+        "the process of another device ended with exit code 3; its output says why"
     )

@@ -11,12 +11,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.training import fit
 from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint
 from genre_classifier.training.chunks import unsupported_hook
 from genre_classifier.training.lit_module import GenreLitModule
-from genre_classifier.training.run import Result, plain
+from genre_classifier.training.run import Result, to_dict
 from tests.conftest import composed
 from tests.training.test_lit_module import batch, module
 
@@ -225,8 +225,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("recipe", REFUSED)
 def test_why_autograd_trains_a_run_is_named(recipe: str, trained: Train) -> None:
-    settings = typed(composed(recipe, "run_dir=x"))
-    model = plain(settings.model) | {"input_dim": 4, "num_classes": 3}
+    settings = to_train_config(composed(recipe, "run_dir=x"))
+    model = to_dict(settings.model) | {"input_dim": 4, "num_classes": 3}
     import_module(model["_target_"].rpartition(".")[0])
     reason = fit._why_autograd(settings, [], module(network=model))
     assert reason is not None
@@ -234,8 +234,8 @@ def test_why_autograd_trains_a_run_is_named(recipe: str, trained: Train) -> None
 
 
 def test_the_engine_takes_the_defaults() -> None:
-    settings = typed(composed("run_dir=x"))
-    network = plain(settings.model) | {"input_dim": 20, "num_classes": 8}
+    settings = to_train_config(composed("run_dir=x"))
+    network = to_dict(settings.model) | {"input_dim": 20, "num_classes": 8}
     assert fit._why_autograd(settings, [], module(network=network)) is None
 
 

@@ -345,13 +345,13 @@ def test_the_reported_loss_is_plain_cross_entropy_whatever_the_training_loss_is(
 
 
 def test_class_weights_are_inverse_to_the_training_share(tmp_path: Path) -> None:
-    from genre_classifier.config.checks import typed
+    from genre_classifier.config.checks import to_train_config
     from genre_classifier.training.run import build_module
 
     rng = np.random.default_rng(0)
     labels = ["a"] * 40 + ["b"] * 20 + ["c"] * 20
     path = write_csv(tmp_path / "t.csv", ["genre", "x"], [[label, rng.normal()] for label in labels])
-    settings = typed(
+    settings = to_train_config(
         composed(
             "data=table", f"data.path={path}", "data.label=genre", "loss.class_weights=balanced", "run_dir=x"
         )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.sweeps.trial import quiet
 from genre_classifier.training.loggers import SplitTensorBoardLogger
@@ -83,7 +83,10 @@ def test_a_single_run_draws_unless_told_not_to_and_a_trial_only_when_told_to(
 ) -> None:
     cfg = composed("logger=tensorboard", f"logger.figures={asked}", f"run_dir={tmp_path}")
     for configuration, drawn in ((cfg, alone), (quiet(cfg), in_a_sweep)):
-        assert SplitTensorBoardLogger(str(tmp_path), typed(configuration).logger.figures).figures is drawn
+        assert (
+            SplitTensorBoardLogger(str(tmp_path), to_train_config(configuration).logger.figures).figures
+            is drawn
+        )
 
 
 @pytest.mark.parametrize("logger", ["none", "csv"])

@@ -1,4 +1,4 @@
-"""A baseline's run: the rows, the scaler and the metrics of a network's run, and a run folder like any other."""
+"""Fit and judge a baseline with the rows, scaler and metrics of a network's run, and write its run folder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from genre_classifier.runs.record import Record
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A table, how it is divided, and its scaler.
+class DividedTable:
+    """A table with its split and scaler.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ class Rows:
         return scaled(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
 
 
-def divided(table: FeatureTable, data: DataConfig) -> Rows:
-    """Divide a table's rows as a network's run would.
+def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
+    """Return a table divided as in a network's run.
 
     Raises
     ------
@@ -69,11 +69,11 @@ def divided(table: FeatureTable, data: DataConfig) -> Rows:
             f"{table.where}: {split.protocol.description}, so there is nothing to compare models on; leave out "
             "data/split=all, or give data.split.test a share"
         )
-    return Rows(table, split)
+    return DividedTable(table, split)
 
 
 def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path) -> DictConfig:
-    """Return what a baseline's run was told: a network's configuration without the parts that it lacks.
+    """Return the configuration of a baseline's run: a network's configuration without what a baseline does not have.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path
     )
 
 
-def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int = 1) -> dict[str, Any]:
+def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, jobs: int = 1) -> dict[str, Any]:
     """Choose, fit and judge a baseline, and write its run folder; return run.json's content.
 
     Parameters
@@ -102,7 +102,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
     baseline : Baseline
     cfg : DictConfig
         See `baseline_config`.
-    rows : Rows
+    rows : DividedTable
     jobs : int
         Processes, and threads.
 
@@ -113,8 +113,8 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
     """
     folder = RunFolder(Path(cfg.run_dir))
     record = Record(folder, flat_settings(cfg))
-    told: dict[str, Any] = {"name": baseline.name, "seeded": baseline.seeded}
-    record.content["baseline"] = told
+    content: dict[str, Any] = {"name": baseline.name, "seeded": baseline.seeded}
+    record.content["baseline"] = content
     if baseline.extra is not None:
         record.content["versions"][baseline.package] = version(baseline.package)
     with record.kept():
@@ -128,7 +128,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: Rows, *, jobs: int =
             fitted = fit_baseline(
                 baseline, features, genres, groups, seed=cfg.seed, fold_seed=cfg.data.split.seed, jobs=jobs
             )
-            told |= fitted.selection.as_dict()
+            content |= fitted.selection.as_dict()
             evaluations = {
                 name: evaluation_of(
                     fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])

@@ -1,4 +1,4 @@
-"""The models that a network must beat: what they are, how their settings are chosen, and their log probabilities.
+"""The baseline models: how they are built, how their settings are chosen, and their log probabilities.
 
 Nothing here sees a row that is not a training row, except to predict it.
 """
@@ -73,7 +73,7 @@ def _tabm_grid(rows: int, features: int) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A model that needs no network.
+    """A baseline model.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Baseline:
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there."""
+        """Whether its package is installed."""
         return find_spec(self.package) is not None
 
     def build(self, seed: int, threads: int = 1, **chosen: Any) -> Any:
@@ -207,7 +207,7 @@ def baseline(name: str) -> Baseline:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What was chosen among the training rows, and how.
+    """The settings that were chosen on the training rows, and how.
 
     Parameters
     ----------
@@ -286,7 +286,7 @@ def fit_baseline(
     fold_seed: int,
     jobs: int = 1,
 ) -> Fitted:
-    """Choose a baseline's settings by cross-validation within the training rows, then fit it on all of them.
+    """Return a baseline fitted on all training rows, with settings chosen by cross-validation on these rows.
 
     Parameters
     ----------
@@ -314,12 +314,12 @@ def fit_baseline(
         chosen = {**selection.chosen, "temperature": temperature}
     else:
         chosen = dict(selection.chosen)
-    told = Selection(chosen, selection.folds, selection.grouped, selection.tried, selection.score, note)
-    return Fitted(estimator.fit(features, genres), told, temperature)
+    final = Selection(chosen, selection.folds, selection.grouped, selection.tried, selection.score, note)
+    return Fitted(estimator.fit(features, genres), final, temperature)
 
 
 def inner_folds(genres: Int64, groups: Text | None, seed: int, wanted: int) -> Folds:
-    """Divide training rows into folds, each of which leaves every genre to train on.
+    """Return folds of the training rows. In each fold, every genre is left to train on.
 
     Returns
     -------
@@ -384,7 +384,7 @@ def _select(
 
 
 def _standardising(estimator: Any) -> Any:
-    """Fit a scaler anew on what each fold trains on; a linear rescaling before that changes nothing."""
+    """Fit a scaler on each fold's training rows. An earlier linear rescaling changes nothing."""
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -414,7 +414,7 @@ def _temperature(
 
 
 def _decision_values(values: Float64) -> Float64:
-    """Return decision values (row, genre), also of two genres, for which scikit-learn gives one a row."""
+    """Return decision values (row, genre), also of two genres, for which scikit-learn gives one per row."""
     return np.stack([-values, values], axis=1) if values.ndim == 1 else values
 
 

@@ -1,4 +1,4 @@
-"""Which rows, splits and seeds baselines are run on: composed from conf/, or those of runs that there are already."""
+"""The rows, splits and seeds of baselines: composed from conf/, or taken from existing runs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Division:
 
     @property
     def data(self) -> DataConfig:
-        """What says where the rows are and how they are divided."""
+        """The settings of the rows and their split."""
         found = OmegaConf.to_object(self.cfg.data)
         assert isinstance(found, DataConfig)
         return found
 
     @property
     def fold(self) -> int | None:
-        """The fold that tests, where there are folds."""
+        """The fold that tests; None without folds."""
         fold = self.cfg.data.split.fold
         return None if fold is None else int(fold)
 
@@ -67,10 +67,10 @@ class Division:
 
 def _key(cfg: DictConfig, wanted: Any) -> str:
     """Return the settings of data as text, but for those that a model without batches does not depend on."""
-    told = flat_settings(OmegaConf.create({"data": cfg.data}))
+    settings = flat_settings(OmegaConf.create({"data": cfg.data}))
     kept = {
         key: value
-        for key, value in told.items()
+        for key, value in settings.items()
         if key != "data.batch_size" and not is_about_the_machine(key) and wanted(key.removeprefix("data."))
     }
     return json.dumps(kept, sort_keys=True)

@@ -60,7 +60,7 @@ class TabMClassifier(ClassifierMixin, BaseEstimator):
         self.threads = threads
 
     def fit(self, features: Float64, genres: Int64) -> TabMClassifier:
-        """Train from a fresh start; the global random state of torch stays as it was.
+        """Train new weights. The global random state of torch does not change.
 
         Parameters
         ----------
@@ -108,13 +108,13 @@ class TabMClassifier(ClassifierMixin, BaseEstimator):
         return found
 
 
-def _train(network: nn.Module, rows: Tensor, truth: Tensor, told: TabMClassifier) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=told.lr, weight_decay=told.weight_decay)
+def _train(network: nn.Module, rows: Tensor, truth: Tensor, settings: TabMClassifier) -> None:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     network.train()
-    for _ in range(told.epochs):
-        for chosen in torch.randperm(len(truth)).split(told.batch_size):
+    for _ in range(settings.epochs):
+        for chosen in torch.randperm(len(truth)).split(settings.batch_size):
             logits = network(rows[chosen])  # (row, member, genre)
-            of_members = truth[chosen].repeat_interleave(told.members)
+            of_members = truth[chosen].repeat_interleave(settings.members)
             loss = functional.cross_entropy(logits.flatten(0, 1), of_members)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

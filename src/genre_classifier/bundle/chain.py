@@ -60,7 +60,7 @@ def softmax_of_row(logits: list[float]) -> list[float]:
 
 
 class ChainPredictor(Predictor):
-    """Answers as ModelWrapper does, from a bundle's weights, without torch or scikit-learn.
+    """Gives the answers of ModelWrapper from a bundle's weights, without torch or scikit-learn.
 
     Parameters
     ----------

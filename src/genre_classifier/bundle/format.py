@@ -1,10 +1,10 @@
-"""The production bundle on disk: its file names, its format, and every check on the way in and out.
+"""The production bundle on disk: its file names, its format, and all checks when it is written and read.
 
-A bundle is NAME.pt, NAME_scaler.pkl and NAME_metadata.json, and NAME.onnx where it could be made. Services
-that know only these names and their documented content read it as it is. What this module adds to the
-metadata lets it prove, before anything is parsed, that the files belong together and are undamaged.
+A bundle is NAME.pt, NAME_scaler.pkl and NAME_metadata.json, and NAME.onnx if the network can be exported. Services
+that know only these names and their documented content can read it. This module adds checksums to the metadata.
+They prove, before a file is parsed, that the files belong together and are undamaged.
 
-Importing this module loads neither torch nor scikit-learn; only what has to build a network or a scaler does.
+Importing this module loads neither torch nor scikit-learn. Only functions that build a network or a scaler do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME: Final = "genre_classifier_production"
 DEFAULT_FOLDER: Final = "trained_models"
 FORMAT_VERSION: Final = 1
-TOLERANCE: Final = 1e-6  # largest difference of a probability that a written bundle may show
+TOLERANCE: Final = 1e-6  # largest allowed difference between a written bundle's probabilities and the model's
 
 _SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
 _MAX_BYTES: Final = {
@@ -74,7 +74,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunReference:
-    """Where a model came from.
+    """The run that a model came from.
 
     Parameters
     ----------
@@ -104,11 +104,11 @@ class Calibration:
     Parameters
     ----------
     temperature : float
-        What the logits were divided by.
+        The logits were divided by it.
     ece_before, ece_after : float or None
         Expected calibration error on the rows it was fitted on, without and with the temperature.
     n_rows : int or None
-        How many rows that were.
+        Number of these rows.
     """
 
     temperature: float
@@ -124,11 +124,11 @@ class ChecklistItem:
     Parameters
     ----------
     item : str
-        What is asked.
+        The requirement.
     met : bool or None
-        The finding; None where there is no evidence either way.
+        Whether it is met; None if there is no evidence.
     evidence : str
-        What the finding rests on.
+        The evidence for it.
     """
 
     item: str
@@ -138,7 +138,7 @@ class ChecklistItem:
 
 @dataclass(frozen=True)
 class BundleDetails:
-    """What may be said about a model beyond the contract; what is not known stays None, null in the file."""
+    """Metadata of a model beyond the contract. Unknown fields are None, and null in the file."""
 
     feature_names: tuple[str, ...] | None = None
     feature_set: FeatureSetReference | None = None
@@ -159,19 +159,19 @@ class Bundle:
     folder : Path
         Folder it was read from.
     digest : str
-        SHA-256 over all its files: two bundles with the same digest answer alike.
+        SHA-256 of all its files. Two bundles with the same digest give the same answers.
     metadata : Mapping[str, Any]
         Content of the metadata file.
     genre_names : tuple of str
         Genre of each output.
     feature_names : tuple of str or None
-        Names of the features in order; None where the bundle does not say.
+        Names of the features in order; None if the bundle does not name them.
     scaler : ScalerStatistics
-        What the scaler does.
+        Means and scales of the features.
     model_file : bytes
         Content of the .pt file.
     onnx_file : bytes or None
-        Content of the .onnx file; None where there is none whose origin is proven.
+        Content of the .onnx file; None if there is none, or if its origin is not proven.
     """
 
     name: str
@@ -206,45 +206,45 @@ def write_bundle(
     onnx: bool | None = None,
     verify: Callable[[Bundle], None] | None = None,
 ) -> dict[str, Path]:
-    """Write a bundle; whatever stood under its name is replaced in one step.
+    """Write a bundle. It replaces a bundle of the same name in one step.
 
     Parameters
     ----------
     model : nn.Module
-        The trained network; a calibration's temperature already folded into it.
+        The trained network. A calibration's temperature is already part of its weights.
     scaler : StandardScaler
         Fitted on the training rows.
     genre_names : Sequence[str]
         Genre of each output.
     metrics : Mapping[str, Any]
-        Plain numbers, text, lists and mappings of them; numpy's numbers are made plain.
+        Numbers, text, and lists and mappings of them. Numbers of numpy become numbers of Python.
     folder : str or Path
-        Made where it does not exist.
+        It is made if it does not exist.
     name : str
         Letters, digits and ``. _ + -``.
     details : BundleDetails or None
-        What else is known; feature names default to those the scaler was fitted with.
+        More metadata. Feature names default to those of the scaler.
     onnx : bool or None
-        Whether to write NAME.onnx; None writes it where the packages are installed and the network allows it.
+        Whether to write NAME.onnx. None: if the packages are installed and the network allows it.
     verify : callable or None
-        Called with the bundle as read back from disk, before it is published; its exception stops the export.
+        Called with the bundle as read from disk, before it is published. An exception stops the export.
 
     Returns
     -------
     dict of str to Path
-        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` where it was written.
+        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` if it was written.
 
     Raises
     ------
     BundleError
-        The parts do not fit together, the written bundle does not answer as the model does, or the disk
-        refuses. What stood there before is left as it was.
+        The parts do not fit together, the written bundle answers otherwise than the model, or the disk refuses. An
+        earlier bundle of this name stays as it was.
     """
     check_name(name)
     folder = Path(folder)
-    parts = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
+    contents = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
     with locked(folder):
-        return _publish(folder, name, parts, model, scaler, verify)
+        return _publish(folder, name, contents, model, scaler, verify)
 
 
 def write_versioned_bundle(
@@ -259,29 +259,29 @@ def write_versioned_bundle(
     verify: Callable[[Bundle], None] | None = None,
     now: datetime | None = None,
 ) -> tuple[str, dict[str, Path]]:
-    """Write a bundle under a new name, ``genre_classifier_v{version}_{timestamp}``, overwriting nothing.
+    """Write a bundle under a new name, ``genre_classifier_v{version}_{timestamp}``. Nothing is overwritten.
 
     Parameters
     ----------
     model, scaler, genre_names, metrics, folder, details, onnx, verify
         As in :func:`write_bundle`.
     now : datetime or None
-        Time in the name; None takes the present, in UTC.
+        Time in the name; None: the present, in UTC.
 
     Returns
     -------
     tuple of str and dict of str to Path
-        The name, with the version one above the highest in the folder, and what :func:`write_bundle` returns.
+        The name, and the paths as in :func:`write_bundle`. The version is one above the highest in the folder.
     """
     folder = Path(folder)
     with locked(folder):
         name = next_version_name(folder, now or datetime.now(UTC))
-        parts = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
-        return name, _publish(folder, name, parts, model, scaler, verify)
+        contents = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
+        return name, _publish(folder, name, contents, model, scaler, verify)
 
 
 def next_version_name(folder: Path, now: datetime) -> str:
-    """Return ``genre_classifier_v{version}_{timestamp}``, its version one above the highest in the folder."""
+    """Return ``genre_classifier_v{version}_{timestamp}``. The version is one above the highest in the folder."""
     pattern = re.compile(r"genre_classifier_v(\d+)_.*")
     found = [match for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name))]
     highest = max((int(match.group(1)) for match in found), default=0)
@@ -289,7 +289,7 @@ def next_version_name(folder: Path, now: datetime) -> str:
 
 
 def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -> Bundle:
-    """Read a bundle's files from one version and check them against each other; run nothing from them.
+    """Read a bundle's files from one version and check them against each other. Nothing in them is executed.
 
     Parameters
     ----------
@@ -301,12 +301,12 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     Returns
     -------
     Bundle
-        The checked files. The network inside is built by :func:`build_model`.
+        The checked files. :func:`build_model` builds the network.
 
     Raises
     ------
     BundleError
-        A file is missing, damaged, of a future format, or contradicts another; the message names the file.
+        A file is missing, damaged, of a future format, or contradicts another. The message names the file.
     """
     check_name(name)
     folder = Path(folder)
@@ -314,12 +314,12 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     needed = [file_names[part] for part in _NEEDED]
     limits = {file_names[part]: _MAX_BYTES[part] for part in _SUFFIXES}
     found = read_files(folder, name, limits, needed)
-    parts = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
-    return _parse(parts, folder, name)
+    contents = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
+    return _parse(contents, folder, name)
 
 
 def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
-    """Return a value that changes when a bundle is replaced; cheap enough to ask for every second."""
+    """Return a value that changes when a bundle is replaced. It is cheap enough to compute every second."""
     return fingerprint(Path(folder), [file_name(name, part) for part in _SUFFIXES])
 
 
@@ -331,7 +331,7 @@ def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.d
     bundle : Bundle
         From :func:`read_bundle`.
     model_class : type
-        Class of the network: has ``from_config``, or takes the configuration's entries as arguments.
+        Class of the network. It has ``from_config``, or takes the configuration's entries as arguments.
     device : str or torch.device
         Where to put it.
 
@@ -349,21 +349,21 @@ def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.d
 
     path = bundle.path("model")
     state, config = _read_model_file(bundle.model_file, path)
-    # First without memory: a configuration may ask for any size, the file proves how much there is.
+    # First without memory: a configuration may name any size, but the weights in the file have a known size.
     with torch.device("meta"):
         skeleton = _construct(model_class, config, path)
     _check_shapes(state, {key: value.shape for key, value in skeleton.state_dict().items()}, path)
     del skeleton
     with torch.random.fork_rng(
         devices=[]
-    ):  # fresh weights are drawn and overwritten; nobody's seed should notice
+    ):  # new weights are drawn and overwritten; the caller's random numbers must not change
         model = _construct(model_class, config, path)
     try:
         model.load_state_dict({key: value.torch() for key, value in state.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
         raise BundleError(f"{path}: the weights do not fit {model_class.__name__}: {error}") from error
     model.eval()
-    _wrap(model, bundle, None)  # says where outputs and genres, or inputs and scaler, differ
+    _wrap(model, bundle, None)  # raises if outputs and genres, or inputs and scaler, differ
     return model.to(device)
 
 
@@ -377,12 +377,12 @@ def wrap_bundle(
 def feature_set_of(
     metadata: Mapping[str, Any], feature_names: Sequence[str] | None
 ) -> FeatureSetReference | None:
-    """Return how the features that a model was trained on were made; None where that is not known.
+    """Return how a model's features were made; None if that is not known.
 
     Parameters
     ----------
     metadata : Mapping[str, Any]
-        Of a bundle; one without a record has the set with these names.
+        Metadata of a bundle. Without a record, the feature set with these names is assumed.
     feature_names : Sequence[str] or None
     """
     recorded = metadata.get("feature_set")
@@ -396,11 +396,12 @@ def feature_set_of(
 
 
 def make_predictor(bundle: Bundle) -> Predictor:
-    """Return what answers for a bundle soonest: its weights in numpy, else its network in torch.
+    """Return the fastest predictor of a bundle: its weights in numpy if possible, else its network in torch.
 
-    For a GenreClassifier neither torch nor scikit-learn is imported. The ONNX file is for others; it is never run here.
+    For a GenreClassifier neither torch nor scikit-learn is imported. The ONNX file is for other programs. It is never
+    run here.
     """
-    # A network class that somebody has edited is written with the same keys; bundles of earlier days say nothing of it.
+    # An edited network class has the same keys, so the metadata says if it is a plain chain. Older bundles do not.
     layers = _read_chain(bundle) if bundle.metadata.get("plain_chain", True) is True else None
     if layers is not None:
         return ChainPredictor(layers, bundle.scaler, bundle.genre_names, bundle.feature_names)
@@ -410,7 +411,7 @@ def make_predictor(bundle: Bundle) -> Predictor:
 
 
 def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
-    """Build a bundle's network and compare all that answers for it; return what was checked and found.
+    """Build a bundle's network, compare all its predictors, and return each check with its finding.
 
     Raises
     ------
@@ -436,14 +437,14 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
         raise BundleError(
             f"{bundle.path('onnx')}: not the network in {bundle.path('model').name}: {other} differs"
         )
-    return [*checks, ("onnx", "the graph of this program, with the weights of the network to the last bit")]
+    return [*checks, ("onnx", "this program's graph, with exactly the weights of the network")]
 
 
 def _read_onnx(content: bytes, path: Path, scaler: ScalerStatistics, genre_names: Sequence[str]) -> OnnxGraph:
     try:
         return read_graph(content, scaler.n_features, len(genre_names))
     except OnnxGraphError as error:
-        raise BundleError(f"{path}: not the ONNX graph that this program writes: it {error}") from error
+        raise BundleError(f"{path}: not an ONNX graph of this program: it {error}") from error
 
 
 def _wrap(model: nn.Module, bundle: Bundle, device: str | torch.device | None) -> ModelWrapper:
@@ -462,7 +463,7 @@ def _wrap(model: nn.Module, bundle: Bundle, device: str | torch.device | None) -
 
 
 def check_name(name: str) -> None:
-    """Raise BundleError unless `name` can stand before the documented suffixes in one folder."""
+    """Raise BundleError unless `name` is allowed as a bundle's name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 200:
         raise BundleError(
             f"model_name={name!r}: expected letters, digits, '.', '_', '+' or '-', a letter or digit first"
@@ -478,7 +479,7 @@ def _encode(
     details: BundleDetails,
     onnx: bool | None,
 ) -> dict[str, bytes]:
-    """Return the content of each part of a new bundle."""
+    """Return the content of each file of a new bundle, by part."""
     from genre_classifier.bundle.inference import linear_steps
 
     statistics = ScalerStatistics.of(scaler)
@@ -488,13 +489,13 @@ def _encode(
         raise BundleError(str(error)) from error
     feature_names = details.feature_names if details.feature_names is not None else statistics.feature_names
     _check_feature_names(feature_names, details.feature_set, statistics, "feature_names")
-    parts = {
+    contents = {
         "model": _encode_model(model),
         "scaler": pickle.dumps(scaler, protocol=PICKLE_PROTOCOL),
     }
     onnx_file = _encode_onnx(model, statistics, genres, feature_names, onnx)
     if onnx_file is not None:
-        parts["onnx"] = onnx_file
+        contents["onnx"] = onnx_file
     content: dict[str, Any] = {
         "model_name": name,
         "genre_names": list(genres),
@@ -512,10 +513,12 @@ def _encode(
     }
     for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
         content[key] = to_plain(_as_plain(getattr(details, key)), key)
-    content["sha256"] = {part: _sha256(parts[part]) for part in parts}
+    content["sha256"] = {part: _sha256(contents[part]) for part in contents}
     content["sha256"]["metadata"] = _content_digest(content)
-    parts["metadata"] = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    return parts
+    contents["metadata"] = (
+        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
+    return contents
 
 
 def _encode_model(model: nn.Module) -> bytes:
@@ -555,7 +558,7 @@ def _encode_onnx(
 def _publish(
     folder: Path,
     name: str,
-    parts: Mapping[str, bytes],
+    contents: Mapping[str, bytes],
     model: nn.Module,
     scaler: Any,
     verify: Callable[[Bundle], None] | None,
@@ -568,13 +571,13 @@ def _publish(
         if verify is not None:
             verify(bundle)
 
-    files = {file_name(name, part): content for part, content in parts.items()}
+    files = {file_name(name, part): content for part, content in contents.items()}
     publish(folder, name, files, list(known_names), check)
-    return {part: folder / file_name(name, part) for part in _SUFFIXES if part in parts}
+    return {part: folder / file_name(name, part) for part in _SUFFIXES if part in contents}
 
 
 def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
-    """Refuse a bundle whose network or ONNX file gives other probabilities than the model in memory."""
+    """Raise BundleError if a bundle's network or ONNX file gives other probabilities than the model in memory."""
     from genre_classifier.bundle.inference import ModelWrapper
 
     try:
@@ -605,25 +608,25 @@ def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
-    """Return rows, float64 (row, feature), spread as the training rows were."""
+    """Return random rows, float64 (row, feature), with the means and scales of the training rows."""
     deviations = np.random.default_rng(0).normal(size=(64, scaler.n_features))
     scale = np.ones(scaler.n_features) if scaler.scale is None else np.array(scaler.scale)
     mean = np.zeros(scaler.n_features) if scaler.mean is None else np.array(scaler.mean)
     return mean + deviations * scale
 
 
-def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
-    """Check a bundle's parts against each other and return them."""
+def _parse(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
+    """Return a bundle made from its files' contents, after checking them against each other."""
     paths = {part: folder / file_name(name, part) for part in _SUFFIXES}
-    missing = [str(paths[part]) for part in _NEEDED if part not in parts]
+    missing = [str(paths[part]) for part in _NEEDED if part not in contents]
     if missing:
         raise BundleError(f"{', '.join(missing)}: no such file; export a bundle there, or name another one")
-    metadata = _read_metadata(parts["metadata"], paths["metadata"])
+    metadata = _read_metadata(contents["metadata"], paths["metadata"])
     is_ours = any(key in metadata for key in _OUR_KEYS)
     if is_ours:
-        _check_digests(metadata, parts, paths)
+        _check_digests(metadata, contents, paths)
     genres = _check_contract(metadata, paths["metadata"])
-    pickled = ScalerStatistics.from_pickle(parts["scaler"], str(paths["scaler"]))
+    pickled = ScalerStatistics.from_pickle(contents["scaler"], str(paths["scaler"]))
     scaler = pickled
     if is_ours:
         scaler = ScalerStatistics.from_metadata(metadata["scaler"], str(paths["metadata"]))
@@ -632,11 +635,11 @@ def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
                 f"{paths['scaler']}: not the scaler that {paths['metadata'].name} describes: {difference}"
             )
     feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
-    if is_ours and "onnx" in parts:  # nobody who is given the bundle by us runs a foreign program
-        _read_onnx(parts["onnx"], paths["onnx"], scaler, genres)
-    digests = "".join(f"{part} {_sha256(parts[part])}\n" for part in _SUFFIXES if part in parts)
-    if not is_ours and "onnx" in parts:
-        _log.warning("%s: left aside; the metadata does not say which model it belongs to", paths["onnx"])
+    if is_ours and "onnx" in contents:  # so that no user of the bundle runs an unknown program
+        _read_onnx(contents["onnx"], paths["onnx"], scaler, genres)
+    digests = "".join(f"{part} {_sha256(contents[part])}\n" for part in _SUFFIXES if part in contents)
+    if not is_ours and "onnx" in contents:
+        _log.warning("%s is ignored; the metadata does not say which model it belongs to", paths["onnx"])
     return Bundle(
         name=name,
         folder=folder,
@@ -645,8 +648,8 @@ def _parse(parts: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
         genre_names=genres,
         feature_names=feature_names,
         scaler=scaler,
-        model_file=parts["model"],
-        onnx_file=parts.get("onnx") if is_ours else None,
+        model_file=contents["model"],
+        onnx_file=contents.get("onnx") if is_ours else None,
     )
 
 
@@ -666,9 +669,9 @@ def _read_metadata(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def _check_digests(
-    metadata: Mapping[str, Any], parts: Mapping[str, bytes], paths: Mapping[str, Path]
+    metadata: Mapping[str, Any], contents: Mapping[str, bytes], paths: Mapping[str, Path]
 ) -> None:
-    """Refuse files that are not, byte by byte, those the metadata was written for."""
+    """Raise BundleError unless the files have the checksums in the metadata."""
     path = paths["metadata"]
     missing = [key for key in _OUR_KEYS if key not in metadata]
     if missing:
@@ -681,24 +684,24 @@ def _check_digests(
     for part, expected in digests.items():
         if part == "metadata":
             continue
-        if part not in parts:
+        if part not in contents:
             raise BundleError(
-                f"{paths[part]}: no such file, but {path.name} lists it; export the bundle anew"
+                f"{paths[part]}: no such file, but {path.name} lists it; export the bundle again"
             )
-        found = _sha256(parts[part])
+        found = _sha256(contents[part])
         if found != expected:
             raise BundleError(
                 f"{paths[part]}: SHA-256 is {found}, {path.name} has {expected}; the file is damaged or "
-                "belongs to another bundle; export anew or copy all files together"
+                "belongs to another bundle; export again, or copy all files together"
             )
-    if "onnx" in parts and "onnx" not in digests:
+    if "onnx" in contents and "onnx" not in digests:
         raise BundleError(
             f"{paths['onnx']}: {path.name} does not list it; it belongs to another bundle, remove it"
         )
 
 
 def _check_contract(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Return the genre names of metadata that holds the documented keys, each of its type."""
+    """Return the genre names. Raise BundleError unless the metadata has the documented keys and types."""
     missing = [key for key in _CONTRACT_KEYS if key not in metadata]
     if missing:
         raise BundleError(f"{path}: lacks the key {', '.join(missing)}")
@@ -811,12 +814,12 @@ def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequen
     missing = sorted(wanted.keys() - state.keys())
     extra = sorted(state.keys() - wanted.keys())
     if missing or extra:
-        parts = [
+        differences = [
             f"{word} {', '.join(keys[:6])}"
             for word, keys in (("lacks", missing), ("has unknown", extra))
             if keys
         ]
-        raise BundleError(f"{path}: model_state_dict {' and '.join(parts)}")
+        raise BundleError(f"{path}: model_state_dict {' and '.join(differences)}")
     for key, value in state.items():
         if value.values.shape != tuple(wanted[key]):
             raise BundleError(
@@ -847,7 +850,7 @@ def to_plain(value: Any, where: str, depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise BundleError(f"{where} is {value}; expected a finite number, or None where it is not known")
+            raise BundleError(f"{where} is {value}; expected a finite number, or None if it is not known")
         return float(value)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):

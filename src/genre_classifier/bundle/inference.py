@@ -1,4 +1,4 @@
-"""ModelWrapper: the documented answer from any torch model that gives logits."""
+"""ModelWrapper: predictions in the documented form from any torch model that gives logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelWrapper(Predictor):
     """A trained model with its scaler and genre names, ready for raw features.
 
     The wrapper holds no copy of the model or of the scaler's statistics: it reads the weights where torch
-    keeps them, so a model that is trained on, loaded anew or moved after wrapping is answered for as it is
+    keeps them, so a model that is trained, loaded or moved after wrapping is used as it is then
     now. Each prediction runs without dropout and leaves the model's training mode as it found it.
 
     The scaler's mean is subtracted, and the result divided, in float64; only standardised values are rounded
@@ -35,7 +35,7 @@ class ModelWrapper(Predictor):
     model : nn.Module
         Anything that turns (row, feature) into logits (row, genre). It is moved to `device`.
     scaler : StandardScaler, another fitted transformer, or None
-        Applied to the features first; None where the model takes them as they are.
+        Applied to the features first; None if the model takes them as they are.
     genre_names : Sequence[str] or None
         Genre of each output. None stands for Rock, Electronic, Hip-Hop, Classical, Jazz, Folk, Pop and
         Experimental.
@@ -78,7 +78,7 @@ class ModelWrapper(Predictor):
         self._check_outputs(genre_names is None)
 
     def _check_outputs(self, names_are_defaults: bool) -> None:
-        """Refuse genre names of another number than the model's outputs, as far as that can be known now."""
+        """Raise ValueError if the number of genre names is not that of the model's outputs, if that is known."""
         if self.n_features is None:
             return
         try:
@@ -195,7 +195,7 @@ class _Layers:
         ]
 
     def are_current(self) -> bool:
-        """Tell whether the model still is the chain these views were made of."""
+        """Return whether the model is still the chain that these views were made from."""
         if any(self._hooks):
             return False
         for children, known in self._containers:
@@ -235,7 +235,7 @@ def _read_layers(model: nn.Module) -> _Layers | None:
 
 
 def linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) -> list[nn.Module] | None:
-    """Return the Linear and ReLU modules that make up a model, in order; None where it is anything else.
+    """Return the Linear and ReLU modules of a model in order; None if it has any other layer.
 
     Modules without effect when predicting (Dropout, Identity) are left out. Exact types only: a subclass may
     compute something else. The forward pass is recorded, so that a class whose ``forward`` does more is anything else
@@ -307,7 +307,7 @@ def _flatten(module: nn.Module | None, containers: list[nn.Module]) -> list[nn.M
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and afterwards leave every module in the mode it was in."""
+    """Put a model into evaluation mode within the block, and restore the mode of every module after it."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -319,7 +319,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _is_standard_scaler(scaler: Any) -> bool:
-    """Tell whether a scaler is scikit-learn's StandardScaler itself, without importing scikit-learn."""
+    """Return whether a scaler is scikit-learn's StandardScaler, without importing scikit-learn."""
     if scaler is None:
         return False
     kind = type(scaler)
@@ -350,7 +350,7 @@ def _choose_feature_names(feature_names: Sequence[str] | None, scaler: Any) -> t
 
 
 def _find_width(model: nn.Module, scaler: Any, feature_names: tuple[str, ...] | None) -> int | None:
-    """Return the number of features in a row; None where nothing says."""
+    """Return the number of features per row; None if it is not known."""
     steps = linear_steps(model)
     declared = getattr(model, "input_dim", None)
     widths = {

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 def is_available() -> bool:
-    """Tell whether what an ONNX export needs is installed."""
+    """Return whether the packages for an ONNX export are installed."""
     return find_spec("onnx") is not None and find_spec("onnxruntime") is not None
 
 
 def can_express(model: nn.Module) -> bool:
-    """Tell whether a model is a chain of linear layers and ReLU, which is what the export can write."""
+    """Return whether a model is a chain of linear layers and ReLU. Only these can be exported."""
     return linear_steps(model) is not None
 
 

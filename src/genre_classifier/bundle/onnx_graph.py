@@ -1,4 +1,4 @@
-"""The one ONNX graph that this project writes, read as data; every other one is refused by what it holds.
+"""Read the ONNX graph that this project writes, as data. Every other graph is refused.
 
 An ONNX file is a program: with loops and generated constants a kilobyte of it runs for ever or takes any memory. So no
 runtime is given a file. This module reads the file's messages (protobuf: numbered fields, each a whole number or bytes)
@@ -60,7 +60,7 @@ class OnnxGraphError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class OnnxGraph:
-    """What an ONNX file of ours computes.
+    """The computation of an ONNX file of this project.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class OnnxGraph:
     layers: tuple[Layer, ...]
 
     def difference(self, other: OnnxGraph) -> str | None:
-        """Say what another graph has otherwise; None where both compute the same to the last bit."""
+        """Return the first difference from another graph; None if both compute exactly the same."""
         if len(self.layers) != len(other.layers):
             return f"{len(self.layers)} layers, not {len(other.layers)}"
         pairs = [("mean_high", self.mean_high, other.mean_high), ("mean_low", self.mean_low, other.mean_low)]

@@ -1,4 +1,4 @@
-"""OnnxPredictor: the documented answer from a bundle's ONNX file, to compare it with that of the weights."""
+"""OnnxPredictor: predictions from a bundle's ONNX file, to compare them with those of the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OnnxPredictor(Predictor):
-    """Answers as ModelWrapper does, by onnxruntime on one thread; a graph that is not ours is refused before it runs.
+    """Gives the answers of ModelWrapper with onnxruntime on one thread. Only this project's graphs are run.
 
     Parameters
     ----------

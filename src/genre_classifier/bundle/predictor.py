@@ -1,4 +1,4 @@
-"""What every predictor shares: a caller's features in, the documented answer out.
+"""The base of all predictors: it takes a caller's features and returns the documented answer.
 
 Imports neither torch nor scikit-learn, so that a service which answers from a bundle's weights in numpy pays for
 neither.
@@ -25,9 +25,9 @@ _WHOLE_NUMBERS: Final = (int, np.integer)
 
 
 class _DefaultTopK(int):
-    """The default of `top_k`: three, or all genres where there are fewer than three.
+    """The default of `top_k`: three, or all genres if there are fewer than three.
 
-    A type of its own, because a caller who asks for three of two genres is told so, and a caller who asks for
+    A separate type, because a caller who asks for three of two genres gets an error, and a caller who asks for
     nothing must still get an answer.
     """
 
@@ -43,7 +43,7 @@ class TopPrediction(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The documented answer for one row; plain Python values only."""
+    """The documented answer for one row, in Python's own types."""
 
     predicted_genre: str
     predicted_index: int
@@ -80,7 +80,7 @@ def describe_feature(position: int, feature_names: Sequence[str] | None) -> str:
 
 
 class Predictor(ABC):
-    """Checks features, runs a network and words the answer; a subclass supplies the probabilities.
+    """Checks features, runs a network and makes the answer. A subclass computes the probabilities.
 
     Attributes
     ----------
@@ -150,11 +150,11 @@ class Predictor(ABC):
     def answer(
         self, probabilities: Sequence[float], return_probs: bool = False, top_k: int = DEFAULT_TOP_K
     ) -> Prediction:
-        """Word the answer for probabilities, one a genre, that a caller made from several rows' own."""
+        """Return the answer for one probability per genre, which the caller combined from several rows."""
         n_top = self._check_top_k(top_k)
         if len(probabilities) != len(self.genre_names):
             raise ValueError(
-                f"{len(probabilities)} probabilities; expected {len(self.genre_names)}, one a genre"
+                f"{len(probabilities)} probabilities; expected {len(self.genre_names)}, one per genre"
             )
         return self._answer([float(p) for p in probabilities], return_probs, n_top)
 
@@ -252,7 +252,7 @@ class Predictor(ABC):
         return answers
 
     def _refuse_overflow(self, rows: np.ndarray, row: int, *, is_batch: bool) -> NoReturn:
-        """Name the feature farthest from the training data: a finite input made a result that is not."""
+        """Raise an error that names the feature farthest from the training data: its value made the result overflow."""
         with np.errstate(all="ignore"):
             distance = np.abs(self._standardised(rows[row : row + 1])[0])
         feature = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))

@@ -1,4 +1,4 @@
-"""Several files that change together: versions side by side, and one symbolic link switched by one rename.
+"""Replace several files at once: versions stand side by side, and one rename switches a symbolic link.
 
 For a set of files called NAME in a folder::
 
@@ -50,7 +50,7 @@ def versions_folder(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create `folder` where needed and keep other writers out of it; readers need no lock.
+    """Create `folder` if needed and lock it against other writers. Readers need no lock.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def publish(
     known_names: Sequence[str],
     check: Callable[[Mapping[str, bytes]], None],
 ) -> Path:
-    """Make `files` the current version of the set `name`; the caller holds :func:`locked`.
+    """Make `files` the current version of the set `name`. The caller holds :func:`locked`.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def publish(
 
 
 def read_files(folder: Path, name: str, limits: Mapping[str, int], needed: Sequence[str]) -> dict[str, bytes]:
-    """Return the content of those of the set's files that exist, all from one version.
+    """Return the content of the set's existing files, all from one version.
 
     `limits` has every name that may belong to the set, with the most bytes that such a file has.
 
@@ -296,7 +296,7 @@ def _take_over(
 
 
 def _link_names(folder: Path, store: Path, files: Mapping[str, bytes], made: list[Path]) -> None:
-    """Make the names that do not stand yet; until the switch they lead nowhere, as if they did not exist."""
+    """Make the links that do not exist yet. Until the switch they lead nowhere, as if they did not exist."""
     for file_name in files:
         path = folder / file_name
         if not os.path.lexists(path):
@@ -319,7 +319,7 @@ def _switch(store: Path, version: Path, made: list[Path]) -> None:
 
 
 def _switch_back(store: Path, before: str | None) -> None:
-    """Return to the version before, where the disk refused to make the switch to the new one last."""
+    """Switch back to the earlier version if the disk could not make the switch permanent."""
     fresh = store / f"{CURRENT}.new"
     with contextlib.suppress(OSError):
         if before is None:
@@ -403,7 +403,7 @@ def _read_file(path: Path, relative: str | None, folder_handle: int | None, limi
 
 
 def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> None:
-    """Remove what a killed writer left, of this set or another; the lock says that no other one is at work.
+    """Remove the files that a killed writer left. The lock ensures that no other writer is at work.
 
     A version that was complete is kept even where it was never switched to.
     """
@@ -419,13 +419,13 @@ def _remove_leftovers(folder: Path, store: Path, known_names: Sequence[str]) -> 
 
 
 def _discard(store: Path, made: Sequence[Path]) -> None:
-    """Take back a publication that failed, unless it failed after the switch and stands."""
+    """Undo a publication that failed before the switch."""
     if _target(store / CURRENT) not in {path.name for path in made}:
         _remove(made)
 
 
 def _remove(paths: Sequence[Path]) -> None:
-    """Remove files, links and folders, the last first, as far as the disk allows.
+    """Remove files, links and folders in reverse order, as far as the disk allows.
 
     A failure is not reported: what led here is.
     """
@@ -442,7 +442,7 @@ def _remove(paths: Sequence[Path]) -> None:
 def _tidy(
     folder: Path, store: Path, version: Path, files: Mapping[str, bytes], known_names: Sequence[str]
 ) -> None:
-    """Remove links that lead nowhere now, and versions that no reader can be about to open."""
+    """Remove links that lead nowhere, and versions that no reader can open any more."""
     with contextlib.suppress(OSError):
         for file_name in known_names:
             if file_name not in files and _is_our_link(folder / file_name, store):

@@ -1,7 +1,10 @@
-"""From a song to its genre: the features that a bundle was trained on, measured window by window.
+"""Predict the genre of a song: measure its features window by window, and combine the windows' probabilities.
 
-A song longer than the clips of the training is cut into windows as long as these. Their probabilities are averaged in
-log space, as those of independent witnesses; none of them can decide alone, nor is one drowned.
+A song longer than the training clips is cut into windows of that length. The song's probabilities are the arithmetic
+mean of its windows' probabilities. Windows of one song are dependent: they share its sound, and may overlap. So the
+song's answer must not treat each of them as new evidence, as a product does. A geometric mean has no limit either: one
+certain window can outweigh any number of others. In an arithmetic mean of n windows, one window moves a probability by
+at most 1/n.
 """
 
 from __future__ import annotations
@@ -28,12 +31,10 @@ log = logging.getLogger(__name__)
 
 Float64 = npt.NDArray[np.float64]
 
-LEAST = 1e-12  # a probability that is rounded to 0 is no proof
-
 
 @dataclass(frozen=True)
 class AudioRecipe:
-    """How a song is to be measured for a bundle.
+    """How to measure a song for a bundle.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class AudioRecipe:
 
     @property
     def windows(self) -> Excerpt:
-        """A whole song in windows as long as the clips of the training."""
+        """A whole song in windows as long as the training clips."""
         return Excerpt(duration=None, window=self.clip_seconds)
 
     def sliding(self, step: float) -> Excerpt:
@@ -110,7 +111,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
 
 @dataclass(frozen=True, eq=False)
 class SongPrediction:
-    """What a network says of a song.
+    """A network's prediction for a song.
 
     Parameters
     ----------
@@ -132,15 +133,23 @@ class SongPrediction:
 
     @property
     def average(self) -> Float64:
-        """Probabilities of the whole song, shape (genre,): the windows' geometric mean, normalised."""
-        return geometric_mean(self.probabilities)
+        """Probabilities of the song, shape (genre,): the mean over its windows."""
+        return average_windows(self.probabilities)
 
 
-def geometric_mean(probabilities: Float64) -> Float64:
-    """Average rows of probabilities (row, genre) in log space; return probabilities (genre,)."""
-    logs = np.log(np.maximum(probabilities, LEAST)).mean(axis=0)
-    shares = np.exp(logs - logs.max())
-    average: Float64 = shares / shares.sum()
+def average_windows(probabilities: Float64) -> Float64:
+    """Return the probabilities of a song, shape (genre,), from those of its windows, shape (window, genre).
+
+    One of n windows moves a probability by at most 1/n, however certain it is.
+
+    Examples
+    --------
+    Nine windows give genre B 0.7, one is certain of genre A. The song is B.
+
+    >>> average_windows(np.array([[0.3, 0.7]] * 9 + [[1.0, 0.0]])).round(2).tolist()
+    [0.37, 0.63]
+    """
+    average: Float64 = probabilities.mean(axis=0, dtype=np.float64)
     return average
 
 
@@ -163,7 +172,7 @@ def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt:
 def answer_for(
     predictor: Predictor, song: SongPrediction, return_probs: bool = False, top_k: int = DEFAULT_TOP_K
 ) -> Prediction:
-    """Word the documented answer for a whole song."""
+    """Return the documented answer for a whole song."""
     return predictor.answer(song.average.tolist(), return_probs, top_k)
 
 

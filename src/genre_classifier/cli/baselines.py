@@ -14,7 +14,7 @@ from genre_classifier.errors import ConfigError, TrialFailedError
 from genre_classifier.terminal import say
 
 if TYPE_CHECKING:
-    from genre_classifier.baselines.fit import Rows
+    from genre_classifier.baselines.fit import DividedTable
     from genre_classifier.baselines.models import Baseline
     from genre_classifier.baselines.plan import Division
     from genre_classifier.runs.sweep_folder import SweepFolder
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PlannedRun:
     """One baseline on one division of the rows.
 
     Parameters
@@ -69,10 +69,10 @@ class Job:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand: a run folder for each model and division, and a leaderboard of them."""
+    """Run the subcommand. It writes a run folder per model and division, and a leaderboard."""
     from genre_classifier.baselines.models import BASELINES, by_name
 
-    divisions, models, jobs = _told(options)
+    divisions, models, jobs = _read_options(options)
     baselines = by_name(models)
     rows = _rows(divisions)
     planned = _jobs(baselines, divisions)
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
         raise TrialFailedError(f"{failed} of {len(planned)} runs failed; the others are finished")
 
 
-def _told(options: argparse.Namespace) -> tuple[list[Division], list[str] | None, int]:
+def _read_options(options: argparse.Namespace) -> tuple[list[Division], list[str] | None, int]:
     """Return the divisions, the models' names and the number of processes."""
     from genre_classifier.baselines.plan import composed_divisions, data_overrides, divisions_like
     from genre_classifier.machine.processors import usable_cores
@@ -127,9 +127,9 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _rows(divisions: Sequence[Division]) -> list[Rows]:
+def _rows(divisions: Sequence[Division]) -> list[DividedTable]:
     """Read and divide the rows of every division, each table once, so that a mistake is met before anything runs."""
-    from genre_classifier.baselines.fit import divided
+    from genre_classifier.baselines.fit import divide_table
     from genre_classifier.data.sources import read
 
     tables: dict[str, Any] = {}
@@ -137,11 +137,11 @@ def _rows(divisions: Sequence[Division]) -> list[Rows]:
     for division in divisions:
         if division.table not in tables:
             tables[division.table] = read(division.data)
-        found.append(divided(tables[division.table], division.data))
+        found.append(divide_table(tables[division.table], division.data))
     return found
 
 
-def _jobs(baselines: Sequence[Baseline], divisions: Sequence[Division]) -> list[Job]:
+def _jobs(baselines: Sequence[Baseline], divisions: Sequence[Division]) -> list[PlannedRun]:
     """Return what is to run: division by division, a model without randomness once for each."""
     splits = list(dict.fromkeys(division.without_fold for division in divisions))
     found = []
@@ -156,7 +156,7 @@ def _jobs(baselines: Sequence[Baseline], divisions: Sequence[Division]) -> list[
                     parts.append(f"fold{division.fold}")
                 if len(seeds) > 1:
                     parts.append(f"seed{seed}")
-                found.append(Job("-".join(parts), one, division, seed))
+                found.append(PlannedRun("-".join(parts), one, division, seed))
     return found
 
 
@@ -174,7 +174,7 @@ def _remarks(
         yield f"one seed for {', '.join(fixed)}: nothing in them is drawn at random, every seed gives the same"
 
 
-def _claim(wanted: Path | None, planned: Sequence[Job]) -> SweepFolder:
+def _claim(wanted: Path | None, planned: Sequence[PlannedRun]) -> SweepFolder:
     from genre_classifier import __version__
     from genre_classifier.runs.folder import claim
     from genre_classifier.runs.sweep_folder import SweepFolder
@@ -198,8 +198,10 @@ def _claim(wanted: Path | None, planned: Sequence[Job]) -> SweepFolder:
     return folder
 
 
-def _run_all(planned: Sequence[Job], rows: Sequence[Rows], folder: SweepFolder, jobs: int) -> bool:
-    """Run one after the other; return whether Ctrl-C ended it."""
+def _run_all(
+    planned: Sequence[PlannedRun], rows: Sequence[DividedTable], folder: SweepFolder, jobs: int
+) -> bool:
+    """Run the baselines one after the other. Return whether Ctrl-C ended them."""
     from tqdm import tqdm
 
     ordered = list(dict.fromkeys(id(job.division) for job in planned))
@@ -217,8 +219,8 @@ def _run_all(planned: Sequence[Job], rows: Sequence[Rows], folder: SweepFolder, 
     return False
 
 
-def _outcome(job: Job, rows: Rows, folder: SweepFolder, jobs: int) -> str:
-    """Run a baseline and return what became of it; why it failed is in its run.json."""
+def _outcome(job: PlannedRun, rows: DividedTable, folder: SweepFolder, jobs: int) -> str:
+    """Run a baseline and return a line with its result. If it fails, its run.json has the reason."""
     from genre_classifier.baselines.fit import baseline_config, run_baseline
 
     cfg = baseline_config(job.division.cfg, job.baseline, job.seed, folder.path / job.name)

@@ -1,4 +1,4 @@
-"""``genre-classifier export`` and export.py: choose a checkpoint, make the bundle of it, say where things went."""
+"""``genre-classifier export`` and export.py: choose a checkpoint, write its bundle, and print where it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     from genre_classifier.exporting.summary import show
     from genre_classifier.service.model import predict_in_process
 
-    with hydra_entry.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
+    with hydra_entry.one_message(or_traceback=True):  # else Hydra prints a line before the message
         show(export(cfg, ask_service=predict_in_process))
 
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand: write the table and say what became of the files."""
+    """Run the subcommand. It writes the table and prints which files were measured."""
     from genre_classifier.features.discovery import left_out
     from genre_classifier.features.extract import NothingMeasuredError, extract
     from genre_classifier.features.output import check_output, write_errors, write_extraction
@@ -128,7 +128,7 @@ def _summary(extraction: Extraction) -> str:
     if extraction.n_known:
         text += f", {extraction.n_known} of them measured before"
     if n_new:
-        text += f", {n_new / extraction.seconds:.1f} files a second"
+        text += f", {n_new / extraction.seconds:.1f} files per second"
     return text
 
 

@@ -1,4 +1,4 @@
-"""What stands around a Hydra entry point: one clear message for a mistake, and a folder of its own for every run."""
+"""Code around a Hydra entry point: one clear message per error, and a separate folder per run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run a Hydra entry point; a user's mistake ends it with one message on stderr and exit code 1.
+    """Run a Hydra entry point. A user's error ends it with one message on stderr and exit code 1.
 
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
@@ -52,7 +52,7 @@ def run(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def _sweep_finished() -> Iterator[None]:
-    """However the block ends, a sweep that has begun is summed up; trials that failed make the exit code 1."""
+    """Summarise a sweep at the end of the block, however that ends. Failed trials make the exit code 1."""
     failed = 0
     try:
         yield
@@ -100,7 +100,7 @@ def one_message(*, or_traceback: bool = False) -> Iterator[None]:
 
 
 class RunStart(Callback):
-    """Checks the configuration before a run or sweep starts, and claims a folder that no other run has.
+    """Checks the configuration before a run or sweep starts, and makes a folder for it alone.
 
     Hydra turns a callback's exception into a warning, so a refusal leaves as SystemExit.
     """

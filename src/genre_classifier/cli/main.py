@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hydra(given: Sequence[str]) -> int:
-    """Do what train.py or export.py does; Hydra reads the command line itself."""
+    """Run train.py's or export.py's entry point. Hydra reads the command line itself."""
     from genre_classifier.cli import hydra_entry
 
     entry = import_module(f"genre_classifier.cli.{given[0]}")
@@ -71,7 +71,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Repeats a wrong argument, which may be a file's name, as `visible_lines`."""
+    """Prints a wrong argument, which may be a file's name, with `visible_lines`."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible_lines(message), file)
@@ -258,7 +258,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
-    """Raise DataError where a table says that its features were made otherwise than the bundle's."""
+    """Raise DataError if a table's features were made otherwise than the bundle's."""
     from genre_classifier.bundle.format import feature_set_of
     from genre_classifier.features.output import made_with
 

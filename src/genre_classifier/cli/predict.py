@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k: int) -> None:
-    """Print each song's genres; a song that cannot be measured is said, and an error at the end."""
+    """Print each song's genres. A song that cannot be measured gets a message, and the command fails at its end."""
     from genre_classifier.bundle.songs import audio_recipe
 
     try:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CLASS",
-        help="dotted path of a class of your own that the run's files may name, such as my_package.MyNetwork",
+        help="dotted path of one of your classes that the run's files may name, such as my_package.MyNetwork",
     )
     parser.add_argument(
         "--map", choices=["pca", "tsne"], default="pca", help="of the last hidden layer, default pca"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand: write the report and say where it is."""
+    """Run the subcommand. It writes the report and prints where it is."""
     from genre_classifier.class_names import allow
     from genre_classifier.reporting.report import write_report
     from genre_classifier.runs.folder import relative
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _messages_shown() -> Iterator[None]:
-    """Show what the report is at, such as a training that it needs, but not what Lightning says of that."""
+    """Show the report's progress, such as a training that it needs, without Lightning's messages."""
     own, lightning = (logging.getLogger(name) for name in ("genre_classifier.reporting", "lightning"))
     levels = own.level, lightning.level
     handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""``genre-classifier train`` and train.py: compose a configuration, train, say where things went."""
+"""``genre-classifier train`` and train.py: compose a configuration, train, and print where the run is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> float | None:
 
     if HydraConfig.get().job.chdir:
         cfg = with_paths_from(started_in(), cfg)
-    with hydra_entry.one_message(or_traceback=True):  # else Hydra puts a line of its own before it
+    with hydra_entry.one_message(or_traceback=True):  # else Hydra prints a line before the message
         result = train(cfg)
     if result is None:  # one of several processes, and not the one that reports
         return None

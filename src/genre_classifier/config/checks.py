@@ -1,4 +1,4 @@
-"""Checks of a composed configuration: all that is wrong with it, by field and across fields."""
+"""Check a composed configuration, by field and across fields, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from genre_classifier.features.sets import FMA_SERIES
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a configuration: the keys it is about, and the sentence for the user."""
+    """One problem of a configuration: its keys, and the message for the user."""
 
     keys: tuple[str, ...]
     message: str
 
 
 def find_problems(cfg: DictConfig) -> list[Problem]:
-    """Return everything that is wrong with a composed configuration, in the order of its keys."""
+    """Return all problems of a composed configuration, in the order of its keys."""
     return [
         *_unknown_keys(cfg),
         *_missing_values(cfg),
@@ -58,7 +58,7 @@ def raise_problems(problems: list[Problem]) -> None:
         raise ConfigError(f"the configuration has {len(problems)} problems:\n{lines}")
 
 
-def typed(cfg: DictConfig) -> TrainConfig:
+def to_train_config(cfg: DictConfig) -> TrainConfig:
     """Return a checked configuration as its dataclasses, every interpolation resolved.
 
     Raises
@@ -70,7 +70,7 @@ def typed(cfg: DictConfig) -> TrainConfig:
     return _as_object(cfg, TrainConfig, "schema_train")
 
 
-def typed_export(cfg: DictConfig) -> ExportConfig:
+def to_export_config(cfg: DictConfig) -> ExportConfig:
     """Return export.py's checked configuration as its dataclass.
 
     Raises
@@ -96,7 +96,7 @@ def _as_object(cfg: DictConfig, kind: type[ConfigT], schema: str) -> ConfigT:
 
 
 def restored(saved: DictConfig) -> DictConfig:
-    """Give a run's saved configuration, as read from YAML, the schemas it was composed with.
+    """Return a run's saved configuration, as read from YAML, with the schemas it was composed with.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _missing_values(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _not_allowed(node: DictConfig, path: str = "") -> Iterator[Problem]:
-    """Yield the values that their fields' limits do not allow."""
+    """Yield a problem per value that its field does not allow."""
     kind = OmegaConf.get_type(node)
     for name in map(str, node):
         key = f"{path}{name}"
@@ -214,7 +214,7 @@ def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if cfg.versioned and cfg.model_name != ExportConfig.model_name:
         yield Problem(
             ("versioned", "model_name"),
-            f"versioned=true makes a name of its own, model_name={cfg.model_name} gives one: drop one of them",
+            f"versioned=true makes a name, and model_name={cfg.model_name} gives another: drop one of them",
         )
     if cfg.temperature_scaling and cfg.refit is not None:
         yield Problem(

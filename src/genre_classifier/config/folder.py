@@ -1,4 +1,4 @@
-"""Where the YAML files are: conf/ at the top of a clone, inside of the package in an installation."""
+"""Find the folder of the YAML files: conf/ at the top of a clone, or inside the installed package."""
 
 from __future__ import annotations
 

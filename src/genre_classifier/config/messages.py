@@ -1,4 +1,4 @@
-"""What a user reads about a setting that cannot be composed: the key, the value, and what is allowed."""
+"""Messages about settings that cannot be composed: the key, the value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLUGIN_EXTRAS = {
 
 
 def message_of(error: BaseException) -> str | None:
-    """Return what to tell the user, or None where only the traceback would help."""
+    """Return the message for the user; None if only the traceback helps."""
     if isinstance(error, GenreClassifierError):
         return str(error)
     for link in (error, error.__cause__):
@@ -51,15 +51,20 @@ def message_of(error: BaseException) -> str | None:
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    """Say which argument Hydra cannot read, and how to type it."""
+    """Return a message that names the argument that Hydra cannot read, and how to type it."""
     text, reason = str(error.override), str(error).splitlines()[0]
     key, equals, value = text.partition("=")
     if not equals or KEY.fullmatch(key) is None:
         return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
     values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
-    typed = shell_word(f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}")
+    quoted_argument = shell_word(
+        f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}"
+    )
     reason = "" if reason.startswith("LexerNoViable") else f" ({reason})"
-    return f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: {typed}"
+    return (
+        f"the argument {text} cannot be read{reason}. Quote the value for Hydra and all of it for the shell: "
+        f"{quoted_argument}"
+    )
 
 
 def _is_readable(key: str, value: str) -> bool:
@@ -79,7 +84,7 @@ def _several_values(text: str) -> str:
 
 
 def _missing_extra(message: str) -> str | None:
-    """Say what to install where Hydra has not found a plugin that an extra brings."""
+    """Return a message that names the extra to install if Hydra did not find its plugin."""
     found = re.search(r"'hydra/(?:launcher|sweeper)/(\w+)'", message)
     extra = None if found is None else PLUGIN_EXTRAS.get(found[1])
     if found is None or extra is None:
@@ -88,9 +93,9 @@ def _missing_extra(message: str) -> str | None:
 
 
 def explain(error: OmegaConfBaseException) -> str | None:
-    """Say which key, which value and what is allowed, for a key or value that the schema refuses.
+    """Return a message with the key, the value and what is allowed, for a key or value that the schema refuses.
 
-    Returns None where the error is of another kind.
+    Returns None if the error is of another kind.
     """
     schema = error.object_type if is_dataclass(error.object_type) else None
     path = str(error.full_key or error.key or "")

@@ -48,12 +48,12 @@ class Counts:
 
     @cached_property
     def predicted(self) -> Array:
-        """Rows taken for each genre, (member, genre)."""
+        """Rows predicted as each genre, (member, genre)."""
         return self.confusion.sum(axis=1)
 
     @cached_property
     def right(self) -> Array:
-        """Rows taken for their genre, (member, genre)."""
+        """Rows predicted as their true genre, (member, genre)."""
         return self.confusion.diagonal(0, 1, 2)
 
     @cached_property
@@ -63,12 +63,12 @@ class Counts:
 
     @property
     def gaps(self) -> Array:
-        """By how much right answers outnumber what the confidence promises, (member, bin)."""
+        """Number of right answers minus the sum of confidences, (member, bin)."""
         return self.sums[:, self.n_genres**2 : -2]
 
     @property
     def loss(self) -> Array:
-        """The rows' losses, (member,)."""
+        """Sum of the rows' losses, (member,)."""
         return self.sums[:, -2]
 
     @property
@@ -78,7 +78,7 @@ class Counts:
 
     @cached_property
     def f1_per_genre(self) -> Array:
-        """F1, (member, genre); 0 for a genre that is neither there nor predicted."""
+        """F1 per genre, (member, genre); 0 for a genre without true or predicted rows."""
         return 2.0 * self.right / (self.support + self.predicted).clip(1)
 
 

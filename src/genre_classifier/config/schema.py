@@ -1,4 +1,4 @@
-"""What can be set: each group's fields, their types and defaults, and beside each field the values it may have."""
+"""The settings of each config group: name, type, default, allowed values and meaning of every field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genre_classifier.config.metrics import METRICS
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of allowed numbers; a round bracket leaves its end out."""
+    """An interval of allowed numbers. A round bracket excludes its end."""
 
     low: float = float("-inf")
     high: float = float("inf")
@@ -43,12 +43,12 @@ _BELOW_1 = Range(0, 1, high_open=True)
 
 
 def limited(allowed: Range | tuple[Any, ...], *, may_be_empty: bool = False, **default: Any) -> Any:
-    """Return a field that may have these values only; of a list, each item.
+    """Return a dataclass field that takes only these values. In a list, each item must be one of them.
 
     Parameters
     ----------
     allowed : Range or tuple
-        An interval, or all values.
+        An interval, or a tuple of all allowed values.
     may_be_empty : bool
         Whether a list may have no items.
     **default
@@ -58,17 +58,17 @@ def limited(allowed: Range | tuple[Any, ...], *, may_be_empty: bool = False, **d
 
 
 class NanPolicy(Enum):
-    """What a reader does with a row that holds NaN or infinity."""
+    """How a reader treats a row that holds NaN or infinity."""
 
     error = "error"
     drop = "drop"
 
 
 class SplitMethod(Enum):
-    """How rows are divided; `auto` is `grouped` where the table has groups, else `stratified`.
+    """How rows are divided. `auto` is `grouped` if the table has groups, else `stratified`.
 
-    With `all` every row trains and none is held out, for a model whose configuration was judged before; rows that
-    the split's files leave out stay out.
+    With `all`, every row trains and none is held out. It is for a configuration that was judged before. Rows that the
+    split's files leave out stay out.
     """
 
     auto = "auto"
@@ -79,20 +79,20 @@ class SplitMethod(Enum):
 
 
 class Interval(Enum):
-    """When a learning-rate scheduler moves."""
+    """When a learning-rate scheduler changes the rate."""
 
     epoch = "epoch"
     step = "step"
 
 
 class Refit(Enum):
-    """Which rows an exported model is trained on anew: `full` is all of them."""
+    """The rows that an exported model is trained on again. `full` is all rows."""
 
     full = "full"
 
 
 class ClassWeights(Enum):
-    """Weight of a genre in the loss; `balanced` is inverse to its share of the training rows."""
+    """The weight of a genre in the loss. `balanced` is inverse to the genre's share of the training rows."""
 
     none = "none"
     balanced = "balanced"
@@ -119,43 +119,44 @@ SELECTION_METRICS = tuple(f"{split}/{metric.name}" for split in ("val", "train")
 
 
 def better_is_higher(metric: str) -> bool:
-    """Return whether a larger value of a metric such as ``val/f1`` is the better one."""
+    """Return whether a larger value of a metric such as ``val/f1`` is better."""
     name = metric.rpartition("/")[2]
     return name not in {known.name for known in METRICS if not known.higher_is_better}
 
 
 @dataclass
 class SplitFiles:
-    """Files of ids, one id or path a line. Rows that no file names are left out, unless `train` is not given."""
+    """Files of ids, one id or path per line. Rows that no file names are left out, unless `train` is not given."""
 
-    train: Optional[str] = None
-    val: Optional[str] = None
-    test: Optional[str] = None
+    train: Optional[str] = None  # training rows; null: all rows that no other file names
+    val: Optional[str] = None  # validation rows; null: the share `val` of the training rows
+    test: Optional[str] = None  # test rows
 
 
 @dataclass
 class SplitConfig:
     """How rows are divided into training, validation and test rows."""
 
-    method: SplitMethod = SplitMethod.auto
-    train: float = limited(Range(0, 1, low_open=True), default=0.70)
-    val: float = limited(_BELOW_1, default=0.15)
-    test: float = limited(_BELOW_1, default=0.15)
-    seed: int = limited(Range(0, 2**32 - 1), default=42)
-    column: Optional[str] = None
-    files: SplitFiles = field(default_factory=SplitFiles)
+    method: SplitMethod = SplitMethod.auto  # see SplitMethod
+    train: float = limited(Range(0, 1, low_open=True), default=0.70)  # share of the rows that train
+    val: float = limited(_BELOW_1, default=0.15)  # share of the rows that choose the epoch
+    test: float = limited(_BELOW_1, default=0.15)  # share of the rows that judge the result
+    seed: int = limited(Range(0, 2**32 - 1), default=42)  # seed of the split alone, apart from the run's seed
+    column: Optional[str] = None  # column that names each row's side
+    files: SplitFiles = field(default_factory=SplitFiles)  # files that list each side's rows
+    # number of folds of a k-fold split; null: one split
     folds: Optional[int] = limited(Range(2), default=None)
-    fold: Optional[int] = limited(_AT_LEAST_0, default=None)
+    fold: Optional[int] = limited(_AT_LEAST_0, default=None)  # the fold that tests, from 0
 
 
 @dataclass
 class DataConfig:
     """Where the rows come from, and how they reach the network."""
 
-    source: str = MISSING
-    nan: NanPolicy = NanPolicy.error
-    batch_size: int = limited(_AT_LEAST_1, default=64)
-    split: SplitConfig = field(default_factory=SplitConfig)
+    source: str = MISSING  # name of the reader
+    nan: NanPolicy = NanPolicy.error  # rows with NaN or infinity: an error, or dropped
+    batch_size: int = limited(_AT_LEAST_1, default=64)  # rows per mini-batch
+    split: SplitConfig = field(default_factory=SplitConfig)  # how the rows are divided
 
 
 @dataclass
@@ -167,14 +168,14 @@ class DemoConfig(DataConfig):
 
 @dataclass
 class TableConfig(DataConfig):
-    """A CSV, TSV or Parquet file with one row a track (or segment)."""
+    """A CSV, TSV or Parquet file with one row per track (or segment)."""
 
     source: str = "table"
-    path: str = MISSING
-    label: str = "label"
-    group: Optional[str] = None
-    id: Optional[str] = None
-    features: Optional[list[str]] = None
+    path: str = MISSING  # the file
+    label: str = "label"  # column with the genre
+    group: Optional[str] = None  # column whose rows stay on one side of a split, such as the artist
+    id: Optional[str] = None  # column that names a row; null: rows are numbered
+    features: Optional[list[str]] = None  # columns to train on; null: all remaining numeric columns
 
 
 @dataclass
@@ -182,11 +183,11 @@ class GtzanConfig(DataConfig):
     """GTZAN's feature table in its usual column layout."""
 
     source: str = "gtzan"
-    path: str = MISSING
+    path: str = MISSING  # the CSV file
 
 
 class FmaSubset(Enum):
-    """At most this size, as in FMA's own tools."""
+    """FMA's subsets. Each contains the smaller ones."""
 
     small = "small"
     medium = "medium"
@@ -194,7 +195,7 @@ class FmaSubset(Enum):
 
 
 class FmaGroup(Enum):
-    """What must stay on one side of a split."""
+    """The rows that stay on one side of a split: those of an artist, or of an album."""
 
     artist = "artist"
     album = "album"
@@ -205,14 +206,14 @@ class FmaConfig(DataConfig):
     """FMA's features.csv and tracks.csv, as published."""
 
     source: str = "fma"
-    path: str = MISSING
-    subset: FmaSubset = FmaSubset.small
-    feature_groups: Optional[list[str]] = None
-    group: Optional[FmaGroup] = FmaGroup.artist
+    path: str = MISSING  # folder with features.csv and tracks.csv
+    subset: FmaSubset = FmaSubset.small  # the largest subset to take
+    feature_groups: Optional[list[str]] = None  # such as [mfcc, tonnetz]; null: all eleven
+    group: Optional[FmaGroup] = FmaGroup.artist  # what stays on one side of a split; null: nothing
 
 
 class AudioFeatures(Enum):
-    """Which features are measured."""
+    """The feature sets that can be measured from audio."""
 
     core20 = "core20"
     gtzan57 = "gtzan57"
@@ -221,41 +222,48 @@ class AudioFeatures(Enum):
 
 @dataclass
 class AudioFolderConfig(DataConfig):
-    """Audio files in FOLDER/GENRE/[ARTIST/]FILE, or those that a CSV file lists; measured once and kept."""
+    """Audio files in FOLDER/GENRE/[ARTIST/]FILE, or those that a CSV file lists. Each is measured once and kept."""
 
     source: str = "audio_folder"
-    path: str = MISSING
-    features: AudioFeatures = AudioFeatures.core20
-    offset: float = limited(_AT_LEAST_0, default=0.0)
+    path: str = MISSING  # the folder, or a CSV file that lists files
+    features: AudioFeatures = AudioFeatures.core20  # feature set
+    offset: float = limited(_AT_LEAST_0, default=0.0)  # where to start in each file, in seconds
+    # how much to measure, in seconds; null: 30, or the whole file with windows
     duration: Optional[float] = limited(_AT_LEAST_1, default=None)
+    # length of a window, in seconds, one row each; null: one row per file
     windows: Optional[float] = limited(_AT_LEAST_1, default=None)
-    strict: bool = False
-    jobs: Optional[int] = limited(_AT_LEAST_1, default=None)
-    cache: Optional[str] = None
+    strict: bool = False  # whether a file that cannot be measured is an error
+    jobs: Optional[int] = limited(_AT_LEAST_1, default=None)  # processes; null: one per core
+    cache: Optional[str] = None  # file that keeps measured features; null: in the user's cache folder
 
 
 @dataclass
 class ModelConfig:
-    """The network's own arguments; the number of features and of genres comes from the data."""
+    """Arguments of the network. The data gives the number of features and of genres."""
 
-    _target_: str = "genre_classifier.network.GenreClassifier"
+    _target_: str = "genre_classifier.network.GenreClassifier"  # class of the network
+    # units of each hidden layer; []: a linear model
     hidden_dims: list[int] = limited(_AT_LEAST_1, default_factory=lambda: [128, 64, 32], may_be_empty=True)
+    # share of units set to 0 after each hidden layer but the last
     dropout: float = limited(_BELOW_1, default=0.3)
 
 
 @dataclass
 class LossConfig:
-    """Cross entropy and what softens it while training."""
+    """Cross entropy, and how its targets are softened in training."""
 
+    # share of the target that is spread over all genres
     label_smoothing: float = limited(_BELOW_1, default=0.1)
-    class_weights: ClassWeights = ClassWeights.none
+    class_weights: ClassWeights = ClassWeights.none  # weights of the genres
+    # alpha of the Beta distribution that mixes pairs of rows; 0: no mixup
     mixup: float = limited(_AT_LEAST_0, default=0.0)
 
 
 @dataclass
 class OptimizerConfig:
-    _target_: str = MISSING
-    lr: float = limited(_POSITIVE, default=MISSING)
+    _target_: str = MISSING  # class of the optimizer
+    lr: float = limited(_POSITIVE, default=MISSING)  # learning rate
+    # L2 penalty; AdamW decouples it from the gradient
     weight_decay: float = limited(_AT_LEAST_0, default=0.0)
 
 
@@ -263,8 +271,9 @@ class OptimizerConfig:
 class AdamConfig(OptimizerConfig):
     _target_: str = "torch.optim.Adam"
     lr: float = 1e-3
+    # decay of the running means of the gradient and of its square
     betas: tuple[float, float] = limited(_BELOW_1, default=(0.9, 0.999))
-    eps: float = limited(_POSITIVE, default=1e-8)
+    eps: float = limited(_POSITIVE, default=1e-8)  # added to the denominator
 
 
 @dataclass
@@ -277,182 +286,193 @@ class AdamWConfig(AdamConfig):
 class SGDConfig(OptimizerConfig):
     _target_: str = "torch.optim.SGD"
     lr: float = 0.05
-    momentum: float = limited(_BELOW_1, default=0.9)
-    nesterov: bool = True
+    momentum: float = limited(_BELOW_1, default=0.9)  # share of the last update that is kept
+    nesterov: bool = True  # whether momentum looks ahead
 
 
 @dataclass
 class SchedulerConfig:
-    _target_: str = MISSING
-    interval: Interval = Interval.epoch
+    _target_: str = MISSING  # class of the scheduler
+    interval: Interval = Interval.epoch  # when it moves
 
 
 @dataclass
 class CosineConfig(SchedulerConfig):
     _target_: str = "torch.optim.lr_scheduler.CosineAnnealingLR"
+    # epochs (or steps) from the first learning rate to eta_min
     T_max: int = limited(_AT_LEAST_1, default="${trainer.max_epochs}")
-    eta_min: float = limited(_AT_LEAST_0, default=0.0)
+    eta_min: float = limited(_AT_LEAST_0, default=0.0)  # the last learning rate
 
 
 @dataclass
 class OneCycleConfig(SchedulerConfig):
-    """One cycle over `epochs`; how many steps that makes is the run's own business."""
+    """One cycle over `epochs`. The run computes the number of steps."""
 
     _target_: str = "torch.optim.lr_scheduler.OneCycleLR"
     interval: Interval = Interval.step
-    epochs: int = limited(_AT_LEAST_1, default="${trainer.max_epochs}")
-    max_lr: float = limited(_POSITIVE, default="${optimizer.lr}")
+    epochs: int = limited(_AT_LEAST_1, default="${trainer.max_epochs}")  # length of the cycle
+    max_lr: float = limited(_POSITIVE, default="${optimizer.lr}")  # the largest learning rate
+    # share of the cycle in which the rate rises
     pct_start: float = limited(Range(0, 1, low_open=True, high_open=True), default=0.3)
-    div_factor: float = limited(Range(1), default=25.0)
-    final_div_factor: float = limited(Range(1), default=1e4)
-    cycle_momentum: bool = False
+    div_factor: float = limited(Range(1), default=25.0)  # max_lr divided by the first rate
+    final_div_factor: float = limited(Range(1), default=1e4)  # the first rate divided by the last
+    cycle_momentum: bool = False  # whether momentum moves against the rate
 
 
 @dataclass
 class PlateauConfig(SchedulerConfig):
     _target_: str = "torch.optim.lr_scheduler.ReduceLROnPlateau"
-    monitor: str = limited(SELECTION_METRICS, default="${optimized_metric}")
+    monitor: str = limited(SELECTION_METRICS, default="${optimized_metric}")  # metric to watch
+    # the rate is multiplied by it on a plateau
     factor: float = limited(Range(0, 1, low_open=True, high_open=True), default=0.5)
-    patience: int = limited(_AT_LEAST_0, default=4)
+    patience: int = limited(_AT_LEAST_0, default=4)  # epochs without improvement that are allowed
+    # smallest change that counts as improvement, relative
     threshold: float = limited(_AT_LEAST_0, default=1e-4)
-    min_lr: float = limited(_AT_LEAST_0, default=0.0)
+    min_lr: float = limited(_AT_LEAST_0, default=0.0)  # the smallest learning rate
 
 
 @dataclass
 class TrainerConfig:
-    """Arguments of lightning.Trainer, and how many mini-batches one of its training steps takes.
+    """Arguments of lightning.Trainer, and the number of mini-batches per training step.
 
-    More of them cost less and give the same weights. What training/engine refuses is trained by autograd, one
-    mini-batch at a time.
+    More mini-batches per step train faster and give the same weights. A network that training/engine refuses is
+    trained by autograd, one mini-batch at a time.
     """
 
-    accelerator: Accelerator = Accelerator.cpu
-    devices: int = limited(Range(-1), default=1)
-    num_nodes: int = limited(_AT_LEAST_1, default=1)
-    strategy: Strategy = Strategy.auto
+    accelerator: Accelerator = Accelerator.cpu  # where to train
+    devices: int = limited(Range(-1), default=1)  # number of devices; -1: all
+    num_nodes: int = limited(_AT_LEAST_1, default=1)  # number of machines
+    strategy: Strategy = Strategy.auto  # how several devices work together
+    # of the arithmetic
     precision: str = limited(
         ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"), default="32-true"
     )
-    max_epochs: int = limited(_AT_LEAST_1, default=50)
+    max_epochs: int = limited(_AT_LEAST_1, default=50)  # most epochs
+    # fewest epochs, before early stopping can act
     min_epochs: Optional[int] = limited(_AT_LEAST_1, default=None)
-    max_time: Optional[str] = None
-    gradient_clip_val: Optional[float] = limited(_POSITIVE, default=None)
+    max_time: Optional[str] = None  # DD:HH:MM:SS; null: no limit
+    gradient_clip_val: Optional[float] = limited(_POSITIVE, default=None)  # limit of the gradient; null: none
+    # limits the gradient's norm, or each value
     gradient_clip_algorithm: GradientClipAlgorithm = GradientClipAlgorithm.norm
-    accumulate_grad_batches: int = limited(_AT_LEAST_1, default=1)
-    batches_per_training_step: int = limited(_AT_LEAST_1, default=100)
+    accumulate_grad_batches: int = limited(_AT_LEAST_1, default=1)  # mini-batches per optimizer step
+    batches_per_training_step: int = limited(_AT_LEAST_1, default=100)  # mini-batches per training step
+    # mini-batches per epoch; null: all
     limit_train_batches: Optional[int] = limited(_AT_LEAST_1, default=None)
-    overfit_batches: int = limited(_AT_LEAST_0, default=0)
-    deterministic: bool = True
-    detect_anomaly: bool = False
-    profiler: Optional[str] = limited((None, "simple", "advanced"), default=None)
-    enable_progress_bar: bool = True
+    overfit_batches: int = limited(_AT_LEAST_0, default=0)  # train on this many mini-batches only; 0: off
+    deterministic: bool = True  # whether torch must use deterministic algorithms
+    detect_anomaly: bool = False  # whether to stop at the first NaN in the backward pass
+    profiler: Optional[str] = limited((None, "simple", "advanced"), default=None)  # Lightning's profiler
+    enable_progress_bar: bool = True  # whether to show the epochs' progress
 
 
 @dataclass
 class EarlyStoppingConfig:
     """Stop when the monitored metric has not improved by `min_delta` for `patience` epochs."""
 
-    monitor: str = limited(SELECTION_METRICS, default="${optimized_metric}")
-    patience: int = limited(_AT_LEAST_1, default=10)
-    min_delta: float = limited(_AT_LEAST_0, default=0.0)
+    monitor: str = limited(SELECTION_METRICS, default="${optimized_metric}")  # metric to watch
+    patience: int = limited(_AT_LEAST_1, default=10)  # epochs without improvement before the run stops
+    min_delta: float = limited(_AT_LEAST_0, default=0.0)  # smallest change that counts as improvement
 
 
 @dataclass
 class CheckpointConfig:
-    """Keep the best epoch by the monitored metric, and the last one; without a metric the last is the best."""
+    """Keep the best epoch by the monitored metric, and the last one. Without a metric, the last epoch is the best."""
 
+    # metric that chooses the best epoch; null: the last epoch
     monitor: Optional[str] = limited((*SELECTION_METRICS, None), default="${optimized_metric}")
 
 
 @dataclass
 class EMAConfig:
-    """Exponential moving average of the weights: validated, kept and exported in place of the raw ones."""
+    """Exponential moving average of the weights. It is validated, kept and exported in place of the weights."""
 
-    decay: float = limited(_BELOW_1, default=0.99)
+    decay: float = limited(_BELOW_1, default=0.99)  # share of the average that is kept per step
 
 
 @dataclass
 class CallbacksConfig:
-    """Keyed; null switches one off."""
+    """Callbacks by their key. null switches one off."""
 
-    early_stopping: Optional[EarlyStoppingConfig] = None
-    checkpoint: Optional[CheckpointConfig] = None
-    ema: Optional[EMAConfig] = None
+    early_stopping: Optional[EarlyStoppingConfig] = None  # stop before max_epochs
+    checkpoint: Optional[CheckpointConfig] = None  # write checkpoints
+    ema: Optional[EMAConfig] = None  # average the weights
 
 
 @dataclass
 class LoggerConfig:
-    _target_: str = MISSING
+    _target_: str = MISSING  # class or function that makes the logger
 
 
 @dataclass
 class TensorBoardConfig(LoggerConfig):
     _target_: str = "genre_classifier.training.loggers.SplitTensorBoardLogger"
-    save_dir: str = "${run_dir}/tensorboard"
+    save_dir: str = "${run_dir}/tensorboard"  # folder of the event files
     figures: Optional[bool] = None  # null: a single run draws its figures, a trial of a sweep draws none
 
 
 @dataclass
 class CSVLoggerConfig(LoggerConfig):
     _target_: str = "lightning.pytorch.loggers.CSVLogger"
-    save_dir: str = "${run_dir}"
-    name: str = "csv"
-    version: str = ""
+    save_dir: str = "${run_dir}"  # folder to write to
+    name: str = "csv"  # folder below save_dir
+    version: str = ""  # folder below name
 
 
 @dataclass
 class MLflowConfig(LoggerConfig):
     _target_: str = "genre_classifier.training.loggers.mlflow_logger"
-    experiment_name: str = "genre-classifier"
-    run_name: Optional[str] = None
-    tracking_uri: str = "sqlite:///outputs/mlflow.db"
+    experiment_name: str = "genre-classifier"  # MLflow's experiment
+    run_name: Optional[str] = None  # MLflow's run; null: MLflow chooses
+    tracking_uri: str = "sqlite:///outputs/mlflow.db"  # where MLflow keeps its runs
 
 
 @dataclass
 class SweepConfig:
-    """A multirun as a whole: `resume` names the folder of one to finish, `max_trials` guards against a typo."""
+    """A multirun as a whole."""
 
-    resume: Optional[str] = None
-    max_trials: int = limited(_AT_LEAST_1, default=1000)
+    resume: Optional[str] = None  # folder of the sweep to finish
+    max_trials: int = limited(_AT_LEAST_1, default=1000)  # a larger sweep is refused
 
 
 @dataclass
 class TrainConfig:
-    """Everything that `train.py` can be told."""
+    """All settings of `train.py`."""
 
-    data: DataConfig = MISSING
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = MISSING
-    scheduler: Optional[SchedulerConfig] = None
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
-    logger: Optional[LoggerConfig] = None
-    seed: int = limited(Range(0, 2**32 - 1), default=42)
-    threads: int = limited(_AT_LEAST_1, default=1)
+    data: DataConfig = MISSING  # rows and their split
+    model: ModelConfig = field(default_factory=ModelConfig)  # network
+    loss: LossConfig = field(default_factory=LossConfig)  # loss
+    optimizer: OptimizerConfig = MISSING  # optimizer
+    scheduler: Optional[SchedulerConfig] = None  # learning-rate scheduler; null: a constant rate
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)  # Lightning's trainer
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)  # callbacks
+    logger: Optional[LoggerConfig] = None  # logger; null: none
+    seed: int = limited(Range(0, 2**32 - 1), default=42)  # of weights, order of rows, dropout and mixup
+    threads: int = limited(_AT_LEAST_1, default=1)  # CPU threads of torch
+    # chooses the best epoch; a sweep optimises it
     optimized_metric: str = limited(SELECTION_METRICS, default="val/f1")
-    ckpt_path: Optional[str] = None
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    run_dir: str = "${hydra:runtime.output_dir}"
+    ckpt_path: Optional[str] = None  # checkpoint to go on from
+    sweep: SweepConfig = field(default_factory=SweepConfig)  # settings of a multirun
+    run_dir: str = "${hydra:runtime.output_dir}"  # folder of the run
 
 
 @dataclass
 class ExportConfig:
-    """Everything that `export.py` can be told."""
+    """All settings of `export.py`."""
 
-    run: Optional[str] = None
-    sweep: Optional[str] = None
-    ckpt: Optional[str] = None
-    outputs_dir: str = "outputs"
-    model_name: str = "genre_classifier_production"
-    save_dir: str = "trained_models"
-    versioned: bool = False
-    onnx: Optional[bool] = None
-    temperature_scaling: bool = False
-    refit: Optional[Refit] = None
-    strict: bool = False
-    min_test_accuracy: float = limited(_SHARE, default=0.75)
-    max_milliseconds: float = limited(_POSITIVE, default=50.0)
+    run: Optional[str] = None  # folder of the run to export; null: the best finished run by validation F1
+    sweep: Optional[str] = None  # folder of the sweep to export from
+    ckpt: Optional[str] = None  # checkpoint file to export
+    outputs_dir: str = "outputs"  # where to look for runs
+    model_name: str = "genre_classifier_production"  # name of the bundle
+    save_dir: str = "trained_models"  # folder of the bundle
+    versioned: bool = False  # whether the name gets a version and a time
+    onnx: Optional[bool] = None  # whether to write NAME.onnx; null: if the extra onnx is installed
+    temperature_scaling: bool = False  # whether to calibrate on the validation rows
+    refit: Optional[Refit] = None  # train again on all rows
+    strict: bool = False  # whether an unmet item of the checklist is an error
+    min_test_accuracy: float = limited(_SHARE, default=0.75)  # item of the checklist
+    max_milliseconds: float = limited(_POSITIVE, default=50.0)  # item of the checklist, per prediction
+    # classes that the run's files may name, such as [my_package.MyNetwork]
     allow: list[str] = field(default_factory=list)
 
 
@@ -480,7 +500,7 @@ SCHEMAS = {
 
 
 def limit_of(kind: type, name: str) -> Mapping[str, Any]:
-    """Return what `limited` says of a field of a schema, here or in the schema it is derived from."""
+    """Return the limits of a schema's field, as `limited` gave them here or in a base class."""
     for base in kind.__mro__:
         if name in vars(base).get("__annotations__", {}):
             limit = next(entry.metadata for entry in fields(base) if entry.name == name)
@@ -495,7 +515,7 @@ def data_settings(source: str) -> frozenset[str]:
 
 
 def register_schemas() -> None:
-    """Put the schemas where the YAML files' defaults lists find them."""
+    """Register the schemas with Hydra, so that the defaults lists of the YAML files find them."""
     store = ConfigStore.instance()
     for name, node in SCHEMAS.items():
         store.store(name=name, node=node, provider="genre_classifier")

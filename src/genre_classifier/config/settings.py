@@ -58,19 +58,21 @@ def is_about_the_machine(key: str) -> bool:
     return rest in MACHINE_SETTINGS if part == "trainer" else part in MACHINE_PARTS
 
 
-def experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+def experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that say what is computed."""
     return {key: value for key, value in settings.items() if not is_about_the_machine(key)}
 
 
-def identity(settings: Mapping[str, Any]) -> str:
+def experiment_hash(settings: Mapping[str, Any]) -> str:
     """Return a digest that two runs share exactly when they were to compute the same."""
-    return _digest(experiment(settings))
+    return _digest(experiment_settings(settings))
 
 
-def configuration(settings: Mapping[str, Any]) -> str:
+def replicate_hash(settings: Mapping[str, Any]) -> str:
     """Return a digest that two runs share exactly when one is a replicate of the other: another seed or fold."""
-    return _digest({key: value for key, value in experiment(settings).items() if key not in REPLICATE_KEYS})
+    return _digest(
+        {key: value for key, value in experiment_settings(settings).items() if key not in REPLICATE_KEYS}
+    )
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Mini-batches of data that fits in memory: slices of a shuffled index, no Python object a row."""
+"""Mini-batches of data that fits in memory: slices of a shuffled index, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK_BYTES = 32 << 20
 
 
 class RowOrder:
-    """The order of rows in each epoch; drawn from the seed and the epoch, so that a resumed run repeats it.
+    """The order of rows in each epoch. It depends on the seed and the epoch, so a resumed run repeats it.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class Chunks:
     batches_per_chunk : int
         Mini-batches a chunk, fewer where their rows are wide; the last one may hold fewer.
     limit : int, optional
-        Mini-batches an epoch at most.
+        The most mini-batches per epoch.
     """
 
     def __init__(self, batches: TensorBatches, batches_per_chunk: int, limit: int | None = None) -> None:

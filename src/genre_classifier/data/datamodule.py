@@ -65,12 +65,12 @@ class GenreDataModule(pl.LightningDataModule):
 
     @property
     def table(self) -> FeatureTable:
-        """The rows as read."""
+        """The table as read."""
         return _after_setup(self._table)
 
     @property
     def data_split(self) -> Split:
-        """Which row is on which side."""
+        """The split of the rows."""
         return _after_setup(self._split)
 
     @property
@@ -94,11 +94,11 @@ class GenreDataModule(pl.LightningDataModule):
         return Chunks(batches, self.batches_per_chunk, limit if isinstance(limit, int) else None)
 
     def val_dataloader(self) -> TensorBatches | list[Any]:
-        """Batches in the table's order; none where there are no validation rows."""
+        """Batches in the table's order; none without validation rows."""
         return self._batches("val") if len(self.side("val")[1]) else []
 
     def test_dataloader(self) -> TensorBatches | list[Any]:
-        """Batches in the table's order; none where there are no test rows."""
+        """Batches in the table's order; none without test rows."""
         return self._batches("test") if len(self.side("test")[1]) else []
 
     def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:

@@ -1,4 +1,4 @@
-"""Fetching a published archive: resumed where it broke off, checked against its checksum, unpacked."""
+"""Download a published archive, check its checksum and unpack it. An interrupted download is resumed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Archive:
 
 
 def fetch(archive: Archive, folder: Path, *, url: str | None = None, progress: bool = True) -> list[Path]:
-    """Download an archive and unpack what is wanted of it; go on with a download that broke off.
+    """Download an archive and unpack the wanted files. An interrupted download is resumed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rows with the same features on two sides of a split: a copy in the training rows makes a test row no test."""
+"""Find rows with the same features on two sides of a split. A copy in the training rows makes a test row useless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A StandardScaler as plain numbers: from a fitted one, back into one, and from a pickle without running it.
+"""A StandardScaler as numbers: taken from a fitted scaler, or from its pickle without running it, and back.
 
 The pickle is read as data (see `pickle_data`): what it asks for is compared with the few calls of which a pickled
 StandardScaler is made; neither scikit-learn's nor numpy's own code ever sees what the file holds. That also makes the
@@ -31,7 +31,7 @@ _NUMBER_CODES: Final = frozenset({"f8", "f4", "i8", "i4", "u8", "u4"})
 
 @dataclass(frozen=True)
 class ScalerStatistics:
-    """What a fitted StandardScaler knows.
+    """The statistics of a fitted StandardScaler.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ class ScalerStatistics:
     with_mean, with_std : bool
         Whether it subtracts the mean and divides by the scale.
     mean, scale, variance : tuple of float or None
-        One value a feature; None where the scaler does not keep it.
+        One value per feature; None if the scaler does not keep it.
     n_samples_seen : int, float, tuple of these, or None
-        Rows it was fitted on; one value a feature where rows had missing values.
+        Rows it was fitted on; one value per feature if rows had missing values.
     feature_names : tuple of str or None
         Names of the columns it was fitted on, where it was fitted on a table.
     """
@@ -122,8 +122,8 @@ class ScalerStatistics:
                 mean=_floats(attributes.get("mean_")),
                 scale=_floats(attributes.get("scale_")),
                 variance=_floats(attributes.get("var_")),
-                n_samples_seen=None if samples is None else _plain(samples),
-                feature_names=None if names is None else tuple(_plain(names)),
+                n_samples_seen=None if samples is None else _without_numpy(samples),
+                feature_names=None if names is None else tuple(_without_numpy(names)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{where}: not a fitted StandardScaler ({error!r})") from error
@@ -155,7 +155,7 @@ class ScalerStatistics:
         return scaler
 
     def difference(self, other: ScalerStatistics) -> str | None:
-        """Say which number of another scaler differs; None where both transform alike."""
+        """Return which number of another scaler differs; None if both transform alike."""
         for name in ("n_features", "with_mean", "with_std", "mean", "scale", "variance", "feature_names"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -170,7 +170,7 @@ class ScalerStatistics:
     def limits(self, n_deviations: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Return lowest and highest value, each (feature,), within `n_deviations` of the mean.
 
-        None where the scaler kept no mean or no spread. A feature that was constant while fitting has no
+        None if the scaler kept no mean or no spread. A feature that was constant while fitting has no
         spread; its limits leave room for rounding only.
         """
         if self.mean is None or self.variance is None:
@@ -236,25 +236,25 @@ def _are_strings(values: Sequence[Any]) -> bool:
 
 
 def _length(values: Any) -> int:
-    return 0 if values is None else len(_plain(values))
+    return 0 if values is None else len(_without_numpy(values))
 
 
 def _whole(value: Any) -> int:
-    plain = _plain(value)
-    if type(plain) is not int:
-        raise ValueError(f"expected a whole number, found {plain!r}")
-    return plain
+    number = _without_numpy(value)
+    if type(number) is not int:
+        raise ValueError(f"expected a whole number, found {number!r}")
+    return number
 
 
 def _floats(values: Any) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in _plain(values))
+    return None if values is None else tuple(float(value) for value in _without_numpy(values))
 
 
-def _plain(value: Any) -> Any:
+def _without_numpy(value: Any) -> Any:
     """Return a number, or a tuple of the items of a one-dimensional array."""
     if isinstance(value, np.ndarray):
         if value.ndim > 1:
-            raise ValueError(f"expected one value a feature, found an array of shape {value.shape}")
+            raise ValueError(f"expected one value per feature, found an array of shape {value.shape}")
         return tuple(value.tolist()) if value.ndim else value.item()
     return value.item() if isinstance(value, np.generic) else value
 

@@ -1,7 +1,6 @@
-"""Dividing rows into training, validation and test rows, and the name of the protocol that did it.
+"""Divide rows into training, validation and test rows, and describe how (the split protocol).
 
-Whatever the method, a group (artist, track) is never on two sides, unless rows are divided at random on purpose; then
-the protocol says so.
+A group (artist, track) is never on two sides. The one exception is a split of random rows, and its protocol says so.
 """
 
 from __future__ import annotations
@@ -35,23 +34,23 @@ SIDE_NAMES = {
 WITHOUT_SPLIT_COLUMN = {"audio_folder", "demo"}
 FOLD_ATTEMPTS = 50
 AUDIO_SUFFIXES = {*SUFFIXES, ".m4a", ".wma"}
-_told = WeakSet[FeatureTable]()  # of scarce genres: once for a table, not once for each of its folds
+_warned = WeakSet[FeatureTable]()  # tables whose scarce genres were named: once per table, not once per fold
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a split was made, so that a result can say what it is worth.
+    """How a split was made. Every result names its protocol.
 
     Parameters
     ----------
     name : str
         ``stratified``, ``grouped``, ``given``, ``stratified-folds``, ``grouped-folds``, ``all``.
     description : str
-        One sentence with everything needed to repeat it.
+        One sentence with all that is needed to repeat the split.
     groups_disjoint : bool or None
-        Whether no group is on two sides; None where the data has no groups.
+        Whether no group is on two sides; None if the data has no groups.
     seed : int or None
-        The split's seed; None where no draw was made.
+        The split's seed; None if nothing was drawn.
     """
 
     name: str
@@ -90,12 +89,12 @@ class Split:
 
 
 def make_split(table: FeatureTable, config: SplitConfig) -> Split:
-    """Divide a table's rows as configured.
+    """Return a table's rows divided as configured.
 
     Raises
     ------
     SplitError
-        The rows cannot be divided so: the message names the genre, group, file or id that stands in the way.
+        The rows cannot be divided in this way. The message names the genre, group, file or id that prevents it.
     """
     if config.method is SplitMethod.all:
         return _all(table, config)
@@ -128,7 +127,7 @@ def _how_to_group(table: FeatureTable) -> str:
 
 
 def _all(table: FeatureTable, config: SplitConfig) -> Split:
-    """Let every row train but those that the split's files leave out, which may be left out for a reason."""
+    """Let every row train, except rows that the split's files leave out."""
     side_of = np.zeros(len(table), dtype=np.int64)
     how = "all rows train, none is held out"
     if any((config.files.train, config.files.val, config.files.test)):
@@ -192,9 +191,10 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
 
 
 def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tuple[Int64, Int64]]:
-    """Return the rows that do not test and that test, of each fold; every genre is among those that do not.
+    """Return, per fold, the rows that do not test and the rows that test.
 
-    A genre of fewer groups (rows) than folds is absent from some of the tests.
+    The rows that do not test have every genre. A genre with fewer groups (rows) than folds is missing in the test rows
+    of some folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -210,21 +210,21 @@ def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tu
         )
     counts = zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True)
     scarce = [f"{name!r} has {_counted(table, count, unit)}" for name, count in counts if count < folds]
-    if scarce and table not in _told:
-        _told.add(table)
+    if scarce and table not in _warned:
+        _warned.add(table)
         log.warning(
-            "%s: genre %s: fewer than the %d folds, so that some folds test none of it; all train on it",
+            "%s: genre %s: fewer than the %d folds. Some folds do not test it; all folds train on it",
             table.where,
             ", ".join(scarce),
             folds,
         )
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     for attempt in range(FOLD_ATTEMPTS):
-        # Other folds only where the seed's own put all groups of a genre into one.
+        # The seed's folds are kept unless they put all groups of a genre into one fold.
         state = seed if attempt == 0 else int(np.random.default_rng([seed, attempt]).integers(2**31))
         splitter = kind(n_splits=folds, shuffle=True, random_state=state)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of scarce genres, which were told above
+            warnings.simplefilter("ignore", UserWarning)  # of scarce genres; the warning above names them
             pairs = list(
                 splitter.split(np.zeros(len(table)), table.genres, table.groups if grouped else None)
             )
@@ -247,9 +247,9 @@ def _divide(
     *,
     complete: bool = True,
 ) -> tuple[Int64, Int64, Int64]:
-    """Divide `rows` over the sides with a share above 0, each genre in about these shares.
+    """Return `rows` divided over the sides with a share above 0; each genre is divided in about these shares.
 
-    Without `complete`, a genre of one group (row) only trains.
+    Without `complete`, a genre with one group (row) only trains.
     """
     used = int((shares > 0).sum())
     unit = "group" if grouped else "row"
@@ -262,7 +262,7 @@ def _divide(
     missing = sorted(set(range(len(table.genre_names))) - set(table.genres[rows[side_of == 1]].tolist()))
     if not complete and shares[1] > 0 and missing:
         log.warning(
-            "%s: the validation rows have none of genre %s, which has too few %ss beside the test rows",
+            "%s: the validation rows have no row of genre %s: it has too few %ss beside the test rows",
             table.where,
             ", ".join(repr(table.genre_names[genre]) for genre in missing),
             table.group_name if grouped else "track",
@@ -304,7 +304,7 @@ def _stratified_sides(
 
 
 def _apportion(total: int, shares: np.ndarray) -> Int64:
-    """Divide `total` rows by largest remainder, at least one for every side with a share while they last."""
+    """Return the number of rows per side, by largest remainder. Each side with a share gets a row while rows last."""
     exact = shares * total
     counts = np.floor(exact).astype(np.int64)
     for side in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
@@ -319,10 +319,10 @@ def _apportion(total: int, shares: np.ndarray) -> Int64:
 def _grouped_sides(
     table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator, complete: bool
 ) -> Int64:
-    """Give whole groups to sides, largest first, each to where it brings the genres' shares nearest to what is asked.
+    """Return the side of each row. Whole groups go to sides, largest first.
 
-    A side that still lacks a genre takes a group of that genre before any other wish counts; the training side takes
-    the last one.
+    Each group goes to the side where the genres' shares come closest to the wanted shares. A side that still lacks a
+    genre takes a group of that genre first. The training side takes the last group of a genre.
     """
     assert table.groups is not None
     names, group_of = np.unique(table.groups[rows].astype(str), return_inverse=True)
@@ -362,7 +362,7 @@ def _require_every_genre(table: FeatureTable, held: np.ndarray, active: Int64) -
         empty = np.flatnonzero(side_counts == 0)
         if len(empty):
             raise SplitError(
-                f"{table.where}: with no {table.group_name} on two sides the {SIDES[side]} rows have none of genre "
+                f"{table.where}: with no {table.group_name} on two sides the {SIDES[side]} rows have no row of genre "
                 f"{table.genre_names[empty[0]]!r}: its rows are in too few {table.group_name}s; try another "
                 "data.split.seed or larger shares"
             )
@@ -412,7 +412,7 @@ def _file_names(files: SplitFiles) -> str:
 
 
 class _Lookup:
-    """Finds the rows that a line of a split file means: by id, by the id's stem, or by the group."""
+    """Finds the rows that a line of a split file names: by id, by the id's stem, or by the group."""
 
     def __init__(self, table: FeatureTable) -> None:
         self.table = table
@@ -446,7 +446,7 @@ class _Lookup:
 
 
 def stem(name: str) -> str:
-    """Return a path's last part without an audio suffix: ``blues/blues.00029.wav`` gives ``blues.00029``."""
+    """Return the last part of a path without an audio suffix: ``blues/blues.00029.wav`` gives ``blues.00029``."""
     last = PurePosixPath(name.replace("\\", "/"))
     return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
 
@@ -509,11 +509,11 @@ def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None
         raise SplitError(
             f"{table.where}: the split {how} puts {table.group_name} {shared[0]!r} on several sides ({where})"
             f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split"
-            f"{', or set data.group=null to do without groups' if 'group' in data_settings(table.source.name) else ''}"
+            f"{', or set data.group=null to ignore groups' if 'group' in data_settings(table.source.name) else ''}"
         )
 
 
 def counts_by_genre(table: FeatureTable, rows: Int64) -> dict[str, int]:
-    """Return how many of these rows each genre has."""
+    """Return the number of these rows per genre."""
     counts = Counter(table.genres[rows].tolist())
     return {name: counts.get(genre, 0) for genre, name in enumerate(table.genre_names)}

@@ -1,4 +1,4 @@
-"""FeatureTable: what every reader returns and everything after it builds on."""
+"""FeatureTable: the checked rows that every reader returns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Source:
     origin, licence, citation : str
         Who published the rows and where, under which terms, and what to cite.
     synthetic : bool
-        True where no real music was measured.
+        True if no real music was measured.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """Rows of features with their genres; checked when it is made.
+    """Rows of features with their genres. It is checked when it is made.
 
     Parameters
     ----------
@@ -58,23 +58,23 @@ class FeatureTable:
         Index into `genre_names`.
     feature_names, genre_names : tuple of str
     ids : np.ndarray [shape=(row,), dtype=object]
-        One unique name (str) a row.
+        One unique name (str) per row.
     source : Source
     groups : np.ndarray [shape=(row,), dtype=object], optional
-        What must stay on one side of a split, such as the artist.
+        The group of each row, such as its artist. A group stays on one side of a split.
     group_name : str, optional
-        What the groups are: ``artist``, ``track``.
+        The kind of group: ``artist``, ``track``.
     given_split : np.ndarray [shape=(row,), dtype=object], optional
-        ``train``, ``val`` or ``test`` for every row, as the data came.
+        The split that came with the data: ``train``, ``val`` or ``test`` for every row.
     where : str
         The file, for messages.
     made_with : FeatureSetReference, optional
-        How the features were made, where the file says so; otherwise the set that has these names.
+        How the features were made, if the file says so; otherwise the set with these names is assumed.
 
     Raises
     ------
     DataError
-        A row, column or name cannot be trained on; the message says which.
+        A row, column or name cannot be trained on. The message names it.
     """
 
     features: Float32
@@ -111,7 +111,7 @@ class FeatureTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything a result depends on: features, genres, names, ids, groups, given split."""
+        """SHA-256 of all that a result depends on: features, genres, names, ids, groups, given split."""
         digest = hashlib.sha256()
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.genres).data)
@@ -122,7 +122,7 @@ class FeatureTable:
         return digest.hexdigest()
 
     def description(self) -> dict[str, Any]:
-        """Return what a result should say about its data, as plain values."""
+        """Return the description of the data that results record, as values for JSON."""
         feature_set = self.feature_set
         made_with = self.made_with or (feature_set and feature_set.reference())
         return {
@@ -159,7 +159,7 @@ def build_table(
     made_with: FeatureSetReference | None = None,
     columns: Mapping[str, str | None] | None = None,
 ) -> FeatureTable:
-    """Check raw columns and make a table of them.
+    """Return a table made from raw columns, after checking them.
 
     Parameters
     ----------
@@ -174,16 +174,16 @@ def build_table(
     nan : NanPolicy
         Whether a row with NaN or infinity is an error or left out.
     row_name : callable, optional
-        What a person calls a row, counted from 0; row 1 for the first if not given.
+        From a row's index to its name in messages; ``row 1`` for the first row if not given.
     made_with : FeatureSetReference, optional
-        How the features were made, where the file says so.
+        How the features were made, if the file says so.
     columns : mapping of str to str, optional
-        In which columns ``genre``, ``id``, ``group`` and ``split`` were found, for messages.
+        The columns of ``genre``, ``id``, ``group`` and ``split``, for messages.
 
     Raises
     ------
     DataError
-        Naming the row and column.
+        The message names the row and column.
     """
     if len(labels) == 0:
         raise DataError(f"{where} has a header but no rows: nothing to train on")
@@ -248,20 +248,20 @@ def _without_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> T
     if set(nobodies) == {""} and nobodies.total() == len(groups):
         raise DataError(f"{where}: the {group_name} is empty in every row; fill it in, or name no group")
     log.warning(
-        "%s: %d of %d rows have the %s %s, which is none; each of these rows is a group of its own",
+        "%s: %d of %d rows have the %s %s, which names nobody; each of these rows is a separate group",
         where,
         nobodies.total(),
         len(groups),
         group_name,
         ", ".join(repr(name) if name else "(blank)" for name, _ in nobodies.most_common(5)),
     )
-    # The blank keeps a row's group apart from a group that is called as the row is.
+    # The blank distinguishes a row's group from a group with the row's name.
     alone = [f"{name} {row}" if name in nobodies else name for name, row in zip(groups, ids, strict=True)]
     return np.array(alone, dtype=object)
 
 
 def not_finite(features: Float32, feature_names: Sequence[str], row_name: Callable[[int], str]) -> str | None:
-    """Return where the first NaN or infinity stands and in how many rows there is one; None where there is none."""
+    """Return the place of the first NaN or infinity and the number of rows with one; None if there is none."""
     bad = ~finite_rows(features)
     if not bad.any():
         return None
@@ -288,8 +288,8 @@ def _warn_of_far_values(
         for far in found[:5]
     ]
     log.warning(
-        "%s: values far outside the rest of their column: %s%s; correct them if they are wrong, for each changes how "
-        "its whole column is scaled",
+        "%s: values far outside the rest of their column: %s%s. Each changes how its whole column is scaled; correct "
+        "those that are wrong",
         where,
         "; ".join(shown),
         f"; and in {len(found) - 5} more columns" if len(found) > 5 else "",
@@ -300,8 +300,8 @@ def _warn_of_alike(groups: Text, what: str, where: str) -> None:
     found = list(alike(groups.tolist()))
     if found:
         log.warning(
-            "%s: %s %r and %r differ only in case, spaces or the form of their letters%s; they count as two, so that "
-            "their rows may fall on two sides of a split",
+            "%s: %s %r and %r differ only in case, spaces or the form of their letters%s. They count as two groups, so "
+            "their rows may be on two sides of a split",
             where,
             what,
             *found[0],
@@ -337,7 +337,9 @@ def _check_shapes(table: FeatureTable) -> None:
     for name in ("genres", "ids", "groups", "given_split"):
         column = getattr(table, name)
         if column is not None and column.shape != (rows,):
-            raise DataError(f"{table.where}: {name} has shape {column.shape}; expected ({rows},), one a row")
+            raise DataError(
+                f"{table.where}: {name} has shape {column.shape}; expected ({rows},), one per row"
+            )
     if table.features.shape[1] != len(table.feature_names):
         raise DataError(
             f"{table.where}: {table.features.shape[1]} feature columns but {len(table.feature_names)} feature names"
@@ -353,7 +355,7 @@ def _check_shapes(table: FeatureTable) -> None:
 
 
 def _check_letters(table: FeatureTable) -> None:
-    """Refuse half of a surrogate pair: no file, report or answer could hold it."""
+    """Raise DataError for half of a surrogate pair, which no file, report or answer can hold."""
     for what, names in (
         ("feature name", table.feature_names),
         ("genre name", table.genre_names),

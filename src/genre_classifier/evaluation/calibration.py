@@ -1,4 +1,4 @@
-"""Whether a confidence means what it says: reliability by bin, and one temperature that mends it."""
+"""Calibration: reliability per confidence bin, and a temperature that corrects the confidence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReliabilityBin:
     low, high : float
     rows : int
     confidence, accuracy : float or None
-        Means over these rows; None where there are none.
+        Means over these rows; None if there are no rows.
     """
 
     low: float
@@ -121,7 +121,7 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
 def effect_of_temperature(
     val_logits: Tensor, val_genres: Tensor, test_logits: Tensor, test_genres: Tensor
 ) -> dict[str, Any]:
-    """Return the temperature that fits the validation rows best, and what it does to the test rows.
+    """Return the temperature that fits the validation rows best, and its effect on the test rows.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def effect_of_temperature(
     Returns
     -------
     dict
-        ``temperature`` (None where the validation rows determine none, and then ``reason``), ``fitted_on``, ``rows``,
+        ``temperature`` (None if the validation rows determine none, and then ``reason``), ``fitted_on``, ``rows``,
         and ``test`` with ``loss`` and ``ece`` before and after.
     """
     fitted: dict[str, Any] = {"temperature": None, "fitted_on": "val", "rows": len(val_genres)}

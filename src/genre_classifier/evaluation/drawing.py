@@ -1,4 +1,4 @@
-"""How every figure looks and is saved: colours and fonts, names as plain text, PNG and SVG by matplotlib.
+"""The style and file formats of all figures: colours, fonts, names as text, PNG and SVG by matplotlib.
 
 matplotlib is imported when a figure is drawn, and never its pyplot: a figure needs no display and is global nowhere.
 """
@@ -58,7 +58,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Let matplotlib draw in this style for as long as the block runs, whatever the user's matplotlibrc says."""
+    """Let matplotlib draw in this style within the block. The user's matplotlibrc has no effect."""
     import matplotlib as mpl
 
     with mpl.rc_context(), warnings.catch_warnings():

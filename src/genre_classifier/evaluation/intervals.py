@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a split's metrics, resampling whole groups where rows come in groups.
+"""Bootstrap intervals of a split's metrics. Whole groups are resampled if rows have groups.
 
 Every metric is a function of sums over rows (counts by true and predicted genre, losses, calibration bins), so a
 resample is one weighted sum and never touches the rows again.
@@ -79,7 +79,7 @@ def intervals(
     Returns
     -------
     Intervals or None
-        None where there are fewer than two groups or rows, which say nothing about the spread.
+        None if there are fewer than two groups or rows, which say nothing about the spread.
     """
     units, n_units = _units(len(genres), groups)
     if n_units < 2:

@@ -1,4 +1,4 @@
-"""The metrics of a split, by the definitions of config/metrics.py, for one network or for all members of a stack."""
+"""Compute the metrics of config/metrics.py on a split, for one network or for all members of a stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a network's logits on one split amount to.
+    """A network's metrics on one split.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Scores:
 
 @torch.no_grad()
 def row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the sums over rows that `Counts` describes, (member, column); those of several processes can be added.
+    """Return the sums over rows that `Counts` describes, shape (member, column). Sums of several processes add up.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Ten
     genres : Tensor [shape=(member, row)]
         True genres.
     valid : Tensor [shape=(member, row), dtype=bool], optional
-        False for rows that only fill the tensor up.
+        False for rows that only pad the tensor.
     """
     n_members, _, n_genres = logits.shape
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
@@ -81,7 +81,7 @@ def scores_of_sums(sums: Tensor, n_genres: int) -> list[Scores]:
 
 
 class GenreMetrics(torchmetrics.Metric):
-    """All metrics of a split, batch by batch; the processes of a distributed run add up their sums.
+    """All metrics of a split, updated batch by batch. The processes of a distributed run add their sums.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class GenreMetrics(torchmetrics.Metric):
         genres : Tensor [shape=(row,)]
             True genres.
         total_loss : float, optional
-            The rows' losses in sum, if they are not the cross entropy.
+            The sum of the rows' losses, if they are not the cross entropy.
         """
         sums = row_sums(logits[None], genres[None])
         if total_loss is not None:
@@ -120,7 +120,7 @@ class GenreMetrics(torchmetrics.Metric):
 
 
 def score(logits: Tensor, genres: Tensor) -> Scores:
-    """Return the scores of logits (row, genre) against true genres (row,)."""
+    """Return the metrics of logits (row, genre) against true genres (row,)."""
     return scores_of_sums(row_sums(logits[None], genres[None]), logits.shape[1])[0]
 
 
@@ -145,7 +145,7 @@ class Evaluation:
 
     @property
     def probabilities(self) -> Tensor:
-        """The genres' probabilities, shape (row, genre)."""
+        """Probabilities, shape (row, genre)."""
         return torch.softmax(self.logits, dim=-1)
 
     def as_dict(self) -> dict[str, float]:
@@ -155,12 +155,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, features: Tensor, genres: Tensor) -> Evaluation:
-    """Run a network over one split.
+    """Return a network's predictions on one split, and their scores.
 
     Parameters
     ----------
     network : nn.Module
-        From standardised features to logits; put into evaluation mode for the call.
+        From standardised features to logits. It is in evaluation mode during the call.
     features : Tensor [shape=(row, feature)]
     genres : Tensor [shape=(row,)]
     """
@@ -174,7 +174,7 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor) -> Evaluation
 
 
 def evaluation_of(logits: Tensor, genres: Tensor) -> Evaluation:
-    """Score logits (row, genre), or log probabilities, against true genres (row,)."""
+    """Return the evaluation of logits (row, genre), or log probabilities, against true genres (row,)."""
     sums = row_sums(logits[None], genres[None])
     n_genres = logits.shape[1]
     (scores,) = scores_of_sums(sums, n_genres)

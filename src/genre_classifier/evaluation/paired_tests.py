@@ -1,4 +1,4 @@
-"""Whether two models differ on the same rows or folds by more than chance."""
+"""Paired tests: do two models differ on the same rows or folds by more than chance?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class McNemar:
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
-    """Compare which rows two models classified right.
+    """Return McNemar's test of the rows that two models classified right.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def corrected_t(values: Sequence[float], overlap: float) -> CorrectedT:
     Parameters
     ----------
     values : sequence of float
-        One a fold, two or more.
+        One per fold; two or more.
     overlap : float
         Ratio of test to training rows; 0 gives Student's test for independent values.
     """

@@ -1,4 +1,4 @@
-"""The interval of a metric's mean over seeds or folds, which never leaves the metric's own range."""
+"""The interval of a metric's mean over seeds or folds. It stays within the metric's range."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def interval_of_mean(
     metric : str
         Its name, such as ``f1`` or ``val/loss``.
     values : sequence of float
-        One a seed or fold.
+        One per seed or fold.
     overlap : float
         Ratio of test to training rows of folds; 0 for values that are independent.
 

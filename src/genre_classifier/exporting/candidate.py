@@ -1,4 +1,4 @@
-"""The network to be exported, with all that is known of it, and the rows it is tried on."""
+"""The network to be exported, with its metadata, and the rows to test its bundle on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
-from genre_classifier.runs.rows import Rows, read_rows
+from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
 
 Float64 = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class Candidate:
     data, protocol : mapping
         What the rows were and how they were split.
     run : mapping or None
-        Content of run.json; None where the checkpoint lies outside of a run's folder.
+        Content of run.json; None if the checkpoint lies outside of a run's folder.
     """
 
     choice: Choice
@@ -60,7 +60,7 @@ class Candidate:
 
     @property
     def folder(self) -> RunFolder | None:
-        """The run's folder, where there is one."""
+        """The run's folder; None for a checkpoint outside a run's folder."""
         return self.choice.folder
 
     @property
@@ -77,8 +77,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """Rows and the checkpoint's own answers to them, which a bundle must give as well.
+class ReferenceAnswers:
+    """Rows and the checkpoint's answers for them. A bundle must give the same answers.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Trial:
 
 
 def load(choice: Choice) -> Candidate:
-    """Rebuild what a checkpoint holds; nothing in the file is executed.
+    """Return the network and metadata of a checkpoint. Nothing in the file is executed.
 
     Raises
     ------
@@ -117,20 +117,20 @@ def load(choice: Choice) -> Candidate:
     )
 
 
-def rows_of(candidate: Candidate) -> tuple[Rows | None, str]:
-    """Read the run's rows again.
+def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
+    """Return the run's rows, read again.
 
     Returns
     -------
-    tuple of Rows or None, and str
-        None where they are not there as they were, and then the reason.
+    tuple of RunRows or None, and str
+        None if they are not there as they were, and then the reason.
     """
     if candidate.folder is None:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
     return read_rows(candidate.folder, candidate.data.get("fingerprint"))
 
 
-def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, float]]:
+def metrics_of(candidate: Candidate, rows: RunRows | None) -> dict[str, dict[str, float]]:
     """Return a candidate's metrics by split: the run's own, else measured here, else none."""
     if candidate.is_best_epoch and candidate.folder is not None:
         recorded = candidate.folder.read_metrics()
@@ -138,7 +138,7 @@ def metrics_of(candidate: Candidate, rows: Rows | None) -> dict[str, dict[str, f
     return {} if rows is None else measured(candidate, rows)
 
 
-def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
+def measured(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]:
     """Return a candidate's metrics by split, measured on the rows."""
     found = {}
     for split in SPLITS:
@@ -150,7 +150,7 @@ def measured(candidate: Candidate, rows: Rows) -> dict[str, dict[str, float]]:
     return found
 
 
-def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
+def reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) -> ReferenceAnswers:
     """Return the rows to try a bundle on, and the checkpoint's answers.
 
     Raises
@@ -166,17 +166,17 @@ def trial_of(candidate: Candidate, rows: Rows | None, why_not: str) -> Trial:
         features, _ = rows.side(rows.held_side)
         description = f"{len(features)} {rows.held_side} rows"
     probabilities = torch.softmax(candidate.logits(features), dim=1).numpy()
-    trial = Trial(features.astype(np.float64), probabilities, description)
+    answers = ReferenceAnswers(features.astype(np.float64), probabilities, description)
     if rows is None or rows.held_side != "test" or not candidate.is_best_epoch:
-        return trial
-    return _compared_with_file(candidate, rows, trial)
+        return answers
+    return _compared_with_file(candidate, rows, answers)
 
 
-def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial:
+def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceAnswers) -> ReferenceAnswers:
     folder = candidate.folder
     if folder is None or not folder.predictions_csv.is_file():
         return replace(
-            trial, description=f"{trial.description} (there is no predictions.csv to compare with)"
+            answers, description=f"{answers.description} (there is no predictions.csv to compare with)"
         )
     where = relative(folder.predictions_csv)
     recorded = folder.read_predictions()
@@ -187,13 +187,13 @@ def _compared_with_file(candidate: Candidate, rows: Rows, trial: Trial) -> Trial
             "the files of the run do not belong together"
         )
     expected = np.array([recorded[name][1] for name in ids])
-    if expected.shape != trial.probabilities.shape:
-        raise ExportError(f"{where}: {expected.shape[-1]} probabilities a row, not one for each genre")
-    differences = np.abs(expected - trial.probabilities).max(axis=1)
+    if expected.shape != answers.probabilities.shape:
+        raise ExportError(f"{where}: {expected.shape[-1]} probabilities per row, not one per genre")
+    differences = np.abs(expected - answers.probabilities).max(axis=1)
     worst = int(differences.argmax())
     if not differences[worst] < TOLERANCE:
         raise ExportError(
             f"{where}: id {ids[worst]!r} has probabilities that differ by {differences[worst]:.3g} from those of "
             f"{relative(candidate.choice.checkpoint)}; the files of the run do not belong together"
         )
-    return replace(trial, description=f"{trial.description}, the same as in predictions.csv")
+    return replace(answers, description=f"{answers.description}, the same as in predictions.csv")

@@ -1,4 +1,4 @@
-"""The production checklist: each item is met or not by what was found, and says what that was."""
+"""The production checklist. Each item says whether it is met, and the evidence."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ import numpy as np
 
 from genre_classifier.bundle.format import TOLERANCE, Bundle, ChecklistItem
 from genre_classifier.bundle.predictor import Predictor
-from genre_classifier.config.settings import configuration
+from genre_classifier.config.settings import replicate_hash
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
-from genre_classifier.exporting.candidate import Candidate, Trial
+from genre_classifier.exporting.candidate import Candidate, ReferenceAnswers
 from genre_classifier.runs.folder import relative
 from genre_classifier.runs.listing import read_each
-from genre_classifier.runs.ranking.leaderboard import Trial as Replicate
-from genre_classifier.runs.ranking.leaderboard import estimated, read_trial
+from genre_classifier.runs.ranking.leaderboard import Trial, estimated, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
@@ -36,7 +35,7 @@ CROSS_VALIDATION = "cross-validation performed"
 
 
 def full_dataset(candidate: Candidate) -> ChecklistItem:
-    """Compare the rows that trained with the rows there are."""
+    """Compare the number of training rows with the number of all rows."""
     trained = int(candidate.scaler.n_samples_seen_)
     total = int(candidate.data.get("rows", trained))
     if candidate.protocol.get("name") == "all" and _saw_every_batch(candidate):
@@ -59,12 +58,12 @@ def _saw_every_batch(candidate: Candidate) -> bool:
 
 
 def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any] | None]:
-    """Look beside the run for finished runs that differ from it in fold and seed alone.
+    """Find finished runs beside this run that differ from it only in fold and seed.
 
     Returns
     -------
     tuple of ChecklistItem, and dict or None
-        The item, and for the metadata the metrics over the folds; None where a fold is missing.
+        The item, and for the metadata the metrics over the folds; None if a fold is missing.
     """
     unmet = "no runs of other folds beside it; python train.py -m hparams_search=cross_validation"
     folder = candidate.folder
@@ -86,18 +85,18 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     return _over_folds(replicates, int(folds), where)
 
 
-def _replicates(own: Replicate) -> list[Replicate]:
+def _replicates(own: Trial) -> list[Trial]:
     beside = SweepFolder(own.folder.path.absolute().parent).trials()
-    key = configuration(own.settings)
+    key = replicate_hash(own.settings)
     return [
         trial
         for trial in read_each(beside, read_trial)
-        if trial.status == "finished" and trial.data == own.data and configuration(trial.settings) == key
+        if trial.status == "finished" and trial.data == own.data and replicate_hash(trial.settings) == key
     ]
 
 
 def _over_folds(
-    trials: Sequence[Replicate], folds: int, where: Path
+    trials: Sequence[Trial], folds: int, where: Path
 ) -> tuple[ChecklistItem, dict[str, Any] | None]:
     if any("test/accuracy" not in trial.metrics for trial in trials):
         return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics"), None
@@ -156,15 +155,15 @@ def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
     return ChecklistItem("metadata includes metrics", bool(found), evidence)
 
 
-def bundle_verified(trial: Trial, difference: float) -> ChecklistItem:
-    """Say what the comparison with the checkpoint found; a larger difference has stopped the export before."""
+def bundle_verified(answers: ReferenceAnswers, difference: float) -> ChecklistItem:
+    """Return the result of the comparison with the checkpoint. A larger difference has stopped the export before."""
     evidence = (
-        f"{trial.description}: largest difference of a probability from the checkpoint {difference:.2g}"
+        f"{answers.description}: largest difference of a probability from the checkpoint {difference:.2g}"
     )
     return ChecklistItem("bundle verified", True, evidence)
 
 
-def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
+def compare(bundle: Bundle, wrapper: Predictor, answers: ReferenceAnswers) -> float:
     """Return the largest difference between a bundle's probabilities, its ONNX file's too, and the checkpoint's.
 
     Raises
@@ -172,32 +171,32 @@ def compare(bundle: Bundle, wrapper: Predictor, trial: Trial) -> float:
     ExportError
         It is above 1e-6.
     """
-    difference = _difference(wrapper, trial, f"the written {bundle.path('model').name}")
+    difference = _difference(wrapper, answers, f"the written {bundle.path('model').name}")
     if bundle.onnx_file is None or find_spec("onnxruntime") is None:
         return difference
     from genre_classifier.bundle.onnx_inference import OnnxPredictor
 
     predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
-    return max(difference, _difference(predictor, trial, f"the written {bundle.path('onnx').name}"))
+    return max(difference, _difference(predictor, answers, f"the written {bundle.path('onnx').name}"))
 
 
-def _difference(predictor: Predictor, trial: Trial, what: str) -> float:
-    found = predictor._probabilities(trial.features)
-    difference = float(np.abs(found - trial.probabilities).max())
+def _difference(predictor: Predictor, answers: ReferenceAnswers, what: str) -> float:
+    found = predictor._probabilities(answers.features)
+    difference = float(np.abs(found - answers.probabilities).max())
     if not difference < TOLERANCE:
         raise ExportError(
             f"{what} gives probabilities that differ by {difference:.3g} from the checkpoint's on "
-            f"{trial.description}, more than {TOLERANCE:g}; nothing was published"
+            f"{answers.description}, more than {TOLERANCE:g}; nothing was published"
         )
     return difference
 
 
-def service_answered(bundle: Bundle, trial: Trial, ask: AskService | None) -> ChecklistItem:
+def service_answered(bundle: Bundle, reference: ReferenceAnswers, ask: AskService | None) -> ChecklistItem:
     """Send rows to the service in this process and compare its answers with the checkpoint's."""
     item = "service answered with the same result"
     if ask is None:
         return ChecklistItem(item, False, "no service was asked")
-    rows = trial.features[:ROWS_FOR_THE_SERVICE].tolist()
+    rows = reference.features[:ROWS_FOR_THE_SERVICE].tolist()
     try:
         answers = ask(bundle.folder, bundle.name, rows)
     except GenreClassifierError as error:
@@ -205,14 +204,14 @@ def service_answered(bundle: Bundle, trial: Trial, ask: AskService | None) -> Ch
     if len(answers) != len(rows) or any(answer.get("bundle") != bundle.digest for answer in answers):
         return ChecklistItem(item, False, "it answered from another bundle")
     found = [[answer["all_probabilities"][name] for name in bundle.genre_names] for answer in answers]
-    difference = float(np.abs(np.array(found) - trial.probabilities[: len(rows)]).max())
+    difference = float(np.abs(np.array(found) - reference.probabilities[: len(rows)]).max())
     evidence = f"{len(rows)} requests in this process: largest difference of a probability {difference:.2g}"
     return ChecklistItem(item, difference < TOLERANCE, evidence)
 
 
-def inference_time(predictor: Predictor, trial: Trial, limit: float) -> ChecklistItem:
+def inference_time(predictor: Predictor, answers: ReferenceAnswers, limit: float) -> ChecklistItem:
     """Measure single predictions."""
-    rows = trial.features[:TIMED_PREDICTIONS]
+    rows = answers.features[:TIMED_PREDICTIONS]
     seconds = []
     for number in range(TIMED_PREDICTIONS):
         row = rows[number % len(rows)]

@@ -1,4 +1,4 @@
-"""Which checkpoint is exported, and why. Reads the runs' small files only and imports nothing heavy."""
+"""Choose the checkpoint to export, and say why. It reads the runs' small files only and imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Finished:
     Parameters
     ----------
     folder : RunFolder
-    f1 : float
+    score : float
         Validation F1 of its best epoch; in a sweep, the mean of the swept metric over the configuration's replicates.
     synthetic : bool
         Whether its data is synthetic.
@@ -36,14 +36,14 @@ class Finished:
     """
 
     folder: RunFolder
-    f1: float
+    score: float
     synthetic: bool
     started: str
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The checkpoint to export and how it came to be the one.
+    """The checkpoint to export, and how it was chosen.
 
     Parameters
     ----------
@@ -179,9 +179,9 @@ def _best(outputs: Path) -> Choice:
         )
         raise ExportError("\n".join([message, *lines_about(left_out)]))
     best = finished[0]
-    reason = f"the only finished run, validation F1 {best.f1:.4f}"
+    reason = f"the only finished run, validation F1 {best.score:.4f}"
     if len(finished) > 1:
-        reason = f"the best of {len(finished)} finished runs by validation F1, {best.f1:.4f}"
+        reason = f"the best of {len(finished)} finished runs by validation F1, {best.score:.4f}"
     return Choice(best.folder.best_checkpoint, best.folder, reason, tuple(finished), skipped, tuple(left_out))
 
 
@@ -194,7 +194,7 @@ def _survey(outputs: Path) -> tuple[list[Finished], Counter[str], list[Unreadabl
             finished.append(found)
         else:
             skipped[found] += 1
-    finished.sort(key=lambda run: (run.f1, run.started), reverse=True)
+    finished.sort(key=lambda run: (run.score, run.started), reverse=True)
     if looked_at.unreadable:
         skipped[UNREADABLE] = len(looked_at.unreadable)
     return finished, skipped, looked_at.unreadable
@@ -216,10 +216,10 @@ def _look_at(folder: RunFolder) -> Finished | str:
     if not folder.best_checkpoint.is_file():
         return "without a checkpoint"
     metrics = folder.read_metrics()
-    f1 = (metrics.get("val") or {}).get("f1")
-    if f1 is None or not math.isfinite(f1):
+    score = (metrics.get("val") or {}).get("f1")
+    if score is None or not math.isfinite(score):
         return "without validation F1"
-    return Finished(folder, float(f1), bool(metrics.get("synthetic_data")), run.get("started") or "")
+    return Finished(folder, float(score), bool(metrics.get("synthetic_data")), run.get("started") or "")
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -235,7 +235,7 @@ def describe(choice: Choice, shown: int = 5) -> list[str]:
     lines = [f"{what}, {choice.reason}"]
     for run in choice.considered[:shown] if len(choice.considered) > 1 else ():
         note = ", synthetic data" if run.synthetic else ""
-        lines.append(f"  {run.f1:.4f}  {relative(run.folder.path)}{note}")
+        lines.append(f"  {run.score:.4f}  {relative(run.folder.path)}{note}")
     if len(choice.considered) > shown:
         lines.append(f"  and {len(choice.considered) - shown} more")
     if choice.skipped:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.bundle.format import Calibration, ChecklistItem, check_name
 from genre_classifier.class_names import allow
-from genre_classifier.config.checks import typed_export
+from genre_classifier.config.checks import to_export_config
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.exporting.choose import Choice, choose, describe
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """What an export amounts to.
+    """The results of an export.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
     ConfigError, RunFolderError, CheckpointError, ExportError, BundleError, MissingExtraError
         With what to do about it; what stood under the bundle's name is left as it was.
     """
-    settings = typed_export(cfg)
+    settings = to_export_config(cfg)
     check_name(settings.model_name)
     if settings.onnx and (missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]):
         raise MissingExtraError(

@@ -1,4 +1,4 @@
-"""The bundle of a chosen checkpoint, from the first look at it to the moment it is published."""
+"""Make, check and publish the bundle of a chosen checkpoint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from genre_classifier.config.schema import ExportConfig
 from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
-    Trial,
+    ReferenceAnswers,
     load,
     measured,
     metrics_of,
+    reference_answers,
     rows_of,
-    trial_of,
 )
 from genre_classifier.exporting.checklist import AskService
 from genre_classifier.exporting.choose import Choice
@@ -41,12 +41,12 @@ from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import FeatureSetReference, recognise
 from genre_classifier.runs.folder import relative
-from genre_classifier.runs.rows import Rows
+from genre_classifier.runs.rows import RunRows
 
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """What goes into the bundle."""
+    """The content of the bundle."""
 
     candidate: Candidate
     metrics: Mapping[str, Any]
@@ -63,7 +63,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     """
     judged = candidate = load(choice)
     rows, why_not = rows_of(judged)
-    trial = trial_of(judged, rows, why_not)
+    answers = reference_answers(judged, rows, why_not)
     metrics: dict[str, Any] = dict(metrics_of(judged, rows))
     calibration = None
     if settings.temperature_scaling:
@@ -84,13 +84,13 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
             "run": _folder_of(judged),
             "note": "the metrics are of this run's model; the exported one was trained on all rows afterwards",
         }
-    trial = _trial_of_final(trial, judged, candidate, rows)
+    answers = _answers_of_final(answers, judged, candidate, rows)
     content = _Content(candidate, metrics, _details(judged, candidate, calibration))
-    findings += _rehearsed(settings, content, trial, ask_service)
+    findings += _rehearsed(settings, content, answers, ask_service)
     if settings.strict:
         checklist.require(findings)
     details = replace(content.details, production_checklist=tuple(findings))
-    name, paths = _published(settings, replace(content, details=details), trial)
+    name, paths = _published(settings, replace(content, details=details), answers)
     return Export(
         name=name,
         paths=paths,
@@ -112,20 +112,22 @@ def _findings_of_the_run(
     return [checklist.full_dataset(judged), cross_validation, accuracy], folds
 
 
-def _trial_of_final(trial: Trial, judged: Candidate, final: Candidate, rows: Rows | None) -> Trial:
+def _answers_of_final(
+    answers: ReferenceAnswers, judged: Candidate, final: Candidate, rows: RunRows | None
+) -> ReferenceAnswers:
     """Return the same rows with the answers of the network that is exported."""
     if final is judged:
-        return trial
-    features = trial.features.astype(np.float32)
+        return answers
+    features = answers.features.astype(np.float32)
     probabilities = torch.softmax(final.logits(features), dim=1).numpy()
     description = (
         f"{len(features)} rows" if rows is None else f"{len(features)} {rows.held_side} rows of the run"
     )
-    return Trial(trial.features, probabilities, description)
+    return ReferenceAnswers(answers.features, probabilities, description)
 
 
 def _rehearsed(
-    settings: ExportConfig, content: _Content, trial: Trial, ask_service: AskService | None
+    settings: ExportConfig, content: _Content, answers: ReferenceAnswers, ask_service: AskService | None
 ) -> list[ChecklistItem]:
     """Write the bundle to a temporary folder, put it to use there, and return what was found."""
     refit = settings.refit is not None
@@ -133,19 +135,21 @@ def _rehearsed(
         _write(settings, content, folder, settings.model_name)
         bundle = read_bundle(folder, settings.model_name)
         wrapper = wrap_bundle(bundle, type(content.candidate.network))
-        difference = checklist.compare(bundle, wrapper, trial)
+        difference = checklist.compare(bundle, wrapper, answers)
         return [
             checklist.scaler_saved(content.candidate, bundle),
             checklist.metrics_included(bundle, refit=refit),
-            checklist.bundle_verified(trial, difference),
-            checklist.service_answered(bundle, trial, ask_service),
-            checklist.inference_time(wrapper, trial, settings.max_milliseconds),
+            checklist.bundle_verified(answers, difference),
+            checklist.service_answered(bundle, answers, ask_service),
+            checklist.inference_time(wrapper, answers, settings.max_milliseconds),
         ]
 
 
-def _published(settings: ExportConfig, content: _Content, trial: Trial) -> tuple[str, dict[str, Path]]:
+def _published(
+    settings: ExportConfig, content: _Content, answers: ReferenceAnswers
+) -> tuple[str, dict[str, Path]]:
     def verify(bundle: Bundle) -> None:
-        checklist.compare(bundle, wrap_bundle(bundle, type(content.candidate.network)), trial)
+        checklist.compare(bundle, wrap_bundle(bundle, type(content.candidate.network)), answers)
 
     folder = Path(settings.save_dir)
     if not settings.versioned:

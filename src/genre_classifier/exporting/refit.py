@@ -1,4 +1,4 @@
-"""Training a run's configuration once more, on all rows and for as many epochs as its best one took."""
+"""Train a run's configuration again, on all rows, for as many epochs as its best epoch had."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def refitted(candidate: Candidate, outputs: Path) -> Candidate:
-    """Train a candidate's configuration on all rows, in a run folder of its own.
+    """Train a candidate's configuration on all rows, in a new run folder.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def refit_config(saved: DictConfig, folder: Path, epochs: int) -> DictConfig:
     cfg.ckpt_path = None
     trainer.max_epochs, trainer.min_epochs, trainer.max_time = epochs, None, None
     trainer.limit_train_batches, trainer.overfit_batches = None, 0
-    # Several processes would each start this command anew; one takes their rows together.
+    # Several processes would each start this command again. One process trains on all their rows.
     cfg.data.batch_size *= max(1, trainer.devices) * trainer.num_nodes
     trainer.devices, trainer.num_nodes, trainer.strategy = 1, 1, Strategy.auto
     return cfg

@@ -42,7 +42,7 @@ def staging_folder() -> Iterator[Path]:
             f"({error.strerror or error}); free some space, or name another place with TMPDIR=FOLDER"
         ) from error
     try:
-        yield folder / INSIDE  # not the folder itself: writing a bundle takes a lock of its own
+        yield folder / INSIDE  # not the folder itself: writing a bundle locks its folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
@@ -75,7 +75,7 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock of an open folder; return whether nobody else has it."""
+    """Lock an open folder. Return False if another process has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a person reads when an export is done."""
+"""Print the summary of an export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKS = {True: "yes", False: "NO", None: "?"}
 
 
 def show(export: Export) -> None:
-    """Print the production checklist, where the bundle is, and what can be done next."""
+    """Print the production checklist, the bundle's files, and the next commands."""
 
     def line(what: str, text: str) -> None:
         say(f"{what:<12} {text}")

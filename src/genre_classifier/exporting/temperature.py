@@ -12,10 +12,10 @@ from genre_classifier.errors import CalibrationError, ExportError
 from genre_classifier.evaluation.calibration import fit_temperature
 from genre_classifier.evaluation.metrics import score
 from genre_classifier.exporting.candidate import Candidate
-from genre_classifier.runs.rows import Rows
+from genre_classifier.runs.rows import RunRows
 
 
-def calibrated(candidate: Candidate, rows: Rows | None, why_not: str) -> tuple[Candidate, Calibration]:
+def calibrated(candidate: Candidate, rows: RunRows | None, why_not: str) -> tuple[Candidate, Calibration]:
     """Return a candidate with a temperature in its last layer, fitted on the validation rows only.
 
     Raises

@@ -46,7 +46,7 @@ _PLACEHOLDERS = re.compile(r"[\s\-_\u2013\u2014.?/\\<>()\[\]{}*#|~:;,'\"]*")
 
 
 def is_nobody(name: str | None) -> bool:
-    """Whether an artist's name, from a tag, a folder or a list, says that there is none or that it is not known.
+    """Return whether an artist's name, from a tag, folder or list, means that there is none or that it is unknown.
 
     Case, spaces and punctuation do not matter, so ``V.A.``, ``<unknown>`` and ``VARIOUS  ARTISTS`` are nobody; what
     follows a dash neither, so ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.

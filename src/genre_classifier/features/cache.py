@@ -1,4 +1,4 @@
-"""What was measured before, by the content of the file and by how it was measured.
+"""A cache of measured files, by the content of the file and the way of measuring.
 
 One SQLite database holds it: a batch that was committed survives whatever kills the process, and several extractions
 may use it at a time.
@@ -52,7 +52,7 @@ _PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # the disk's trouble, no
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What one file gave.
+    """The result of one file.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Stamp:
-    """A file as it was found: if none of this changed, its content did not."""
+    """The state of a file. If the state has not changed, its content has not changed either."""
 
     path: str
     size: int
@@ -84,13 +84,13 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Return the stamp of a file; OSError where there is none."""
+        """Return the stamp of a file. Raises OSError if there is no such file."""
         status = path.stat()
         return cls(_key(path), status.st_size, status.st_mtime_ns)
 
 
 def default_cache() -> Path | None:
-    """Return where features are kept when nothing else is said; None where nothing can be written."""
+    """Return the default place for measured features; None if nothing can be written there."""
     folder = cache_folder()
     return None if folder is None else folder / "features.sqlite"
 
@@ -180,7 +180,7 @@ class FeatureCache:
         self._database = None
 
     def find(self, path: Path, stamp: Stamp) -> Measured | None:
-        """Return what a file gave before; reads the file only where another name held as many bytes.
+        """Return the earlier result of a file. The file is read only if a file of another name had the same size.
 
         An entry that cannot be what was kept is passed over, and named in ``damaged``.
         """
@@ -210,7 +210,7 @@ class FeatureCache:
         return found
 
     def add(self, batch: Iterable[tuple[Stamp, str, Measured]]) -> None:
-        """Keep a batch of files, each with its content's SHA-256; all of it or, if interrupted, none."""
+        """Store a batch of results, each with the SHA-256 of its file. An interruption stores none of them."""
         if self._database is None:
             return
         try:
@@ -256,7 +256,7 @@ class FeatureCache:
     def _checked(
         self, seconds: object, artist: bytes | None, starts: object, features: object, checksum: object
     ) -> Measured:
-        """Return an entry as it was kept; ValueError where it cannot be that."""
+        """Return a stored entry. Raise ValueError if it is damaged."""
         if not isinstance(seconds, float) or not 0.0 < seconds < float("inf"):
             raise ValueError(f"it is {seconds!r} seconds long")
         if not isinstance(starts, bytes) or not isinstance(features, bytes):

@@ -1,4 +1,4 @@
-"""Which audio files there are, and what their folders say of them: ROOT/GENRE/[GROUP/]FILE."""
+"""Find audio files, with genre and group from their folders: ROOT/GENRE/[GROUP/]FILE."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AudioFile:
 
 @dataclass(frozen=True)
 class Collection:
-    """What lies below a folder.
+    """The files below a folder.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Collection:
     n_others: Counter[str] = field(default_factory=Counter)
 
     def others(self) -> str:
-        """Say how many other files there are, and of which suffixes."""
+        """Return the number of other files, and their suffixes."""
         n = self.n_others.total()
         what = "file that is" if n == 1 else "files that are"
         return f"{n} {what} not music passed over ({_counted(self.n_others)})"
@@ -115,7 +115,7 @@ def scan(root: Path) -> Collection:
 
 
 def left_out(failures: Sequence[tuple[AudioFile, Failure]]) -> str:
-    """Say how many files gave nothing, by suffix, genre and kind."""
+    """Return how many files gave no features, by suffix, genre and kind."""
     counts = Counter(
         f"{suffix_of(file.path.name) or 'without suffix'} in {file.genre or file.path.parent} ({failure.kind})"
         for file, failure in failures

@@ -1,4 +1,4 @@
-"""Extraction: a folder or list of audio files to one table of features, continued where it was interrupted."""
+"""Extract a table of features from a folder or list of audio files. An interrupted extraction can continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN_NOTES = 5
 
 
 class NothingMeasuredError(AudioError):
-    """No file at all, or none of a genre, gave anything.
+    """No file, or no file of a genre, gave features.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class NothingMeasuredError(AudioError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How files are measured, and where.
+    """The settings of an extraction.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The set of that name; DataError where there is none."""
+        """The feature set of that name. Raises DataError if there is none."""
         if self.features not in FEATURE_SETS:
             raise DataError(f"feature set {self.features!r} is unknown; there are {', '.join(FEATURE_SETS)}")
         return FEATURE_SETS[self.features]
@@ -96,7 +96,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """What the files gave.
+    """The results of an extraction.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Extraction:
 
     @staticmethod
     def artist(file: AudioFile, measured: Measured) -> str | None:
-        """Return who a file is by: what folder or list says, or else its tag; None where these name nobody."""
+        """Return who a file is by: what folder or list says, or else its tag; None if these name nobody."""
         return next((name for name in (file.group, measured.artist) if not is_nobody(name)), None)
 
     def nobodies(self) -> Counter[str]:
@@ -156,9 +156,9 @@ class Extraction:
 
 
 def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
-    """Measure files; what was measured before, of the same content and in the same way, is not read again.
+    """Measure files. A file with known content that was measured in the same way is not measured again.
 
-    Results are kept in batches, so that an extraction that is killed goes on where it was when started anew.
+    Results are kept in batches. So a killed extraction continues where it was when it is started again.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
 def _look_up(
     files: Sequence[AudioFile], cache: FeatureCache, results: dict[int, Measured | Failure]
 ) -> dict[int, Stamp]:
-    """Fill in what is known; return the stamps of the files that are to be measured."""
+    """Fill in the known results. Return the stamps of the files that must be measured."""
     stamps = {}
     for position, file in enumerate(files):
         if file.problem is not None:

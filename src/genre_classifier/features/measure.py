@@ -1,4 +1,4 @@
-"""From one audio file to its features: the one function that every way of extracting calls."""
+"""Measure the features of one audio file. Every way of extracting calls this module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXTRACTORS = {name: f"genre_classifier.features.spectral.{name}:extract_{name}" 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a file gave nothing.
+    """The reason why a file gave no features.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of a file.
+    """The result of a file.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
 
 
 def attempt(path: Path, name: str, excerpt: Excerpt) -> Outcome:
-    """Measure a file and hash it; what is wrong with it is an answer, not an exception."""
+    """Return a file's features and hash, or the reason why it has none. Nothing is raised."""
     try:
         measured = measure_file(path, name, excerpt)
         return Outcome(content_of(path), measured)

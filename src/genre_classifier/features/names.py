@@ -1,4 +1,4 @@
-"""How a name (genre, group, id, column) is spelled, and which names are too alike to be two."""
+"""Normalise names (genre, group, id, column), and find names that are too similar."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def refuse_alike_genres(genres: Iterable[str], where: object) -> None:
-    """Raise DataError where two genres are most likely one, spelled in two ways.
+    """Raise DataError if two genres are most likely one genre, spelled in two ways.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
 
 
 def made_with(path: Path) -> FeatureSetReference | None:
-    """Return how a table says its features were made; None where it does not say.
+    """Return how a table's features were made; None if the table does not say it.
 
     Raises
     ------
@@ -87,9 +87,9 @@ def made_with(path: Path) -> FeatureSetReference | None:
         try:
             found = read_json(sidecar, DataError)
         except DataError as error:
-            raise DataError(f"{error}; remove it or extract anew") from error
+            raise DataError(f"{error}; remove it or extract again") from error
         if not isinstance(found, dict):
-            raise DataError(f"{sidecar} is not a JSON object; remove it or extract anew")
+            raise DataError(f"{sidecar} is not a JSON object; remove it or extract again")
     else:
         return None
     if not all(key in found for key in _KEYS):

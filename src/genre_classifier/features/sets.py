@@ -27,7 +27,7 @@ PARAMETERS: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class FeatureSetReference:
-    """What a table's features are and how they were made, or which ones a model was trained on.
+    """A feature set with its version and parameters: of a table, or of the features that a model was trained on.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class FeatureSetReference:
         return cls(str(fields["name"]), int(fields["version"]), dict(fields["parameters"]))
 
     def difference(self, found: FeatureSetReference) -> str | None:
-        """Say in what `found` was made otherwise; None where both are the same."""
+        """Return how `found` was made otherwise; None if both are the same."""
         pairs = {"feature set": (self.name, found.name), "version": (self.version, found.version)}
         for key in dict.fromkeys((*self.parameters, *found.parameters)):
             pairs[key] = (self.parameters.get(key), found.parameters.get(key))
@@ -161,7 +161,7 @@ def recognise(feature_names: Sequence[str]) -> FeatureSet | None:
 
 
 def describe_mismatch(expected: Sequence[str], found: Sequence[str]) -> str | None:
-    """Say what is missing, extra or out of place in `found`; None where the two are the same list."""
+    """Return what is missing, extra or out of place in `found`; None if both lists are the same."""
     if list(expected) == list(found):
         return None
     missing = [name for name in expected if name not in set(found)]

@@ -1,4 +1,4 @@
-"""Measuring many files at a time: in processes of this machine, or in a Ray cluster."""
+"""Measure many files at a time: in processes of this machine, or in a Ray cluster."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outco
 
 
 def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
-    """Yield each file's position and outcome as they come; a file that crashes its process is a failure of its own."""
+    """Yield each file's position and outcome as they come. A file that crashes its process is one failure."""
     job = partial(attempt, name=name, excerpt=excerpt)
     waiting = iter(list(enumerate(paths)))
     while True:
@@ -53,7 +53,7 @@ def _through_pool(
     running: dict[Future[Outcome], tuple[int, Path]],
     jobs: int,
 ) -> Outcomes:
-    """Keep a pool busy; `running` holds what was not yielded when it breaks."""
+    """Keep a pool busy. If it breaks, `running` has the files that were not yielded."""
     with _pool(jobs) as pool:
         try:
             while True:
@@ -87,7 +87,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def _start_worker() -> None:
-    """Leave interruptions to a process' parent, and let it end with that."""
+    """Let a worker ignore interruptions, and end with its parent process."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -100,7 +100,7 @@ def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> 
     paths : sequence of Path
         Under which every machine of the cluster finds the files.
     address : str
-        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for an instance of its own.
+        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for a new instance.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> 
 
 
 def _refuse_silence(address: str) -> None:
-    """Raise OSError where nothing listens at HOST:PORT; Ray itself would ask for minutes."""
+    """Raise OSError if nothing listens at HOST:PORT. Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()

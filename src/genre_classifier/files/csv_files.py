@@ -1,4 +1,4 @@
-"""CSV as this project writes and reads it: a spreadsheet that opens it calculates nothing.
+"""Write and read CSV files. A spreadsheet that opens one calculates nothing.
 
 A text that starts as a formula does (``=1+1``, ``@SUM(...)``, ``-2+cmd``) gets an apostrophe before it, as OWASP's page
 on CSV injection has it; numbers stay numbers. A text that has such apostrophes already gets one more, so that reading

@@ -1,4 +1,4 @@
-"""Files that came from somewhere: the one reader of JSON and the one reader of YAML.
+"""Read JSON and YAML files of unknown origin. Only this module does that.
 
 A run's folder, a sweep's, a bundle or a table may come from anywhere, so nothing that such a file says about itself
 is believed: its size, depth and numbers are bounded before anything is made of them, and whatever does not fit is
@@ -153,7 +153,7 @@ def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, al
 
 
 def _check_json(value: Any, where: str | Path, error: ErrorClass) -> None:
-    """Refuse what is too deep, and text that no file can hold."""
+    """Raise the error for nesting that is too deep, and for text that no file can hold."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
@@ -181,7 +181,7 @@ def _check_text(text: str, where: str | Path, error: ErrorClass) -> None:
 
 
 def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
-    """Return what a JSON file says (see :func:`parse_json`); FileNotFoundError where there is none."""
+    """Return the content of a JSON file (see :func:`parse_json`). Raises FileNotFoundError if there is none."""
     return parse_json(read_bytes(path, MAX_JSON_BYTES, error), path, error, allow_nan=allow_nan)
 
 

@@ -1,4 +1,4 @@
-"""A pickle read as data: its opcodes are followed here, one by one, and nothing that it names is ever looked up.
+"""Read a pickle as data. Its opcodes are followed one by one; nothing that it names is imported or called.
 
 A pickle is a program for a machine with a stack. This is a machine that knows only the instructions by which plain
 values are built; where a pickle calls something, the call is written down as a :class:`Call`, for the reader of the
@@ -63,7 +63,7 @@ class _Mark:
 
 
 class PickleError(ValueError):
-    """A pickle is damaged, or does what no file of this kind does."""
+    """A pickle is damaged, or has content that no file of this kind has."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Files that torch.save writes, read without torch: an uncompressed zip of one pickle and of the tensors' numbers.
+"""Read files of torch.save without torch: an uncompressed zip with one pickle and the tensors' numbers.
 
 torch's own reader, also with ``weights_only=True``, makes a tensor of any size that the file claims. Here the pickle is
 read as data (see `pickle_data`), and a tensor is a view of the numbers that are really in the file. Neither torch nor
@@ -163,7 +163,7 @@ def _records(content: bytes) -> tuple[str, dict[str, bytes]]:
             records = {name: archive.read(name) for name in names}
     except PickleError:
         raise
-    except Exception as error:  # zipfile has many of its own for a damaged archive
+    except Exception as error:  # zipfile raises many kinds for a damaged archive
         raise zipfile.BadZipFile(str(error)) from error
     pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:

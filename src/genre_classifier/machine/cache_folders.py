@@ -1,4 +1,4 @@
-"""Where caches go, ours and the libraries': the user's folders, or a temporary one where they cannot be written."""
+"""Choose the folders of caches, ours and the libraries': the user's, or a temporary one if those are read-only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache_folder() -> Path | None:
     """Return this package's cache folder, which can be written; it need not exist.
 
     It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. Where neither can be written, as in a container whose user has no
-    home, a folder for temporary files that only this user can write takes its place. None where there is none either.
+    home, a folder for temporary files that only this user can write takes its place. None if there is none either.
     """
     home = _home(".cache")
     if home is not None and _is_writable(home / OURS):
@@ -66,7 +66,7 @@ def _home(name: str) -> Path | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a folder can be written, or be made; makes nothing."""
+    """Return whether a folder can be written or made. Nothing is made."""
     for place in (folder, *folder.absolute().parents):
         if os.access(place, os.F_OK):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)

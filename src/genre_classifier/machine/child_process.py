@@ -1,4 +1,4 @@
-"""Ending a process with the one that started it, however that one ends."""
+"""End a process when the process that started it ends, however that ends."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def die_with_parent(parent_pid: int | None = None) -> None:
 
 
 def _process_descriptor(pid: int | None) -> int | None:
-    """Return a descriptor that is ready once a process has ended; None where the system has none."""
+    """Return a descriptor that is ready when a process has ended; None if the system has no such descriptor."""
     try:
         return os.pidfd_open(pid) if sys.platform == "linux" and pid is not None else None
     except OSError:
@@ -64,5 +64,5 @@ def _die_after(sentinel: Any, parent_pid: int | None) -> None:
 
 
 def _die() -> None:
-    """End at once: no exit handler may wait for a parent that is gone."""
+    """End at once. No exit handler may wait for a parent that has ended."""
     os._exit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A GPU of its own for each trial that runs at the same time on one machine."""
+"""Give each trial that runs at the same time on one machine a separate GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _held: list[FileLock] = []  # until the process ends
 
 
 def take_gpu(sweep: Path) -> str | None:
-    """Make the GPU that no other trial of the sweep on this machine has the only visible one of this process.
+    """Make one GPU visible to this process: one that no other trial of the sweep on this machine uses.
 
     Called before anything touches a GPU. A launcher that has assigned one (Ray, Slurm) is left alone.
 
@@ -29,7 +29,7 @@ def take_gpu(sweep: Path) -> str | None:
     Returns
     -------
     str or None
-        The GPU's number; None where there are fewer than two to choose from.
+        The GPU's number; None if there are fewer than two to choose from.
     """
     visible = _visible_gpus()
     if len(visible) < 2:
@@ -41,7 +41,7 @@ def take_gpu(sweep: Path) -> str | None:
 
 
 def free_device(sweep: Path, devices: Sequence[str]) -> str:
-    """Return the first device that no living process holds, and hold it; where all are held, share one."""
+    """Lock and return the first device that no living process has locked. If all are locked, share one."""
     folder = sweep / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     for device in devices:

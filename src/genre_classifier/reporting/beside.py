@@ -1,4 +1,4 @@
-"""The grouped number beside that of a random split: the same settings, but no group on two sides."""
+"""The grouped-split result that a report shows beside a random split: same settings, but no group on two sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.commands import train_command
 from genre_classifier.config.schema import SplitMethod
-from genre_classifier.config.settings import experiment
+from genre_classifier.config.settings import experiment_settings
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.runs.configuration import trainable_configuration_of
@@ -35,7 +35,7 @@ NOT_SEARCHED = frozenset({"checkpoints", "tensorboard", ".hydra", ".locks"})
 
 @dataclass(frozen=True)
 class Beside:
-    """The grouped number, or why there is none and how to get it.
+    """The grouped-split result, or why there is none and how to get it.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def is_random_despite_groups(protocol: Mapping[str, Any]) -> bool:
 
 
 def beside_run(contents: RunContents, *, train_it: bool) -> Beside:
-    """Find a finished run with the settings of this one but a grouped split, or train it.
+    """Return a finished run with this run's settings and a grouped split. Train one if there is none.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def beside_run(contents: RunContents, *, train_it: bool) -> Beside:
 
 
 def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
-    """Find the grouped partners of a configuration's finished trials; a sweep is not trained again for a report."""
+    """Return the grouped partners of a configuration's finished trials. A report does not train a sweep again."""
     found = _partners(best, _nearby(best[0].folder.path))
     if found:
         return _with_number(
@@ -105,10 +105,10 @@ def beside_sweep(best: Sequence[Trial], overrides: Sequence[str]) -> Beside:
 
 
 def grouped_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
-    """Return the command that trains with these overrides, but a grouped split; empty where there are none to go by."""
+    """Return the command that trains with these overrides and a grouped split; empty if there are no overrides."""
     # data/split=folds, for one, sets more than the method: that comes last and is kept apart.
-    told = [text for text in overrides if not text.startswith(f"{METHOD}=")]
-    return train_command([*told, GROUPED], multirun=multirun)
+    kept = [text for text in overrides if not text.startswith(f"{METHOD}=")]
+    return train_command([*kept, GROUPED], multirun=multirun)
 
 
 def _with_number(trials: Sequence[Trial], remark: str) -> Beside:
@@ -133,11 +133,15 @@ def _without(remark: str, command: str) -> Beside:
 
 
 def _partners(trials: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
-    """Return the grouped partner of every trial; none where one of them has none."""
+    """Return the grouped partner of every trial; no partners if one trial has none."""
     grouped = [other for other in others if _is_grouped(other)]
     found = []
     for trial in trials:
-        alike = (other for other in grouped if other.data == trial.data and _told(other) == _told(trial))
+        alike = (
+            other
+            for other in grouped
+            if other.data == trial.data and _other_settings(other) == _other_settings(trial)
+        )
         if (partner := next(alike, None)) is None:
             return []
         found.append(partner)
@@ -154,12 +158,12 @@ def _is_grouped(trial: Trial) -> bool:
     return protocol.get("groups_disjoint") is True
 
 
-def _told(trial: Trial) -> dict[str, Any]:
-    return {key: value for key, value in experiment(trial.settings).items() if key != METHOD}
+def _other_settings(trial: Trial) -> dict[str, Any]:
+    return {key: value for key, value in experiment_settings(trial.settings).items() if key != METHOD}
 
 
 def _nearby(path: Path) -> list[Trial]:
-    """Return the runs below the same outputs folder; beside the run alone where it lies in no such folder."""
+    """Return the runs below the same outputs folder, or only those beside the run if it is in no such folder."""
     path = path.absolute()
     above = next((folder for folder in list(path.parents)[:3] if folder.name in OUTPUTS), None)
     start, depth = (path.parent, DEPTH_ELSEWHERE) if above is None else (above.parent, DEPTH)

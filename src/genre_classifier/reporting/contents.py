@@ -1,4 +1,4 @@
-"""What a run's folder holds, read with patience: a run may be unfinished, or of an earlier version."""
+"""Read a run's folder for its report. The run may be unfinished, or of an earlier version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_BYTES = 64 * 2**10  # at the log's end, in which they are looked for
 
 @dataclass(frozen=True, eq=False)
 class RunContents:
-    """One run, as its folder tells of it.
+    """The content of a run's folder.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class RunContents:
     history : mapping of str to list of tuple of float
         By column, epoch and value, cells without a value left out.
     settings : mapping of str to Any
-        What the run was told, by flat names.
+        The run's settings, by flat names.
     overrides : tuple of str
         What its command line said.
     log_tail : str
@@ -58,12 +58,12 @@ class RunContents:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """What the run says about its rows; empty where it failed before it had them."""
+        """The description of the rows; empty if the run failed before it read them."""
         return self.run.get("data") or {}
 
     @property
     def protocol(self) -> Mapping[str, Any]:
-        """How the rows were split; empty where the run does not say."""
+        """The split protocol; empty if it is not recorded."""
         return self.metrics.get("split_protocol") or self.run.get("split_protocol") or {}
 
     @property

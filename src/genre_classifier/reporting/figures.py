@@ -23,7 +23,7 @@ from genre_classifier.evaluation.drawing import (
 from genre_classifier.reporting.rows.from_rows import Places
 from genre_classifier.reporting.rows.importance import Drop
 from genre_classifier.reporting.svg import Figure, inline
-from genre_classifier.runs.ranking.figure import draw_setting, having, swept
+from genre_classifier.runs.ranking.figure import draw_setting, swept, trials_with_setting
 from genre_classifier.runs.ranking.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def sweep_figures(board: Leaderboard, key: str) -> list[Figure]:
     for number, setting in enumerate(settings if trials else ()):
         with drawing():
             figure = new_figure(WIDTH, 2.9)
-            draw_setting(figure.subplots(), having(board, setting), setting, board.metric)
+            draw_setting(figure.subplots(), trials_with_setting(board, setting), setting, board.metric)
             meaning = "A dot a trial; the line joins the means of equal values."
             found.append(inline(figure, f"{key}{number}", f"{board.metric} against {setting}", meaning))
     return found

@@ -35,7 +35,7 @@ SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class About:
-    """What a reader needs to judge the data and to do it again.
+    """The origin of the data, the settings, and the command to repeat the run.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class About:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run's report; whatever the run does not have is None or empty.
+    """A run's report. Parts that the run does not have are None or empty.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def run_view(
     """
     finished = contents.status == "finished"
     intervals = intervals_of_run(contents) if finished else {}
-    told = (
+    row_figures = (
         from_rows(contents, method) if finished and with_rows else FromRows(None, None, _left_out(finished))
     )
     beside = None
@@ -157,10 +157,10 @@ def run_view(
         confusion=confusion_of_run(contents) if finished else None,
         calibration=calibration_of_run(contents, intervals, key) if finished else None,
         mistakes=mistakes_of(contents.predictions),
-        importance=tuple(_importance_figures(told.importance, key)),
-        importance_note=_importance_note(told.importance),
-        map=None if told.places is None else map_figure(told.places, genre_names, f"{key}map"),
-        why_not=told.why_not,
+        importance=tuple(_importance_figures(row_figures.importance, key)),
+        importance_note=_importance_note(row_figures.importance),
+        map=None if row_figures.places is None else map_figure(row_figures.places, genre_names, f"{key}map"),
+        why_not=row_figures.why_not,
         about=about(contents),
         log_tail="" if finished else contents.log_tail,
     )
@@ -171,7 +171,7 @@ def _left_out(finished: bool) -> str:
 
 
 def model_in_words(contents: RunContents) -> str:
-    """Say what was trained."""
+    """Return a description of the model."""
     settings = contents.settings
     baseline = contents.run.get("baseline")
     if isinstance(baseline, dict) and baseline.get("name"):
@@ -219,7 +219,7 @@ def _numbers(contents: RunContents, intervals: Mapping[str, Any]) -> tuple[Numbe
 
 
 def level_in_words(intervals: Mapping[str, Any]) -> str:
-    """Say how the intervals of a run's metrics were made."""
+    """Return how the intervals of a run's metrics were computed."""
     if not intervals:
         return "There is no interval: it takes two groups or rows to tell their spread."
     unit = str(intervals.get("unit", "row"))
@@ -315,7 +315,7 @@ def _importance_note(importance: Importance | None) -> str:
 
 
 def about(contents: RunContents) -> About:
-    """Return where a run's rows come from, what it was told, and how to do it again."""
+    """Return the origin of a run's rows, its settings, and the command to repeat it."""
     data = contents.data
     made_with = data.get("feature_set")
     facts = [

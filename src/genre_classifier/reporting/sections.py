@@ -34,7 +34,7 @@ class Number:
     name : str
     value : float
     low, high : float or None
-        Its 95 % interval, where there is one.
+        Its 95 % interval, or None.
     least, most : float or None
         The smallest and largest of the values whose mean it is, where there are several.
     """
@@ -99,13 +99,13 @@ class Confusion:
 
     @property
     def commonest(self) -> float:
-        """The accuracy of always saying the genre with most rows."""
+        """The accuracy of always predicting the most frequent genre."""
         return max(score.support for score in self.scores) / self.rows
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a confidence means what it says.
+    """The calibration of the confidence.
 
     Parameters
     ----------
@@ -187,13 +187,13 @@ def intervals_of_run(contents: RunContents) -> Mapping[str, Any]:
 
 
 def ends(intervals: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
-    """Return the ends of a metric's interval, None twice where there is none."""
+    """Return the ends of a metric's interval; None twice if it has no interval."""
     low, high = intervals.get(name) or (None, None)
     return low, high
 
 
 def calibration_of_run(contents: RunContents, intervals: Mapping[str, Any], key: str) -> Calibration | None:
-    """Return the calibration of a run's test rows; None where nothing tells of it."""
+    """Return the calibration of a run's test rows; None if the run has no test predictions."""
     recorded = (contents.metrics.get("reliability") or {}).get("test")
     if recorded:
         bins = [ReliabilityBin(*line) for line in recorded]
@@ -219,7 +219,7 @@ def calibration_of(
 
 
 def temperature_in_words(contents: RunContents) -> str:
-    """Say what temperature scaling would do to the test rows."""
+    """Return the effect of temperature scaling on the test rows, in words."""
     found = contents.metrics.get("temperature")
     if found is None:
         return (

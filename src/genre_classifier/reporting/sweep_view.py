@@ -120,7 +120,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Every row's answer by the model that had not seen it.
+    """Each row's prediction by the model that was not trained on it.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep's report; whatever the sweep does not have is None or empty.
+    """A sweep's report. Parts that the sweep does not have are None or empty.
 
     Parameters
     ----------
@@ -229,8 +229,11 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
 
 
 def _metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
-    told = [record.get("optimized_metric"), *(trial.settings.get("optimized_metric") for trial in trials)]
-    return next((str(name) for name in told if name in SELECTION_METRICS), "val/f1")
+    candidates = [
+        record.get("optimized_metric"),
+        *(trial.settings.get("optimized_metric") for trial in trials),
+    ]
+    return next((str(name) for name in candidates if name in SELECTION_METRICS), "val/f1")
 
 
 def _best(
@@ -238,7 +241,7 @@ def _best(
 ) -> tuple[list[Leaderboard], Row | None, dict[Trial, RunContents]]:
     """Rank the trials; return the leaderboards, the best configuration and the contents of its finished trials.
 
-    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked anew.
+    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked again.
 
     Raises
     ------
@@ -313,9 +316,7 @@ def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: 
     if row is None:
         return ""
     among = next(len(board.rows) for board in boards if row in board.rows)
-    apart = (
-        " Trials on other rows or under another split have a table of their own." if len(boards) > 1 else ""
-    )
+    apart = " Trials on other rows or under another split have a separate table." if len(boards) > 1 else ""
     if among == 1:
         return f"One configuration was tried, so nothing was chosen.{apart}"
     text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."

@@ -1,4 +1,4 @@
-"""A run's configuration, to be used again from wherever a command is started."""
+"""Read a run's configuration for use from any working folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_OMEGACONF: Final = (AttributeError, KeyError, TypeError, ValueError, Runtime
 
 
 def configuration_of(folder: RunFolder) -> DictConfig:
-    """Return a run's configuration with its schemas, its data's paths leading where they led the run.
+    """Return a run's configuration with its schemas. Paths of its data lead to the same files as in the run.
 
     The file may come from anywhere. A setting in it may follow another one, as in ``${trainer.max_epochs}``. For every
     other interpolation, such as ``${oc.env:HOME}``, the value that run.json recorded is taken: nothing is resolved
@@ -97,7 +97,7 @@ def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str
 
 
 def _check_groups(node: DictConfig, key: str = "") -> None:
-    """Raise ConfigError where a whole group of settings is an interpolation or has no value."""
+    """Raise ConfigError if a whole group of settings is an interpolation or has no value."""
     for name in node:
         child = node._get_node(name)
         where = f"{key}.{name!s}".removeprefix(".")

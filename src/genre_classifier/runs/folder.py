@@ -1,4 +1,4 @@
-"""A run's folder on disk: the only module that knows its file names and format."""
+"""The run folder on disk. Only this module knows its file names and format."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class RunFolder:
         self._write_json(self.metrics_json, metrics)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write history.csv, one row an epoch; an epoch without some value leaves its cell empty."""
+        """Write history.csv, one row per epoch. A missing value is an empty cell."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         self._write_csv(self.history_csv, names, ([row.get(name, "") for name in names] for row in rows))
 
@@ -110,7 +110,7 @@ class RunFolder:
         self._write_csv(self.predictions_csv, names, rows)
 
     def read_run(self) -> dict[str, Any]:
-        """Return run.json's content, its types checked.
+        """Return the content of run.json, with checked types.
 
         Raises
         ------
@@ -122,7 +122,7 @@ class RunFolder:
         return content
 
     def read_metrics(self) -> dict[str, Any]:
-        """Return metrics.json's content, its types checked.
+        """Return the content of metrics.json, with checked types.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class RunFolder:
         return content
 
     def read_predictions(self) -> dict[str, tuple[str, list[float]]]:
-        """Return predictions.csv: by id, the true genre and one probability a genre.
+        """Return the content of predictions.csv: per id, the true genre and one probability per genre.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class RunFolder:
         return header, rows
 
     def read_settings(self) -> dict[str, Any]:
-        """Return the configuration the run was started with as plain values, interpolations as their text.
+        """Return the configuration that the run was started with. Interpolations stay text.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class RunFolder:
         return content
 
     def read_overrides(self) -> tuple[str, ...]:
-        """Return what the run's command line said; nothing where the run was not started by Hydra.
+        """Return the overrides of the run's command line. There are none if Hydra did not start the run.
 
         Raises
         ------
@@ -200,9 +200,9 @@ class RunFolder:
         return tuple(content)
 
     def working_folder(self) -> Path | None:
-        """Return the folder that the run's relative paths start from; None where nothing says so."""
+        """Return the folder that the run's relative paths start from; None if it is not recorded."""
         found = self.read_run().get("working_folder")
-        if found is None:  # a run of an earlier version; Hydra noted where it was started
+        if found is None:  # a run of an earlier version; Hydra recorded the folder
             try:
                 found = read_yaml(self.hydra_yaml)["hydra"]["runtime"]["cwd"]
             except (FileNotFoundError, RunFolderError, LookupError, TypeError):
@@ -210,7 +210,7 @@ class RunFolder:
         return Path(found) if isinstance(found, str) else None
 
     def write_config(self, cfg: DictConfig) -> None:
-        """Write the configuration of a run that was not started by Hydra, where Hydra would have put it."""
+        """Write the configuration of a run that Hydra did not start, to the file where Hydra writes it."""
         with writing(self.config_yaml):
             self.config_yaml.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.config_yaml, OmegaConf.to_yaml(cfg))
@@ -231,7 +231,7 @@ class RunFolder:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what prevents the writing of `path` into a RunFolderError that says why, and what to do."""
+    """Raise RunFolderError, with the reason and what to do, if `path` cannot be written within the block."""
     try:
         yield
     except OSError as error:
@@ -250,7 +250,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def relative(path: Path) -> Path:
-    """Return a path as a person in the folder of the command would type it."""
+    """Return a path relative to the folder of the command, if it is below it."""
     from genre_classifier.config.settings import started_in
 
     start = started_in()
@@ -265,19 +265,19 @@ _in_use: set[Path] = set()
 
 
 def hold(folder: Path, *, to_train: bool = False) -> None:
-    """Let no other process have a folder until `let_go`, or until this process has ended, however that ends.
+    """Lock a folder against other processes, until `let_go` or the end of this process.
 
     Parameters
     ----------
     folder : Path
-        It exists.
+        An existing folder.
     to_train : bool
-        Whether a training begins, of which one process has one at a time in a folder.
+        Whether a training begins. A process can have one training at a time in a folder.
 
     Raises
     ------
     RunFolderError
-        Another run has it.
+        Another run has locked it.
     """
     from filelock import FileLock, Timeout
 
@@ -297,11 +297,11 @@ def hold(folder: Path, *, to_train: bool = False) -> None:
 
 
 def let_go(folder: Path) -> None:
-    """End what `hold` began."""
+    """Unlock a folder that `hold` locked."""
     key = folder.resolve()
     _in_use.discard(key)
     if (lock := _held.pop(key, None)) is not None:
-        # Before the release: who waits for it would else lose a file that is theirs by then.
+        # Before the release: after it, the file may belong to another process.
         (key / ".lock").unlink(missing_ok=True)
         lock.release()
 
@@ -314,26 +314,26 @@ def _let_all_go() -> None:
 
 def _taken(folder: Path) -> str:
     return (
-        f"{folder}: another run is at work in this folder; choose a folder that does not exist yet, or wait for it or "
-        "stop it first"
+        f"{folder}: another run is at work in this folder; choose a folder that does not exist yet, or wait for that "
+        "run, or stop it"
     )
 
 
 def claim(wanted: Path, *, exact: bool) -> Path:
-    """Make a folder for a run or sweep that no other process has or gets, and return it.
+    """Make a folder for a run or sweep and return it. No other process gets the same folder.
 
     Parameters
     ----------
     wanted : Path
         The folder to make.
     exact : bool
-        True where the user chose this folder: it may exist, but must not hold a run or sweep. False where it is made
-        from the clock: a second run in the same second gets the next free name (``14-05-09-2``).
+        True if the user chose this folder. It may exist, but must not hold a run or sweep. False if its name is the
+        time: a second run in the same second gets the next free name (``14-05-09-2``).
 
     Raises
     ------
     RunFolderError
-        The folder cannot be made, or the chosen one already holds a run or sweep, or is about to.
+        The folder cannot be made, or the chosen folder holds a run or sweep, or another process has locked it.
     """
     with writing(wanted):
         if exact:
@@ -341,7 +341,7 @@ def claim(wanted: Path, *, exact: bool) -> Path:
             _refuse_used(wanted)
             hold(wanted)
             try:
-                _refuse_used(wanted)  # by one that began and ended in between
+                _refuse_used(wanted)  # a run may have begun and ended in between
             except RunFolderError:
                 let_go(wanted)
                 raise
@@ -368,7 +368,7 @@ def _refuse_used(folder: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as plain values and tensors; nothing in the file is executed, and no size in it is believed.
+    """Read a checkpoint as values and tensors. Nothing in the file is executed, and sizes in it are checked.
 
     Raises
     ------
@@ -384,7 +384,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = read_bytes(path, MAX_BYTES, CheckpointError)
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: there is no such checkpoint; a run keeps its own under checkpoints/"
+            f"{path}: there is no such checkpoint; a run's checkpoints are in its folder checkpoints/"
         ) from None
     checkpoint = load_torch_file(content, path, CheckpointError)
     version = checkpoint.get(CHECKPOINT_VERSION_KEY) if isinstance(checkpoint, dict) else None
@@ -401,16 +401,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_content(checkpoint: Mapping[str, Any]) -> None:
-    """Raise ValueError or BundleError unless a checkpoint's settings are plain values of the documented kinds."""
+    """Raise ValueError or BundleError unless a checkpoint's settings have the documented types."""
     from genre_classifier.data.scaler_state import ScalerStatistics
     from genre_classifier.files.torch_file import check_plain
 
     for key in ("epoch", "global_step"):
         if type(checkpoint.get(key)) is not int or not 0 <= checkpoint[key] < 2**40:
-            raise ValueError(f"its {key} is no number of {key}s")
+            raise ValueError(f"its {key} is not a count")
     settings, weights = checkpoint.get("hyper_parameters"), checkpoint.get("state_dict")
     if not isinstance(settings, dict) or not isinstance(weights, dict):
-        raise ValueError("holds no hyper_parameters or no state_dict")
+        raise ValueError("it has no hyper_parameters or no state_dict")
     check_plain(settings, "hyper_parameters", most=MAX_SETTINGS)
     check_plain(settings.get("network"), "the network's settings")
     kinds = {
@@ -430,5 +430,5 @@ def _check_content(checkpoint: Mapping[str, Any]) -> None:
     for key in ("genre_names", "feature_names"):
         names = settings.get(key)
         if not isinstance(names, list) or not names or not all(type(name) is str for name in names):
-            raise ValueError(f"its {key} are no list of names")
+            raise ValueError(f"its {key} is not a list of names")
     ScalerStatistics.from_metadata(settings.get("scaler"), "its hyper_parameters")

@@ -1,4 +1,4 @@
-"""Folders that are read one after the other: one that cannot be read is noted with its reason, and left out."""
+"""Read folders one after the other. A folder that cannot be read is left out, with the reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Unreadable:
 
 
 class Readable(list[T]):
-    """What could be read, in order.
+    """The results of the readable folders, in order.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ def unreadable(folder: RunFolder, error: GenreClassifierError) -> Unreadable:
 
 
 def lines_about(left_out: Iterable[Unreadable]) -> Iterator[str]:
-    """Yield the lines that say which folders were left out; none where none was."""
+    """Yield lines that name the folders that were left out."""
     notes = list(left_out)
     if not notes:
         return

@@ -1,4 +1,4 @@
-"""What a model's predictions amount to, written into its run's folder: the same for networks and baselines."""
+"""Write the results of a model's predictions to its run folder, for networks and baselines alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genre_classifier.runs.folder import RunFolder
 def write_outcome(
     folder: RunFolder, table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
-    """Write metrics.json and, where there are test rows, predictions.csv; return metrics.json's content.
+    """Write metrics.json, and predictions.csv if there are test rows. Return metrics.json's content.
 
     Parameters
     ----------

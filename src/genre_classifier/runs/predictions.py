@@ -1,4 +1,4 @@
-"""Judged rows: what predictions.csv says, and what follows from it."""
+"""The rows of predictions.csv, and the figures computed from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Predictions:
     ----------
     genre_names : tuple of str
     ids, groups : np.ndarray [shape=(row,), dtype=object]
-        A group is empty where there are none.
+        A group is empty if the rows have no groups.
     true, predicted : np.ndarray [shape=(row,)]
         Index into `genre_names`.
     probabilities : np.ndarray [shape=(row, genre)]
@@ -92,7 +92,7 @@ class Predictions:
 
 
 def read_predictions(folder: RunFolder) -> Predictions | None:
-    """Read a run's predictions.csv; None where there is none.
+    """Return the predictions of a run; None if there is no predictions.csv.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
         return found
     except (ValueError, IndexError, KeyError) as error:
         raise RunFolderError(
-            f"{path}: cannot be read ({error}); expected id, group, true, predicted and a probability a genre"
+            f"{path}: cannot be read ({error}); expected id, group, true, predicted and one probability per genre"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""run.json over the life of a run."""
+"""Write run.json during a run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """What run.json says, written whenever it changes.
+    """The content of run.json. It is written at every change.
 
     Parameters
     ----------
     folder : RunFolder
     settings : mapping of str to Any
-        What the run was told, by flat names; ``seed``, ``optimized_metric`` and ``ckpt_path`` among them.
+        The run's settings, by flat names; ``seed``, ``optimized_metric`` and ``ckpt_path`` among them.
     enabled : bool
         False in the processes of a distributed run that leave the writing to the first.
     """
@@ -59,20 +59,20 @@ class Record:
         return time.monotonic() - self.started
 
     def describe(self, table: FeatureTable, split: Split) -> None:
-        """Note what the rows are and how they were split."""
+        """Record the data and the split."""
         sides = {name: len(rows) for name, rows in split.sides().items()}
         self.content["data"] = table.description() | {"rows_by_split": sides}
         self.content["split_protocol"] = split.protocol.as_dict()
         self._write()
 
     def note_resumed(self, checkpoint: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
-        """Note what the run goes on from, and which settings are other than they were there."""
+        """Record the checkpoint that the run continues, and the settings that changed."""
         self.content["resumed_from"] = str(checkpoint)
         self.content["changed_on_resuming"] = {key: list(values) for key, values in changed.items()}
         self._write()
 
     def finish(self, objective: float, seconds: float, epochs: int | None, best_epoch: int | None) -> None:
-        """Note that the run is finished."""
+        """Record that the run is finished."""
         self.content |= {
             "status": "finished",
             "reason": None,
@@ -96,7 +96,7 @@ class Record:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Note a failure of what runs within."""
+        """Record a failure within the block."""
         self.begin()
         try:
             yield
@@ -105,7 +105,7 @@ class Record:
             raise
 
     def begin(self) -> None:
-        """Make the folder, let no other run have it, and write what is known."""
+        """Make and lock the folder, and write the first entries."""
         if self.enabled:
             with writing(self.folder.path):
                 self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -117,11 +117,11 @@ class Record:
         self._write()
 
     def fail(self, error: BaseException) -> None:
-        """Note that the run failed, and why."""
+        """Record that the run failed, and why."""
         self.fail_because(reason_of(error))
 
     def fail_because(self, reason: str) -> None:
-        """Note that the run failed for a reason; what failed first counts."""
+        """Record the reason why the run failed. The first reason is kept."""
         if self.content["status"] == "failed":
             return
         self.content |= {"status": "failed", "reason": reason, "seconds": round(self.elapsed(), 3)}

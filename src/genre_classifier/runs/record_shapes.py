@@ -1,4 +1,4 @@
-"""What run.json, metrics.json and sweep.json must look like: whoever reads them may then rely on it.
+"""Check the structure of run.json, metrics.json and sweep.json.
 
 A folder may come from anywhere, so a text may stand where a number belongs. A shape is a type, a tuple of allowed
 shapes, `None` for null, a list of one shape, a `Row` of so many shapes, or a mapping of keys to shapes, where
@@ -130,7 +130,7 @@ def check_run(content: Mapping[str, Any], path: Path) -> None:
 
 
 def check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise RunFolderError unless the settings by which replicates are told apart are whole numbers or null."""
+    """Raise RunFolderError unless seed and fold, which distinguish replicates, are whole numbers or null."""
     check(settings, _SETTINGS, path)
 
 

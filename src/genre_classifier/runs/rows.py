@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RunRows:
     """The rows a run was trained and judged on, read again.
 
     Parameters
@@ -48,8 +48,8 @@ class Rows:
         return next(name for name in ("test", "val", "train") if len(self.split.sides()[name]))
 
 
-def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[Rows | None, str]:
-    """Read a run's rows again and divide them as the run did.
+def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[RunRows | None, str]:
+    """Return a run's rows, read again and divided as in the run.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[Rows | None, 
 
     Returns
     -------
-    tuple of Rows or None, and str
-        None where they are not there as they were, and then the reason.
+    tuple of RunRows or None, and str
+        None if they are not there as they were, and then the reason.
     """
     try:
         data = OmegaConf.to_object(configuration_of(folder).data)
@@ -68,6 +68,6 @@ def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[Rows | None, 
         table = read(data)
         if table.fingerprint != fingerprint:
             return None, f"{table.where} has changed since the run (another fingerprint)"
-        return Rows(table, make_split(table, data.split)), ""
+        return RunRows(table, make_split(table, data.split)), ""
     except (GenreClassifierError, OmegaConfBaseException, OSError) as error:
         return None, str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""A sweep's folder on disk: the only module that knows its file names and format."""
+"""The sweep folder on disk. Only this module knows its file names and format."""
 
 from __future__ import annotations
 

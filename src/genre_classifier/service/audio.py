@@ -1,6 +1,6 @@
 """POST /analyze-audio: the genres of an audio file.
 
-The file is decoded in a process of its own under a limit of time and of memory: whatever a file does to a decoder, the
+The file is decoded in a separate process under a limit of time and of memory: whatever a file does to a decoder, the
 service goes on. Songs wait on disk, a bounded number of them, and are deleted before the answer leaves.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, geometric_mean
+from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, average_windows
 from genre_classifier.errors import AudioError, BundleError, MissingExtraError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
@@ -138,7 +138,7 @@ def _content(served: ServedModel, recipe: AudioRecipe, filename: str, measured: 
         [[answer["all_probabilities"][g] for g in served.predictor.genre_names] for answer in answers]
     )
     prediction: dict[str, Any] = {
-        **served.predictor.answer(geometric_mean(windows).tolist(), return_probs=True)
+        **served.predictor.answer(average_windows(windows).tolist(), return_probs=True)
     }
     prediction["outside_training_range"] = any(answer["outside_training_range"] for answer in answers)
     unusual = [name for answer in answers for name in answer["unusual_features"]]
@@ -159,7 +159,7 @@ AUDIO_OPERATION: Final[dict[str, Any]] = {
     "description": (
         f"A form with the field `file`: {', '.join(SUFFIXES)}, at most {MAX_AUDIO_BYTES // 2**20} MB. A song longer "
         "than the clips of the training is measured in windows of their length; `features` are the means over them, "
-        "`prediction` is their probabilities' geometric mean."
+        "`prediction` is the mean of their probabilities."
     ),
     "responses": {
         200: {"description": "filename, duration in seconds, features and prediction."},

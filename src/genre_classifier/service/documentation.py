@@ -1,4 +1,4 @@
-"""What the OpenAPI page says about each path, with an example of every request."""
+"""The OpenAPI documentation of each path, with an example of every request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PredictAnswer(Prediction):
 
 
 class BatchAnswer(msgspec.Struct):
-    """One answer a row, and the bundle that gave them."""
+    """One answer per row, and the bundle that gave them."""
 
     predictions: list[Prediction]
     bundle: str

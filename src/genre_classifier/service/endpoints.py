@@ -1,4 +1,4 @@
-"""What the service answers: the bytes of a request's body in, a status and the bytes of an answer out.
+"""The service's answers: from the bytes of a request's body to a status and the bytes of an answer.
 
 Knows nothing of how a request arrives, and imports neither FastAPI nor uvicorn.
 """

@@ -1,4 +1,4 @@
-"""The bundle that is being served: loaded on start, and exchanged for a newer one while requests go on.
+"""The served bundle. It is loaded on start, and replaced by a newer one while requests go on.
 
     from genre_classifier.service.model import model_service
     model_service.predict([0.1, ...])
@@ -51,7 +51,7 @@ class ServedModel:
     metadata : Mapping[str, Any]
         Content of the bundle's metadata.
     limits : tuple of np.ndarray or None
-        Lowest and highest usual value of each feature; None where the scaler does not know.
+        Lowest and highest usual value of each feature; None if the scaler does not know.
     """
 
     predictor: Predictor
@@ -122,7 +122,7 @@ class ModelService:
 
     @property
     def served(self) -> ServedModel | None:
-        """The bundle in service; None where none could be loaded."""
+        """The served bundle; None if none could be loaded."""
         return self._served
 
     def predict(self, features: Any, return_probs: bool = False, top_k: int = DEFAULT_TOP_K) -> Prediction:
@@ -209,7 +209,7 @@ class ModelService:
         return results[0]
 
     def start(self) -> None:
-        """Load the bundle and look for a newer one every second, on a thread of its own."""
+        """Load the bundle, and look for a newer one every second on a separate thread."""
         self.refresh()
         self._stopped.clear()
         self._watcher = threading.Thread(target=self._watch, name="bundle-watch", daemon=True)

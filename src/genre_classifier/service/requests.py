@@ -1,4 +1,4 @@
-"""What a request body may hold, and what to say about one that holds anything else.
+"""The allowed content of a request body, and the messages about any other.
 
 Bodies are read by msgspec: strictly (true and "3" are no numbers, NaN and 1e999 are refused) and in a few
 microseconds. Only a refused body is looked at a second time, to name the field at fault.

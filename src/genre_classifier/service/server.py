@@ -240,7 +240,7 @@ class _OrdinaryParser(httptools.HttpRequestParser):
                 self._protocol.feed_framing(parse)
 
 
-def configuration(service: ModelService, host: str, port: int) -> uvicorn.Config:
+def uvicorn_config(service: ModelService, host: str, port: int) -> uvicorn.Config:
     """Return uvicorn's settings for a service."""
     return uvicorn.Config(
         GenreService(service),
@@ -261,7 +261,7 @@ def run(service: ModelService, host: str, port: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")  # as uvicorn's own lines
     service.refresh()  # before uvicorn takes the signals, so that they end a load that does not
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(configuration(service, host, port)).run()
+        uvicorn.Server(uvicorn_config(service, host, port)).run()
     if any(thread.is_alive() for thread in service.given_up):
         logging.shutdown()
         os._exit(0)  # the end of Python would wait for a library that computes

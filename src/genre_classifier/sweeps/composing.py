@@ -1,4 +1,4 @@
-"""Composing the configurations of a sweep's jobs: the first in full, others that differ in a few values from it."""
+"""Compose the configurations of a sweep's jobs: the first in full, the others by changing its values."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def compose_as_the_first_trial() -> None:
             return original(self, config_name, overrides, run_mode, **more)
         first = [first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
         composed = original(self, config_name, first, run_mode, **more)
-        told = dict(zip(first, overrides, strict=True))
+        by_text = dict(zip(first, overrides, strict=True))
         with read_write(composed):
-            composed.hydra.overrides.task = [told[str(text)] for text in composed.hydra.overrides.task]
+            composed.hydra.overrides.task = [by_text[str(text)] for text in composed.hydra.overrides.task]
         return composed
 
     load.is_of_the_first_trial = True  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def compose_as_the_first_trial() -> None:
 
 
 def first_value(override: Override) -> str:
-    """Return an override's text with its first value alone; as it is where it has no list of values."""
+    """Return an override's text with its first value only; unchanged if it has no list of values."""
     text = str(override.input_line)
     if override.is_hydra_override() or not override.is_discrete_sweep():
         return text
@@ -108,7 +108,7 @@ class SweepConfigLoader:
 def _changed_values(
     before: Sequence[Override], composed: DictConfig, now: Sequence[Override]
 ) -> list[Override] | None:
-    """Return the overrides whose values differ; None where they are more than values of plain settings."""
+    """Return the overrides whose values differ; None if they change more than values of settings."""
     names = [override.key_or_group for override in now]
     groups = {str(name) for name in composed.hydra.runtime.choices}
     changed = []
@@ -134,7 +134,7 @@ def _changed_values(
 
 
 def _name(composed: DictConfig, overrides: Sequence[Override]) -> None:
-    """Note the job's overrides where Hydra notes them."""
+    """Set the job's overrides where Hydra keeps them."""
     hydra = composed.hydra
     own = [override for override in overrides if not override.is_hydra_override()]
     with read_write(hydra):

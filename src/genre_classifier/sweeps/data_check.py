@@ -1,4 +1,4 @@
-"""Reading and dividing a sweep's rows before its first trial: what makes every trial fail is told once."""
+"""Read and divide a sweep's rows before its first trial, so that an error of every trial is reported once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Glob, Override
 from omegaconf import DictConfig
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import DataConfig, SplitConfig
 from genre_classifier.config.settings import job_config
 from genre_classifier.data.sources import read
@@ -25,7 +25,7 @@ LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
 
 
 def check_data(config: DictConfig, swept: Mapping[str, Override], loader: ConfigLoader) -> None:
-    """Raise what every trial would fail with, where none of the sweep's data settings gives rows that can be divided.
+    """Raise the error of every trial if none of the sweep's data settings gives rows that can be divided.
 
     It ends with the first that does, so that it costs most sweeps one reading of one table.
 
@@ -57,7 +57,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
             return
         try:
             job = job_config(loader.load_sweep_config(config, overrides), "run_dir")
-            data = typed(job).data
+            data = to_train_config(job).data
             if repr(data) not in seen:
                 seen.add(repr(data))
                 make_split(_table(data, tables), data.split)

@@ -1,4 +1,4 @@
-"""What is written and said when a sweep has ended, however it ended: leaderboard, figures, how many trials failed."""
+"""Finish a sweep, however it ended: write the leaderboard and figures, and print how many trials failed."""
 
 from __future__ import annotations
 

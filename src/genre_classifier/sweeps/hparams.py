@@ -1,4 +1,4 @@
-"""What TensorBoard's HParams tab opens on: the settings that a sweep varies, and the metrics that count.
+"""Write TensorBoard's HParams tab: the settings that a sweep varies, and the metrics to compare.
 
 TensorBoard shows the summary that it finds first, so a sweep has one, and its trials none.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.config.settings import experiment, is_about_the_machine
+from genre_classifier.config.settings import experiment_settings, is_about_the_machine
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import writing
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -81,7 +81,7 @@ def summarize_trials(
     names = [name for name in swept if not is_about_the_machine(name)]  # trials do not list those
     if not all(name in trial.settings for trial in finished for name in names):
         # A group was swept: take all settings in which its choices differ.
-        names = [name for name in experiment(finished[0].settings) if _differs(finished, name)]
+        names = [name for name in experiment_settings(finished[0].settings) if _differs(finished, name)]
     metrics = [
         name for name in counted_metrics(optimized) if all(name in trial.metrics for trial in finished)
     ]

@@ -1,4 +1,4 @@
-"""A stored Optuna study that goes on as if it had never stopped."""
+"""Resume a stored Optuna study as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ResumableTPE(BaseSampler):
     """Tree-structured Parzen estimator (Bergstra et al., 2011) whose draws depend on nothing but the study.
 
     Optuna's own sampler has one stream of random numbers from the study's start to its end, so a study that is resumed
-    takes another course. Here each value has a stream of its own, from the seed, the trial's number and the name.
+    takes another course. Here each value has a separate random stream, from the seed, the trial's number and the name.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class ResumableTPE(BaseSampler):
 
 
 def reopen(folder: SweepFolder, sweeper: DictConfig) -> int:
-    """Make a stored study ready to go on, and return how many trials it lacks.
+    """Prepare a stored study to continue, and return the number of missing trials.
 
     A trial that was running is asked for again under its number and with its values; the values of one that failed are
     asked for once more.

@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 def run_in_process(
     target: Callable[[Any], None], argument: Any, name: str, stop: threading.Event | None = None
 ) -> str:
-    """Call a function in a new process and return how that ended; an interruption here ends it there.
+    """Call a function in a new process and return how the process ended. An interruption here ends the process.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def run_in_process(
         raise
     exit_code = process.exitcode
     process.close()
-    return death(exit_code, out_of_memory=_oom_kills() > oom_kills)
+    return describe_exit(exit_code, out_of_memory=_oom_kills() > oom_kills)
 
 
 def warm_up() -> None:
@@ -66,15 +66,15 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def death(exit_code: int | None, *, out_of_memory: bool = False) -> str:
-    """Say how a process ended that had no time to say it itself.
+def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
+    """Return a description of how a process ended that could not record it.
 
     Parameters
     ----------
     exit_code : int or None
         Negative for the signal that ended it.
     out_of_memory : bool
-        Whether the system has killed a process for want of memory in the meantime.
+        Whether the system has killed a process in the meantime because memory ran out.
     """
     if exit_code is None or exit_code >= 0:
         return f"its process ended with exit code {exit_code} and without a message"
@@ -86,11 +86,11 @@ def death(exit_code: int | None, *, out_of_memory: bool = False) -> str:
         return f"killed by {name}"
     if out_of_memory:
         return "killed by SIGKILL: memory ran out, and the system killed a process for it"
-    return "killed by SIGKILL: by somebody, or by the system for want of memory, of which it left no record"
+    return "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
 
 
 def _oom_kills() -> int:
-    """Return how many processes the system has killed for want of memory, as far as it tells."""
+    """Return how many processes the system has killed because memory ran out, if it reports that."""
     found = 0
     for path in _oom_counters():
         try:
@@ -126,7 +126,7 @@ def _context() -> BaseContext:
 
 
 def _stop(process: BaseProcess) -> None:
-    """Let the process end by itself, as Ctrl-C in a terminal makes it do; else interrupt it, else kill it."""
+    """Wait for the process to end, as after Ctrl-C in a terminal. If it does not, interrupt it, then kill it."""
     process.join(2.0)
     if process.is_alive() and process.pid is not None:
         os.kill(process.pid, signal.SIGINT)
@@ -146,7 +146,7 @@ def write_everything_to(path: Path) -> None:
 
 
 def set_up_logging(settings: dict[str, Any], path: Path) -> None:
-    """Set logging up as Hydra would, but for the terminal.
+    """Set up logging as Hydra would, without the terminal.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def set_up_logging(settings: dict[str, Any], path: Path) -> None:
 
 
 def take_a_device(job: DictConfig, sweep: Path) -> None:
-    """Take a GPU that no other process of the sweep has, where the configuration wants one."""
+    """Take a GPU that no other process of the sweep uses, if the configuration wants one."""
     if str(job.trainer.accelerator.name) not in {"gpu", "auto"} or job.trainer.devices != 1:
         return
     from genre_classifier.machine.devices import take_gpu

@@ -1,4 +1,4 @@
-"""What is settled before the first trial of a sweep: its folder, its size, what it sweeps, what it resumes."""
+"""The start of a sweep, before its first trial: its folder, its number of trials, its search space, and resuming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genre_classifier import __version__
 from genre_classifier.commands import setting
 from genre_classifier.config.checks import Problem, find_problems
 from genre_classifier.config.schema import TensorBoardConfig, better_is_higher
-from genre_classifier.config.settings import experiment, flattened, is_about_the_machine, job_config
+from genre_classifier.config.settings import experiment_settings, flattened, is_about_the_machine, job_config
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.runs.folder import claim
@@ -31,34 +31,34 @@ from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
 from genre_classifier.sweeps.hparams import counted_metrics, write_summary
 
-# What Ray is started with unless told otherwise; a trial is retried by resuming, not by Ray.
+# Ray's default settings. A trial is retried by resuming the sweep, not by Ray.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 RAY_REMOTE = {"num_cpus": 1, "max_retries": 0}
-LAUNCHER = "hydra_plugins.genre_classifier_launchers.trial_launcher.TrialLauncher"
+LAUNCHER = "hydra_plugins.genre_classifier_launchers.resuming_launcher.ResumingLauncher"
 # Holds the sweep's lock until the process ends.
 _open = ExitStack()
-# Hydra makes launcher and callbacks by itself, so what one starts cannot be handed to the other.
+# Hydra makes the launcher and the callbacks itself, so one cannot be given to the other.
 _started: list[SweepFolder] = []
 
 
 def start_sweep(config: DictConfig) -> SweepFolder:
-    """Prepare a multirun before Hydra makes its sweeper; the configuration is changed in place.
+    """Prepare a multirun before Hydra makes its sweeper. The configuration is changed in place.
 
     Parameters
     ----------
     config : DictConfig
-        As Hydra composed it, ``hydra`` included; of the swept settings it has the defaults.
+        As Hydra composed it, with the node ``hydra``. Swept settings have their defaults.
 
     Raises
     ------
     ConfigError
         The search space has an unknown name or an empty range, or there are more trials than ``sweep.max_trials``.
     RunFolderError
-        The folder to resume is none, was another sweep's, or is being worked on; or a new one cannot be made.
+        The folder to resume does not exist, belongs to another sweep, or is in use; or a new folder cannot be made.
     """
     resume, max_trials = config.sweep.resume, int(config.sweep.max_trials)
     with read_write(config):
-        _leave_out_the_sweeps_own(config)
+        _drop_sweep_settings(config)
     swept = _swept(config)
     _check_names(config, swept)
     _complete_the_sweeper(config)
@@ -93,19 +93,19 @@ def start_sweep(config: DictConfig) -> SweepFolder:
 
 
 def started_sweep() -> SweepFolder | None:
-    """Return the sweep that this process has started; None in the processes of its launcher, and of a single run."""
+    """Return the sweep that this process has started. Returns None in a launcher's process and in a single run."""
     return _started[-1] if _started else None
 
 
-def _leave_out_the_sweeps_own(config: DictConfig) -> None:
-    """``sweep.resume=...`` is about the sweep; a trial has the same configuration with and without it."""
+def _drop_sweep_settings(config: DictConfig) -> None:
+    """Drop ``sweep.resume=...`` and the like. They are about the sweep, not about its trials."""
     config.sweep.resume = None
     kept = [text for text in config.hydra.overrides.task if not text.lstrip("+").startswith("sweep.")]
     config.hydra.overrides.task = kept
 
 
 def _swept(config: DictConfig) -> dict[str, Override]:
-    """Return the overrides that have several values, by name: the configuration's own and the command line's."""
+    """Return the overrides that have several values, by name: from the configuration and the command line."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     texts = [f"{name}={value}" for name, value in params.items()]
     fixed: set[str] = set()
@@ -121,9 +121,10 @@ def _swept(config: DictConfig) -> dict[str, Override]:
 
 
 def problems_of_every_trial(config: DictConfig) -> list[Problem]:
-    """Return what is wrong with a multirun's configuration whatever the values of the swept settings.
+    """Return the problems that a multirun's configuration has with every value of the swept settings.
 
-    The configuration has the first value of each, but for intervals and what a search's own file sweeps.
+    The configuration has the first value of each swept setting. Intervals, and settings that a search's file sweeps,
+    have their defaults.
     """
     swept = _swept(config)
     given = {str(text) for text in config.hydra.overrides.task}
@@ -169,7 +170,7 @@ def _names(job: DictConfig) -> list[str]:
 
 
 def _complete_the_sweeper(config: DictConfig) -> None:
-    """Give Optuna the direction of the metric, and enough trials at once for every worker of the launcher."""
+    """Give Optuna the direction of the metric, and one trial at once per worker of the launcher."""
     if not _is_optuna(config):
         return
     import optuna
@@ -182,8 +183,8 @@ def _complete_the_sweeper(config: DictConfig) -> None:
             given = getattr(sweeper.direction, "name", sweeper.direction)
             if given != direction:
                 raise ConfigError(
-                    f"hydra.sweeper.direction={given} contradicts optimized_metric={config.optimized_metric}, of "
-                    f"which {'more' if direction == 'maximize' else 'less'} is better: leave it out"
+                    f"hydra.sweeper.direction={given} contradicts optimized_metric={config.optimized_metric}, where "
+                    f"{'higher' if direction == 'maximize' else 'lower'} is better: drop hydra.sweeper.direction"
                 )
         sweeper.direction = direction
         if not _was_given(config, "hydra.sweeper.n_jobs"):
@@ -208,7 +209,7 @@ def _is_optuna(config: DictConfig) -> bool:
 
 
 def _count(config: DictConfig, swept: Mapping[str, Override]) -> int:
-    """Return the number of trials, or some number above the limit."""
+    """Return the number of trials. Above the limit, any number above it may come back."""
     if _is_optuna(config):
         for name, override in swept.items():
             _check_range(name, override)
@@ -261,9 +262,9 @@ def _folder(config: DictConfig, resume: str | None) -> Path:
             raise RunFolderError(f"sweep.resume={resume}: there is no such folder")
         SweepFolder(folder).read_sweep()
     with read_write(config), open_dict(config):
-        # Whole, since a job may run in another folder.
+        # Absolute, since a job may run in another folder.
         config.hydra.sweep.dir = str(folder.absolute())
-        # A launcher composes each job anew from these overrides.
+        # A launcher composes each job again from these overrides.
         config.hydra.overrides.hydra.append(setting(key, folder.absolute()))
     return folder
 
@@ -297,7 +298,7 @@ def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bo
 
 
 def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
-    """Let the HParams tab show the swept settings while the sweep runs; what groups change is known at its end."""
+    """Let the HParams tab show the swept settings while the sweep runs. Its end adds those of swept groups."""
     job = job_config(config, "run_dir")
     groups = {str(name) for name in config.hydra.runtime.choices}
     if OmegaConf.select(job, "logger._target_") != TensorBoardConfig._target_ or groups & set(swept):
@@ -318,11 +319,11 @@ def _choices(override: Override) -> list[Any]:
 
 
 def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A resumed sweep may have more trials, but what it does not sweep must be as it was."""
+    """Raise RunFolderError unless a resumed sweep has its earlier settings. It may have more trials."""
     for key in ("sweeper", "swept", "settings"):
         if before.get(key) is None:
             raise RunFolderError(
-                f"{folder.sweep_json}: there is no {key}, so it cannot be told what to resume"
+                f"{folder.sweep_json}: there is no {key}, so the sweep cannot be resumed; start a new sweep"
             )
     differences = []
     if before["sweeper"] != now["sweeper"]:
@@ -333,15 +334,15 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         differences.append(
             f"swept {', '.join(before['swept']) or 'nothing'}, now {', '.join(now['swept']) or 'nothing'}"
         )
-    old, new = experiment(before["settings"]), experiment(now["settings"])
+    old, new = experiment_settings(before["settings"]), experiment_settings(now["settings"])
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key]:
             differences.append(f"{key}={old[key]}, now {new[key]}")
     if differences:
         listed = "\n".join(f"  - {difference}" for difference in differences[:10])
         raise RunFolderError(
-            f"sweep.resume={folder.path}: that was a sweep of another configuration:\n{listed}\n"
-            "give the command it was started with (overrides in its sweep.json) and sweep.resume"
+            f"sweep.resume={folder.path}: that sweep had another configuration:\n{listed}\n"
+            "repeat the command that started it (overrides in its sweep.json) with sweep.resume"
         )
 
 
@@ -357,9 +358,9 @@ def _compose_quickly() -> None:
 
 
 def _wrap_launcher(config: DictConfig) -> None:
-    from hydra_plugins.genre_classifier_launchers.trial_launcher import TrialLauncher
+    from hydra_plugins.genre_classifier_launchers.resuming_launcher import ResumingLauncher
 
-    Plugins.instance().register(TrialLauncher)
+    Plugins.instance().register(ResumingLauncher)
     inner = config.hydra.launcher
     with read_write(config), open_dict(config):
         if "ray_launcher" in str(inner._target_):

@@ -1,4 +1,4 @@
-"""One trial of a sweep, in a process of its own: whatever befalls it, the sweep goes on and run.json says what."""
+"""One trial of a sweep, in a separate process. If it fails, run.json says why, and the sweep goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.commands import setting
-from genre_classifier.config.settings import OWN_PATHS, flat_settings, identity, started_in, with_paths_from
+from genre_classifier.config.settings import (
+    OWN_PATHS,
+    experiment_hash,
+    flat_settings,
+    started_in,
+    with_paths_from,
+)
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.runs.folder import RunFolder
@@ -32,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """What the trial's process is given.
+    """The arguments of a trial's process.
 
     Parameters
     ----------
@@ -55,10 +61,10 @@ class Start:
 
 
 def run_trial(cfg: DictConfig) -> float:
-    """Run or finish one trial in a process of its own and return its objective.
+    """Run or finish one trial in a separate process and return its objective.
 
-    Called by the launcher's process, where Hydra's configuration of the job is set. A trial that has a checkpoint goes
-    on from it; one that is finished is not run again.
+    Called in the launcher's process, where Hydra's configuration of the job is set. A trial with a checkpoint continues
+    from it. A finished trial is not run again.
 
     Parameters
     ----------
@@ -99,7 +105,7 @@ def run_trial(cfg: DictConfig) -> float:
 
 @cache
 def _end_with_the_sweep() -> None:
-    """Let a worker of the launcher end with the process that started it; the sweep's own process goes on."""
+    """End a launcher's worker when the process that started it ends. The sweep's own process is not affected."""
     from genre_classifier.sweeps.start import started_sweep
 
     if started_sweep() is None:
@@ -117,7 +123,7 @@ def quiet(cfg: DictConfig) -> DictConfig:
 
 
 def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:
-    """Write a trial's status to its run.json, keeping what else stands there."""
+    """Write a trial's status to its run.json, and keep the other entries."""
     try:
         before = folder.read_run()
     except RunFolderError:
@@ -140,8 +146,12 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
         run = folder.read_run()
     except RunFolderError:  # it is run again
         return False
-    told = run.get("settings") or {}
-    return run["status"] == "finished" and "objective" in run and identity(told) == identity(settings)
+    recorded = run.get("settings") or {}
+    return (
+        run["status"] == "finished"
+        and "objective" in run
+        and experiment_hash(recorded) == experiment_hash(settings)
+    )
 
 
 def _outcome(folder: RunFolder, end: str) -> float:
@@ -182,7 +192,7 @@ def _in_process(start: Start) -> None:
 
 
 def _be_restartable(start: Start) -> None:
-    """Lightning starts the processes for further devices with this one's command line, which is the whole sweep's."""
+    """Set sys.argv to this trial's command. Lightning starts the processes of further devices with it."""
     own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
     # The command is given where this process runs, and its paths lead from where the sweep was started.
     paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}

@@ -1,4 +1,4 @@
-"""What is kept and shown after each epoch: history, checkpoints, averaged weights, progress."""
+"""Callbacks after each epoch: history, checkpoints, averaged weights, progress."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def monitored(trainer: pl.Trainer, monitor: str) -> float:
 
 
 class History(Checkpoint):
-    """Writes history.csv, one row an epoch, and carries it in the checkpoint so that a resumed run has all of it.
+    """Writes history.csv, one row per epoch, and keeps it in the checkpoint, so that a resumed run has all rows.
 
     A Checkpoint, because Lightning runs those after the module's own end of the epoch.
     """
@@ -71,10 +71,10 @@ class History(Checkpoint):
         log.info("epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, said)
 
     def add(self, epoch: int, step: int, metrics: Mapping[str, float], seconds: float) -> str:
-        """Add an epoch's row, and return what the log says of it."""
+        """Add an epoch's row, and return its line for the log."""
         by_genre = {name: value for name, value in metrics.items() if _is_by_genre(name)}
-        plain = metrics.keys() - by_genre.keys()
-        order = sorted(plain, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
+        overall = metrics.keys() - by_genre.keys()
+        order = sorted(overall, key=lambda name: (name.partition("/")[0] != "train", "/" not in name, name))
         row: dict[str, float] = {"epoch": epoch, "step": step}
         row |= {name: metrics[name] for name in order}
         row["seconds"] = round(seconds, 4)
@@ -114,7 +114,7 @@ def _is_by_genre(name: str) -> bool:
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps last.ckpt of every epoch and best.ckpt of the best one, each written in one step.
+    """Writes last.ckpt after every epoch and best.ckpt after the best one, each in one step.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ class RunCheckpoint(Checkpoint):
         return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def replay(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Take note of the epochs of the run that this one goes on from, given by its history."""
+        """Replay the history of the run that this one continues."""
         for row in rows:
             self.takes(int(row["epoch"]), None if self.monitor is None else _value(row, self.monitor))
 
@@ -204,10 +204,10 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Leave what `replay` has found."""
+        """Do nothing, because `replay` has set the state."""
 
     def replay(self, rows: Sequence[Mapping[str, float]]) -> int | None:
-        """Take note of the epochs of the run that this one goes on from, given by its history.
+        """Replay the history of the run that this one continues.
 
         Returns
         -------
@@ -221,7 +221,7 @@ class ResumableEarlyStopping(EarlyStopping):
         return first
 
     def observe(self, epoch: int, value: float) -> bool:
-        """Take note of an epoch's value, and return whether it asks to stop."""
+        """Record an epoch's value, and return whether to stop."""
         stop, _ = self._evaluate_stopping_criteria(torch.tensor(value))
         if stop:
             self.stopped, self.stopped_epoch = True, epoch

@@ -1,4 +1,4 @@
-"""Lets the engine train a run inside of Lightning: several mini-batches are one training_step."""
+"""Let the engine train a run inside Lightning. One training_step takes several mini-batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT_OUT_HOOKS = (
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What Lightning refuses to do in manual optimization, so that the engine does it.
+    """Settings that Lightning refuses in manual optimization. The engine applies them.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
 
 
 class ChunkedOptimization:
-    """Runs the engine over a run's chunks, and does what Lightning does around each optimizer step.
+    """Runs the engine over a run's chunks, with the steps that Lightning takes around each optimizer step.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def same_steps_in_both_modes(checkpoint: dict[str, Any]) -> None:
     Lightning keeps them apart, so a run that goes on in the other mode would count from 0.
     """
     loops = checkpoint["loops"]["fit_loop"]
-    plain = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
-    chunked = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]
-    for name in plain:
-        plain[name] = chunked[name] = max(plain[name], chunked[name])
+    by_batch = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+    by_chunk = loops["epoch_loop.manual_optimization.optim_step_progress"]["total"]
+    for name in by_batch:
+        by_batch[name] = by_chunk[name] = max(by_batch[name], by_chunk[name])

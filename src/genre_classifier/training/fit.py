@@ -31,34 +31,39 @@ from genre_classifier.training.chunks import StepSettings, unsupported_hook
 from genre_classifier.training.engine.layers import why_refused
 from genre_classifier.training.engine.settings import why_settings_refused
 from genre_classifier.training.lit_module import GenreLitModule
-from genre_classifier.training.run import Result, Run, plain
+from genre_classifier.training.run import Result, Run, to_dict
 
 log = logging.getLogger(__name__)
 
-# Where Lightning says that a process it started for another device has ended.
+# The logger by which Lightning reports the end of a process that it started for another device.
 LAUNCHER_LOG = "lightning.fabric.strategies.launchers.subprocess_script"
 
 
 def train(cfg: DictConfig) -> Result | None:
-    """Train one configuration.
+    """Train one configuration and write its run folder.
+
+    Parameters
+    ----------
+    cfg : DictConfig
+        Composed, as train.py gets it.
 
     Returns
     -------
     Result or None
-        None in the processes of a distributed run that are not the first.
+        None in every process of a distributed run but the first.
 
     Raises
     ------
     ConfigError, DataError, SplitError, CheckpointError, RunFolderError, DivergedError
-        With what to do about it; run.json then says ``failed`` and why.
+        The message says what to do. run.json then has the status ``failed`` and the reason.
     """
     run = Run(cfg)
     settings = run.settings
     leave_messages_to_root()
     with run.record.kept(), threads(settings.threads), warnings.catch_warnings():
-        # Lightning 2.6 against torch 2.13: nothing that a user could do about it.
+        # A warning between Lightning 2.6 and torch 2.13. A user cannot act on it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        # A resumed run may have early stopping, say, that the earlier one had not, or the other way round.
+        # A resumed run may have other callbacks than the earlier one, for example early stopping.
         warnings.filterwarnings(
             "ignore", message=".*callbacks used to create the checkpoint need to be provided"
         )
@@ -67,7 +72,7 @@ def train(cfg: DictConfig) -> Result | None:
         if run.resumed is not None and run.resumed.is_complete(settings):
             return run.conclude_earlier() if run.is_first_process else None
         trainer, history, checkpoint = _build_trainer(run)
-        with _told_of_other_processes(run):
+        with _recording_other_processes(run):
             _fit(trainer, run)
         if not trainer.is_global_zero:
             return None
@@ -76,7 +81,7 @@ def train(cfg: DictConfig) -> Result | None:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch use so many CPU threads for as long as the block runs."""
+    """Let torch use this number of CPU threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -86,7 +91,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def leave_messages_to_root() -> None:
-    """Lightning prints its messages by a handler of its own; where the run has logging set up, that one decides."""
+    """Remove Lightning's log handler if the run has set up logging, so that the run decides what is printed."""
     if logging.root.hasHandlers():
         logging.getLogger("lightning").handlers.clear()
 
@@ -110,7 +115,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
         checkpoint = RunCheckpoint(folder, chosen.checkpoint.monitor, run.checkpoint_extras)
         checkpoint.replay(earlier)
         callbacks.append(checkpoint)
-    arguments = plain(settings.trainer)
+    arguments = to_dict(settings.trainer)
     if settings.trainer.gradient_clip_val is None:
         arguments["gradient_clip_algorithm"] = None
     arguments["log_every_n_steps"] = _batches_an_epoch(settings, datamodule)
@@ -135,7 +140,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
 def _engine_arguments(
     settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule, datamodule: GenreDataModule
 ) -> dict[str, Any]:
-    """Let the engine train if it can, and return the Trainer's arguments for that; else say why autograd does."""
+    """Let the engine train if it can, and return the Trainer's arguments for it. Otherwise log why autograd trains."""
     reason = _why_autograd(settings, callbacks, module)
     if reason is not None:
         rank_zero_only(log.info)("autograd trains the network, one mini-batch at a time: %s", reason)
@@ -172,14 +177,14 @@ def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int
 
 
 @contextmanager
-def _told_of_other_processes(run: Run) -> Iterator[None]:
-    """Record that another device's process has ended: Lightning then kills this one, which has no time to say so."""
+def _recording_other_processes(run: Run) -> Iterator[None]:
+    """Record the end of another device's process. Lightning then kills this process at once."""
 
     class Watch(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if found := re.search(r"terminated with code (-?\d+)", record.getMessage()):
                 run.record.fail_because(
-                    f"the process of another device ended with exit code {found[1]}, and what it printed says why; "
+                    f"the process of another device ended with exit code {found[1]}; its output says why. "
                     "Lightning then stopped this one"
                 )
 
@@ -198,7 +203,7 @@ def _fit(trainer: pl.Trainer, run: Run) -> None:
     ckpt_path = None if run.resumed is None else run.resumed.path
     try:
         trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
-    except SIGTERMException as stopped:  # a SystemExit without a code, which would pass for a success
+    except SIGTERMException as stopped:  # a SystemExit without a code, which looks like success
         run.record.fail(stopped)
         log.warning("%s", run.record.interrupted(trainer.current_epoch))
         raise SystemExit(128 + signal.SIGTERM) from None

@@ -1,4 +1,4 @@
-"""GenreLitModule: the network with its loss, metrics, optimizer and scheduler, and all it takes to rebuild them."""
+"""GenreLitModule: the network with its loss, metrics, optimizer and scheduler, and what is needed to rebuild them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DROPOUT_STREAM = 1 << 32
 
 
 class GenreLitModule(pl.LightningModule):
-    """Trains a genre network; its checkpoint holds plain values only and is enough to rebuild everything.
+    """Trains a genre network. Its checkpoint holds no code, and is enough to rebuild everything.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class GenreLitModule(pl.LightningModule):
             self._chunks = ChunkedOptimization(self, self._chunk_settings)
 
     def on_train_end(self) -> None:
-        """Let go of optimizer and trainer."""
+        """Drop the references to optimizer and trainer."""
         self._chunks = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ class GenreLitModule(pl.LightningModule):
                 checkpoint[name] = copied_to_cpu(checkpoint[name])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let a run go on in chunks that began without, or the other way round."""
+        """Allow a run to continue with or without chunks, however it began."""
         same_steps_in_both_modes(checkpoint)
 
     def on_train_epoch_start(self) -> None:
@@ -219,7 +219,7 @@ class GenreLitModule(pl.LightningModule):
             scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
-        """Step a scheduler; ReduceLROnPlateau has been stepped at the epoch's end already.
+        """Step a scheduler. ReduceLROnPlateau was stepped at the end of the epoch already.
 
         Lightning steps it after the checkpoint is written and skips that step on resuming, so that a resumed run would
         lag one epoch behind.
@@ -386,7 +386,7 @@ def copied_to_cpu(content: Any) -> Any:
 
 
 def refuse_divergence(loss: float, split: str, epoch: int, lr: float | None) -> None:
-    """Raise DivergedError where an epoch's loss is not a finite number."""
+    """Raise DivergedError if an epoch's loss is not a finite number."""
     if not math.isfinite(loss):
         raise DivergedError(
             f"epoch {epoch}: the {split} loss is {loss}; lower optimizer.lr={lr}, or clip gradients with "

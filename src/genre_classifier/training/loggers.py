@@ -58,11 +58,11 @@ class SplitTensorBoardLogger(TensorBoardLogger):
         """
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
-        plain = {
+        hparams = {
             key: value if isinstance(value, (bool, int, float)) else "null" if value is None else str(value)
             for key, value in settings.items()
         }
-        _, started, ended = hparams_summary(plain, {})
+        _, started, ended = hparams_summary(hparams, {})
         for summary in (started, ended):
             self.experiment.file_writer.add_summary(summary)
         _write_scalars(self.experiment, metrics, 0)

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: what must be as it was, what may change, and what of the earlier run comes along.
+"""Resume a run from a checkpoint: settings that must stay, settings that may change, and files that are copied.
 
 A resumed run ends as a run ends that had its settings from the start. A setting for which that cannot be is refused.
 """
@@ -28,7 +28,7 @@ from genre_classifier.training.loggers import SplitTensorBoardLogger
 
 log = logging.getLogger(__name__)
 
-# The keys of a checkpoint that say what its run was told, and which rows are on which side.
+# The keys of a checkpoint for the settings of its run and for its split.
 SETTINGS_KEY = "genre_classifier_settings"
 SPLIT_KEY = "genre_classifier_split"
 # What the finished epochs already say all about, or what only decides when the training ends.
@@ -71,7 +71,7 @@ def split_digest(split: Split) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Resumption:
-    """A checkpoint that a run goes on from, and what its run was told.
+    """A checkpoint that a run continues, with the settings of its run.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class Resumption:
 
     @classmethod
     def of(cls, settings: TrainConfig, now: Mapping[str, Any]) -> Resumption | None:
-        """Read the checkpoint that ``ckpt_path`` names; None where it names none.
+        """Return the checkpoint that ``ckpt_path`` names; None if ckpt_path is null.
 
         Parameters
         ----------
@@ -134,7 +134,7 @@ class Resumption:
         return found
 
     def _check_length(self, settings: TrainConfig, now: Mapping[str, Any]) -> None:
-        """Refuse an end that lies behind, and a schedule that ends before the training does."""
+        """Raise CheckpointError if max_epochs has passed, or if a schedule ends before the training does."""
         max_epochs, done = settings.trainer.max_epochs, self.n_epochs
         if max_epochs < done:
             raise CheckpointError(
@@ -196,7 +196,7 @@ class Resumption:
             raise CheckpointError(f"ckpt_path={self.path}: {error}; it cannot be resumed") from error
 
     def bring_along(self, folder: RunFolder, settings: TrainConfig, logger: Logger | None) -> None:
-        """Put the earlier run's history, checkpoints and curves into a run's folder, where they are not there yet.
+        """Copy the earlier run's history, checkpoints and curves into a run's folder, if they are not there yet.
 
         Raises
         ------
@@ -255,7 +255,7 @@ class Resumption:
 
 
 def check_best(path: Path, best_epoch: int | None) -> None:
-    """Raise CheckpointError where a resumed run's best.ckpt is of another epoch than its history says."""
+    """Raise CheckpointError if a resumed run's best.ckpt is not of the best epoch in its history."""
     found = read_checkpoint(path)["epoch"]
     if found != best_epoch:
         raise CheckpointError(
@@ -283,10 +283,10 @@ def _known_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield the settings whose values differ; what only one side knows counts where it is of another class or null."""
+    """Yield the settings whose values differ. A setting of one side counts if its group differs in class or is null."""
     for key in dict.fromkeys([*before, *now]):
         if key in before and key in now:
-            if _plain(before[key]) != _plain(now[key]):
+            if _as_lists(before[key]) != _as_lists(now[key]):
                 yield key, (before[key], now[key])
         elif key in now:
             if _is_a_choice(key, before, now):
@@ -295,25 +295,25 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield key, (before[key], _ancestor(key, now))
 
 
-def _is_a_choice(key: str, without: Mapping[str, Any], having: Mapping[str, Any]) -> bool:
+def _is_a_choice(key: str, without: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
     """Return whether a setting is missing by choice, not because another version has no such setting."""
     parent = key.rpartition(".")[0]
     if _ancestor(key, without) is None:
         return True
     classes = [f"{parent}.{name}" for name in ("_target_", "source")]
-    return any(name in without and name in having and without[name] != having[name] for name in classes)
+    return any(name in without and name in present and without[name] != present[name] for name in classes)
 
 
 def _ancestor(key: str, settings: Mapping[str, Any]) -> Any:
-    """Return None where a part of the settings that the key belongs to is null, or is a part in place of null."""
+    """Return None if a group that the key belongs to is null, or else a marker that the key is not set."""
     parts = key.split(".")
     if any(settings.get(".".join(parts[:n]), NOT_SET) is None for n in range(1, len(parts))):
         return None
     return NOT_SET
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> str:

@@ -1,6 +1,6 @@
-"""One run from its configuration to its folder, but for the training in between.
+"""A run's beginning and end: from the configuration to the data and network, and from the weights to the run folder.
 
-A single run and a member of a stack begin and end alike; only what happens to the weights in between differs.
+A single run and a member of a stack begin and end alike. Only the training in between differs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from genre_classifier.class_names import import_class
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import ClassWeights, TrainConfig, better_is_higher
-from genre_classifier.config.settings import experiment, flat_settings
+from genre_classifier.config.settings import experiment_settings, flat_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
@@ -48,32 +48,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run amounts to.
+    """The results of a finished run.
 
     Parameters
     ----------
     folder : RunFolder
     metrics : dict of str to dict of str to float
-        By split, then by name; of the best epoch's weights.
+        By split, then by name. They belong to the weights of the best epoch.
     f1_per_genre : dict of str to dict of str to float
         By split, then by genre.
     support : dict of str to dict of str to int
-        Rows, by split, then by genre.
+        Number of rows, by split, then by genre.
     protocol : dict
         How the rows were split.
     intervals : dict of str to dict
-        By split, the metrics' 95 % intervals and how they were made.
+        By split: the 95 % intervals of the metrics, and how they were computed.
     duplicates : dict
         Rows with a copy on another side.
     synthetic : bool
-        Whether the data is synthetic, so that its numbers say nothing about music.
+        Whether the data is synthetic. Its metrics then say nothing about music.
     optimized_metric : str
     objective : float
-        The best epoch's value of that metric, which a sweep optimises.
+        The value of that metric in the best epoch. A sweep optimises it.
     best_epoch : int or None
-        From 0; None where no epoch was finished.
+        From 0; None if no epoch was finished.
     best_checkpoint : Path or None
-        None where checkpoints were switched off.
+        None if checkpoints were switched off.
     seconds : float
     """
 
@@ -93,14 +93,14 @@ class Result:
 
 
 class Run:
-    """What a run has from its beginning to its end.
+    """A run: its settings, folder, data, network and logger, and the steps before and after training.
 
     Parameters
     ----------
     cfg : DictConfig
         Composed.
     settings : TrainConfig, optional
-        The same, where it has been checked already.
+        The same configuration, if it has been checked already.
 
     Attributes
     ----------
@@ -109,16 +109,16 @@ class Run:
     datamodule : GenreDataModule
     module : GenreLitModule
     resumed : Resumption or None
-        What it goes on from.
+        The checkpoint that the run goes on from.
     checkpoint_extras : dict
-        What every checkpoint says of the run, beside what Lightning writes.
+        The entries that every checkpoint gets beside Lightning's.
     logger : Logger or None
-        The last five after `prepare`.
+        The last five exist after `prepare`.
     """
 
     def __init__(self, cfg: DictConfig, settings: TrainConfig | None = None) -> None:
         self.cfg = cfg
-        self.settings = typed(cfg) if settings is None else settings
+        self.settings = to_train_config(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = _is_first_process(self.settings)
         self.flat = flat_settings(cfg)
@@ -132,7 +132,7 @@ class Run:
         Parameters
         ----------
         datamodule : GenreDataModule, optional
-            One that has the rows already.
+            A datamodule that has the rows already.
         """
         settings = self.settings
         self.resumed = Resumption.of(settings, self.flat)
@@ -163,17 +163,17 @@ class Run:
         *,
         in_place: bool = False,
     ) -> Result:
-        """Evaluate the weights of the best epoch and write what the run amounts to.
+        """Evaluate the weights of the best epoch, write the results and return them.
 
         Parameters
         ----------
         rows : sequence of mapping
-            The history, one row an epoch.
+            The history, one row per epoch.
         best_epoch : int or None
         seconds : float, optional
-            What the run has taken, where that is not the time since it began.
+            How long the run took; the time since it began if not given.
         in_place : bool
-            Whether the module holds the best epoch's weights already, so that they need not be read.
+            Whether the module already holds the weights of the best epoch. Then no checkpoint is read.
         """
         module = self.module
         if (
@@ -192,7 +192,7 @@ class Run:
         return result
 
     def conclude_earlier(self) -> Result:
-        """Conclude a run that goes on from a checkpoint with nothing left to train."""
+        """Conclude a run whose checkpoint has nothing left to train."""
         assert self.resumed is not None
         log.warning(
             "the training of %s is complete, so it is only evaluated; more trainer.max_epochs or a larger "
@@ -211,7 +211,7 @@ class Run:
 
 
 def _is_first_process(settings: TrainConfig) -> bool:
-    """Return whether this process writes the run's folder; those of other devices and machines share it."""
+    """Return whether this process writes the run folder. Processes of other devices and machines share the folder."""
     ranks = ["LOCAL_RANK"]
     if settings.trainer.devices != 1 or settings.trainer.num_nodes != 1:
         ranks += ["NODE_RANK", "GROUP_RANK", "RANK", "SLURM_PROCID"]
@@ -219,13 +219,13 @@ def _is_first_process(settings: TrainConfig) -> bool:
 
 
 def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLitModule:
-    """Build the network and what trains it; the weights are drawn from the run's seed alone."""
+    """Build the network and its LightningModule. Only the run's seed determines the first weights."""
     table, split = datamodule.table, datamodule.data_split
-    network = plain(settings.model) | {
+    network = to_dict(settings.model) | {
         "input_dim": len(table.feature_names),
         "num_classes": len(table.genre_names),
     }
-    # The user's own words: read from a file, they were checked before they came here.
+    # The user named these classes. Names read from a file were checked before.
     import_class(network["_target_"], nn.Module)
     import_class(settings.optimizer._target_, torch.optim.Optimizer)
     if settings.scheduler is not None:
@@ -240,8 +240,8 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
         genre_names=list(table.genre_names),
         feature_names=list(table.feature_names),
         scaler=ScalerStatistics.of(datamodule.scaler).to_metadata(),
-        optimizer=plain(settings.optimizer),
-        scheduler=None if settings.scheduler is None else _plain_scheduler(settings),
+        optimizer=to_dict(settings.optimizer),
+        scheduler=None if settings.scheduler is None else _scheduler_dict(settings),
         label_smoothing=settings.loss.label_smoothing,
         class_weights=weights,
         mixup=settings.loss.mixup,
@@ -251,22 +251,22 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
     )
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Return a part of the configuration as plain values."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return one group of the settings as a dict; an enum becomes its value."""
     return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
 
 
-def _plain_scheduler(settings: TrainConfig) -> dict[str, Any]:
-    told = plain(settings.scheduler)
-    if "monitor" in told:
-        told["mode"] = "max" if better_is_higher(told["monitor"]) else "min"
-    return told
+def _scheduler_dict(settings: TrainConfig) -> dict[str, Any]:
+    arguments = to_dict(settings.scheduler)
+    if "monitor" in arguments:
+        arguments["mode"] = "max" if better_is_higher(arguments["monitor"]) else "min"
+    return arguments
 
 
 def _build_logger(settings: TrainConfig) -> Logger | None:
     if settings.logger is None:
         return None
-    arguments = plain(settings.logger)
+    arguments = to_dict(settings.logger)
     logger: Logger = import_class(arguments.pop("_target_"))(**arguments)
     return logger
 
@@ -333,7 +333,7 @@ def _log_outcome(
         logger.save()
         logger.finalize("success")
         return
-    logger.log_outcome(experiment(flat), final)
+    logger.log_outcome(experiment_settings(flat), final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:

@@ -1,4 +1,4 @@
-"""What a person reads when a run has finished."""
+"""Print the summary of a finished run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = ("accuracy", "f1", "f1_macro")
 
 
 def show(result: Result) -> None:
-    """Print the metrics by split, F1 by genre, where the run is, and what can be done next."""
+    """Print the metrics by split, F1 per genre, the run's folder, and the next commands."""
     _say_metrics(result)
     say(*_remarks(result))
     _say_genres(result)
@@ -50,8 +50,8 @@ def _remarks(result: Result) -> Iterator[str]:
         yield f"95 % of test  {ends} ({found['units']} {shown(found['unit'])}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:
-        told = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
-        yield f"copies       {told} have the same features as a row on another side (metrics.json: duplicates)"
+        copied = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
+        yield f"copies       {copied} have the same features as a row on another side (metrics.json: duplicates)"
 
 
 def _say_genres(result: Result) -> None:

@@ -1,4 +1,4 @@
-"""The stacked launcher: trials of one shape are trained side by side, in one fit."""
+"""The stacked launcher: trials with networks of one shape train side by side, in one fit."""
 
 # No "from __future__ import annotations": Hydra's scan makes the module before Python knows its name, by which a
 # dataclass would look such annotations up.
@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 
 @dataclass
 class StackedLauncherConf:
-    """How many stacks run at once (null: one on each core, one on a GPU), and how many trials a stack has at most.
+    """The number of stacks that run at once (null: one per core, or one on a GPU), and the most trials per stack.
 
-    Where memory holds fewer, a stack is divided further by itself; more than 32 gain nothing.
+    A stack that does not fit in memory is divided. More than 32 trials per stack gain nothing.
     """
 
     _target_: str = "hydra_plugins.genre_classifier_launchers.stacked_launcher.StackedLauncher"
@@ -31,14 +31,14 @@ ConfigStore.instance().store(
 
 
 class StackedLauncher(Launcher):
-    """Groups the jobs of any sweeper into stacks and trains each in one process; the others run one by one.
+    """Groups the jobs of any sweeper into stacks and trains each stack in one process. The other jobs run one by one.
 
     Parameters
     ----------
     n_jobs : int or None
-        Stacks at the same time; None is one on each core, or one on a GPU.
+        Stacks that run at once; None means one per core, or one on a GPU.
     max_members : int
-        Trials a stack at most.
+        The most trials per stack.
     """
 
     def __init__(self, n_jobs: int | None, max_members: int) -> None:
@@ -46,10 +46,10 @@ class StackedLauncher(Launcher):
         self.max_members = max_members
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra gives a launcher."""
-        from genre_classifier.sweeps.stacked.launch import StackedLaunch
+        """Keep what Hydra gives to a launcher."""
+        from genre_classifier.sweeps.stacked.stacked_jobs import StackedJobs
 
-        self.launching = StackedLaunch(
+        self.jobs = StackedJobs(
             self.n_jobs,
             self.max_members,
             hydra_context=hydra_context,
@@ -59,4 +59,4 @@ class StackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the jobs."""
-        return self.launching.launch(job_overrides, initial_job_idx)
+        return self.jobs.run(job_overrides, initial_job_idx)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.sweeps.stacked.grouping import group, why_alone
 from genre_classifier.sweeps.stacked.networks import NetworkQuestions
 from tests.conftest import composed
 
-BASE = typed(composed("run_dir=x"))
-SGD = typed(composed("run_dir=x", "optimizer=sgd"))
+BASE = to_train_config(composed("run_dir=x"))
+SGD = to_train_config(composed("run_dir=x", "optimizer=sgd"))
 
 
 def trial(width: int, batch_size: int, sgd: bool, dropout: float, fold: int | None) -> TrainConfig:
@@ -74,7 +74,7 @@ def test_a_large_group_is_divided_evenly_for_all_jobs() -> None:
     ],
 )
 def test_what_a_stack_cannot_do_is_named(override: str, reason: str) -> None:
-    assert why_alone(typed(composed("run_dir=x", override))) == reason
+    assert why_alone(to_train_config(composed("run_dir=x", override))) == reason
     assert why_alone(BASE) is None
 
 

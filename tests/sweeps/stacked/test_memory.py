@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.network import GenreClassifier
 from genre_classifier.sweeps.stacked import fit as stacked_fit
 from genre_classifier.sweeps.stacked import memory
-from genre_classifier.sweeps.stacked.memory import Cost, cost, free_memory, parts
+from genre_classifier.sweeps.stacked.memory import Cost, cost, divide_by_memory, free_memory
 from tests.conftest import composed
 
 
 def settings(*overrides: str) -> TrainConfig:
-    return typed(composed("run_dir=x", *overrides))
+    return to_train_config(composed("run_dir=x", *overrides))
 
 
 def test_weights_are_counted_as_the_network_has_them() -> None:
@@ -28,9 +28,9 @@ def test_weights_are_counted_as_the_network_has_them() -> None:
 
 def test_trials_are_divided_in_order_and_rows_of_one_split_count_once() -> None:
     trials = [settings(f"data.split.seed={seed}") for seed in (1, 1, 1, 2, 2, 3)]
-    assert parts(trials, lambda _: Cost(10, 100), 10_000) == [[0, 1, 2, 3, 4, 5]]
-    assert parts(trials, lambda _: Cost(10, 100), 130) == [[0, 1, 2], [3, 4], [5]]
-    assert parts(trials, lambda _: Cost(10, 100), 5) == [[0], [1], [2], [3], [4], [5]]
+    assert divide_by_memory(trials, lambda _: Cost(10, 100), 10_000) == [[0, 1, 2, 3, 4, 5]]
+    assert divide_by_memory(trials, lambda _: Cost(10, 100), 130) == [[0, 1, 2], [3, 4], [5]]
+    assert divide_by_memory(trials, lambda _: Cost(10, 100), 5) == [[0], [1], [2], [3], [4], [5]]
 
 
 def test_free_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
 
     together = trained("together")
     lengths = []
-    train_part = stacked_fit._train_part
+    train_places = stacked_fit._train_places
     monkeypatch.setattr(
         stacked_fit,
-        "_train_part",
-        lambda configs, *rest: (lengths.append(len(configs)), train_part(configs, *rest)),
+        "_train_places",
+        lambda configs, *rest: (lengths.append(len(configs)), train_places(configs, *rest)),
     )
     size = cost(settings(*music_overrides), 90, 4, 3, stacked_fit.CHUNK_STEPS)
     monkeypatch.setattr(stacked_fit, "limit_of", lambda _: 2 * size.member + size.rows)

@@ -78,14 +78,14 @@ def _settings(config: AudioFolderConfig) -> Settings:
 def _groups(
     rows: list[tuple[AudioFile, str, str | None]], extraction: Extraction
 ) -> tuple[list[str] | None, str | None]:
-    """Return each row's group, a file standing for itself where it has none, and what groups are."""
+    """Return each row's group, and the kind of group. A file without a group is a separate group."""
     pairs = zip(extraction.files, extraction.measured, strict=True)
     named = [extraction.artist(file, measured) is not None for file, measured in pairs]
     nobodies = extraction.nobodies()
     if nobodies:
         names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
         log.warning(
-            "%d of %d files are by %s, which is no artist; each of them is a group of its own",
+            "%d of %d files are by %s, which is no artist; each of them is a separate group",
             nobodies.total(),
             len(named),
             names,
@@ -96,7 +96,7 @@ def _groups(
     without = named.count(False) - nobodies.total()
     if without:
         log.warning(
-            "%d of %d files have neither an artist's folder nor an artist tag; each counts as an artist of its own",
+            "%d of %d files have neither an artist's folder nor an artist tag; each counts as a separate artist",
             without,
             len(named),
         )

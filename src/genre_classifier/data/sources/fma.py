@@ -58,7 +58,7 @@ def read(config: FmaConfig) -> FeatureTable:
         columns = read_columns(cache, texts, names, asked=ASKED)
     except DataError as error:
         raise DataError(
-            f"{error}; {cache.name} is made from the two tables: remove it to have it made anew"
+            f"{error}; {cache.name} is made from the two tables: remove it, and it is made again"
         ) from error
     rows = _chosen(columns.texts["subset"], columns.texts["genre"], config)
 

@@ -48,7 +48,7 @@ def read(config: GtzanConfig) -> FeatureTable:
         if match is None:
             raise DataError(
                 f"{path}, {columns.row_name(row)}, column 'filename': {name!r} is not a GTZAN name such as "
-                "blues.00000.wav or blues.00000.3.wav; for a table of your own use data=table"
+                "blues.00000.wav or blues.00000.3.wav; for your own table use data=table"
             )
     segmented = [match["segment"] is not None for match in parsed if match]
     if any(segmented) and not all(segmented):

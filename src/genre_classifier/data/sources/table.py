@@ -1,4 +1,4 @@
-"""A table of the user's own: CSV, TSV or Parquet."""
+"""The user's table: CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(config: TableConfig) -> FeatureTable:
     Raises
     ------
     DataError
-        Naming the file, and the row and column where there is one.
+        The message names the file, and if possible the row and column.
     """
     path = Path(config.path).expanduser()
     texts = {
@@ -64,7 +64,7 @@ def read(config: TableConfig) -> FeatureTable:
 
 
 def _made_with(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
-    """Return how the features were made, where the file says so and they are the set's or some of them."""
+    """Return how the features were made, if the file says so and they belong to that feature set."""
     found = made_with(path)
     known = None if found is None else FEATURE_SETS.get(found.name)
     return found if known is not None and set(names) <= set(known.features) else None

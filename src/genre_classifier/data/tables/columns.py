@@ -167,7 +167,7 @@ def _warn_of_index(path: Path, names: Sequence[str], asked: Asked) -> None:
 def _look_over(
     path: Path, matrix: Float32, orders: list[Order], reader: Reader, asked: Asked, *, given: bool
 ) -> tuple[Float32, list[Order]]:
-    """Leave out empty columns and saved indexes unless they were asked for, and warn of what looks like row numbers."""
+    """Leave out empty columns and saved indexes unless they were asked for, and warn of columns like row numbers."""
     empty = [order.name for order in orders if order.is_empty]
     index = [
         order.name

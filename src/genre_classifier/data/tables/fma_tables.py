@@ -47,7 +47,7 @@ BLOCK_BYTES = 16 << 20
 
 
 def cached_tables(folder: Path) -> Path:
-    """Return a Parquet file of both tables, made anew where it is missing or older than they are.
+    """Return a Parquet file of both tables. It is made if it is missing or older than the tables.
 
     Its columns are track_id, split, subset, genre, artist, album and the 518 features.
 
@@ -185,4 +185,4 @@ def _blocks(
         ) as stream:
             yield from stream
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}; fetch it anew") from error
+        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}; download it again") from error

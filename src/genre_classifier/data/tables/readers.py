@@ -62,7 +62,7 @@ WHOLE_FLOAT64: Final = 2.0**52
 
 @dataclass(frozen=True)
 class Asked:
-    """How messages call what was asked for.
+    """The requested columns, and their names in messages.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Asked:
     features : str
         What names the features.
     setting : str, optional
-        The setting by which other features can be chosen, where there is one.
+        The setting that chooses other features, if the source has one.
     """
 
     file: str
@@ -85,7 +85,7 @@ class Asked:
 
 
 class Reader(Protocol):
-    """What a file format gives: its columns' names, and its rows in blocks.
+    """A file format's reader: it gives the columns' names, and the rows in blocks.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ def _suffixes() -> str:
 
 @contextmanager
 def one_error(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a damaged or odd file raises into one DataError: pyarrow documents no list of it."""
+    """Raise one DataError for any exception of a damaged or unusual file; pyarrow documents no list of them."""
     try:
         yield
     except GenreClassifierError:
@@ -248,7 +248,7 @@ class ParquetReader:
             bad = next(row for row in range(len(column)) if not _is_utf8(column[row]))
             raise DataError(
                 f"{self.path}, {self.row_name(rows + bad)}, column {name!r}: the text is not UTF-8, so the file is "
-                "damaged or was written with another encoding; write it anew"
+                "damaged or was written with another encoding; write it again"
             ) from error
         return _blanks_null(column)
 
@@ -275,7 +275,7 @@ def _is_utf8(cell: pa.Scalar) -> bool:
 
 
 def _pandas_index(metadata: dict[bytes, bytes]) -> frozenset[str]:
-    """Return the columns that pandas says are the index; none where it says nothing that can be understood."""
+    """Return the columns that are the index according to pandas; none if its metadata is not readable."""
     try:
         columns = parse_json(metadata[b"pandas"], "pandas' metadata", DataError)["index_columns"]
         return frozenset(normalised(name) for name in columns if isinstance(name, str))

@@ -86,7 +86,7 @@ class Order:
         return is_saved_index(self.name) or (not self.is_empty and self._whole and self._perhaps_index)
 
     def finding(self) -> str | None:
-        """Return in what the column is like row numbers, in words; None where it is not, or could be by chance."""
+        """Return in what the column is like row numbers, in words; None if it is not, or could be by chance."""
         if not self._blocks:
             return None
         values = np.concatenate(self._blocks)

@@ -1,4 +1,4 @@
-"""Measuring a file in a process of its own, under limits of time, memory and music.
+"""Measure a file in a separate process, with limits of time, memory and length.
 
 For files from anywhere: whatever one of them does to a decoder, the caller goes on. The process limits itself, so that
 it ends as well where nobody is left to end it.
@@ -23,14 +23,14 @@ from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
 
 GRACE_SECONDS = 1.0  # for a process to end that has answered
-# What a process would otherwise import anew for each file.
+# Modules that each process would otherwise import again.
 PRELOADED = ("scipy.fft", "soundfile", "soxr", "genre_classifier.features.spectral.core20", __name__)
 PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take.
+    """The limits of a process.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def measure_apart(
     limits: Limits,
     given_up: Connection | None = None,
 ) -> Measured:
-    """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a process of its own.
+    """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a separate process.
 
     The process ends with this one, whatever ends this one, and by itself when its time is over.
 
@@ -105,7 +105,7 @@ def measure_apart(
 
 @cache
 def _context(wide: bool) -> Any:
-    """Return how processes are started: forked from one that has the libraries loaded, where that can be."""
+    """Return how processes are started: forked from a process with loaded libraries, if possible."""
     if wide:
         prepare_caches()
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -116,7 +116,7 @@ def _context(wide: bool) -> Any:
 
 
 class _Measure:
-    """What the process does: limit itself, measure, and send the result or the reason."""
+    """The work of the process: limit itself, measure, and send the result or the reason."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ def _with_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits)
 
 
 def _limit(limits: Limits) -> None:
-    """Let the system end this process when it takes too long, or refuse it memory."""
+    """Set limits of time and memory, which the system enforces."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -172,7 +172,7 @@ def _limit(limits: Limits) -> None:
 
 
 def _lower(kind: int, value: int) -> None:
-    """Set a limit, unless there is a lower one."""
+    """Set a limit, unless a lower limit exists."""
     import resource
 
     _, hard = resource.getrlimit(kind)

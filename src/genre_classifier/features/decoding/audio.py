@@ -42,7 +42,7 @@ CANCELLED = 1e-4  # of the channels' power is left in mono: 40 dB less
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Which part of a recording is measured.
+    """The part of a recording that is measured.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ class Excerpt:
 
     @property
     def clip_seconds(self) -> float:
-        """Length of a clip at most, in seconds."""
+        """The largest length of a clip, in seconds."""
         return float(min(self.window or math.inf, self.duration or math.inf))
 
     def spans(self, seconds: float) -> Iterator[tuple[float, float]]:
-        """Yield start and length in seconds of the clips of a recording that long; the last may be shorter."""
+        """Yield start and length, in seconds, of the clips of a recording of this length. The last may be shorter."""
         end = min(seconds, self.offset + (self.duration or math.inf))
         length = self.window or end - self.offset
         step = self.step or length
@@ -112,7 +112,7 @@ class Clip:
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is nothing to hear."""
+        """Whether all samples are silent."""
         return max(float(self.samples.max()), -float(self.samples.min())) < SILENCE
 
 
@@ -144,12 +144,12 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """Length of the recording; where its header does not say it, of what was decoded."""
+        """Length of the recording; of its decoded part, if the header has no length."""
         return (self._n_frames or 0) / self.rate
 
     @property
     def artist(self) -> str | None:
-        """What the file's tags say, if anything."""
+        """The artist in the file's tags, or None."""
         return (self._file.copy_metadata().get("artist") or "").strip() or None
 
     @property

@@ -1,4 +1,4 @@
-"""Which files hold music, by their suffixes. Imports no audio library."""
+"""Tell audio files by their suffixes. Imports no audio library."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def is_system_folder(name: str) -> bool:
 
 
 def suffix_of(name: str) -> str:
-    """Return a name's suffix with its dot, in small letters; '' where there is none."""
+    """Return a name's suffix with its dot, in lower case; '' if it has none."""
     return Path(name).suffix.lower()
 
 
 def advice(path: Path) -> str:
-    """Say what to do with a file that is not read."""
+    """Return what to do with a file that is not read."""
     target = path.with_name(f"{path.stem or path.name}.flac").name
     return f"convert it, for example with: ffmpeg -i {shlex.quote(path.name)} {shlex.quote(target)}"

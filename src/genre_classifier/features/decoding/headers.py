@@ -1,4 +1,4 @@
-"""Headers that do not say how much sound follows them, as pipes, streams and recorders that were cut off leave them.
+"""Headers without the length of the sound, as pipes, streams and interrupted recorders write them.
 
 libsndfile reads most such files. For the others the size is put in while the file is read; the file stays as it is.
 """
@@ -26,7 +26,7 @@ _NOT_CLOSED = re.compile(r"wasn't closed properly|Should not be 0|Data Size\s*: 
 
 @dataclass(frozen=True)
 class SizeField:
-    """Where a header says how many bytes of sound follow.
+    """The place in a header of the number of sound bytes.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class Overlaid(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Declared:
-    """What a header says of the length, where that is not what the file holds.
+    """The length in a header that is not the length of the file's sound.
 
     Parameters
     ----------

@@ -74,17 +74,18 @@ def _mean_and_variance(values: np.ndarray) -> tuple[float, float]:
 
 def _separated(spectra: Spectra) -> tuple[Float32, Float32]:
     """Return the samples of the harmonic and of the percussive part."""
-    parts = _parts(spectra)
+    spectrograms = _harmonic_and_percussive(spectra)
     n = spectra.samples.size
     # Into a buffer shorter than its frames librosa's istft adds what lies beside it in memory.
     room = max(n, 2 * FRAME["n_fft"])
     harmonic, percussive = (
-        spectra.librosa.istft(part, dtype=np.float32, length=room, **FRAME)[:n] for part in parts
+        spectra.librosa.istft(spectrogram, dtype=np.float32, length=room, **FRAME)[:n]
+        for spectrogram in spectrograms
     )
     return harmonic, percussive
 
 
-def _parts(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
+def _harmonic_and_percussive(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
     """Return the spectrogram's harmonic and percussive part, as ``librosa.decompose.hpss`` defines them."""
     complete, librosa = spectra.complex, spectra.librosa
     n_frames = complete.shape[1]

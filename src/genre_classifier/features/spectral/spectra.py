@@ -24,7 +24,7 @@ FRAME = {"n_fft": N_FFT, "hop_length": HOP_LENGTH}
 
 
 def load_librosa() -> Any:
-    """Return librosa; MissingExtraError where it is not installed, GenreClassifierError where it cannot be compiled."""
+    """Return librosa. Raise MissingExtraError without it, and GenreClassifierError if it cannot be compiled."""
     prepare_caches()  # numba compiles into one
     try:
         import librosa
@@ -117,7 +117,7 @@ class Spectra:
 
 @contextmanager
 def expected_warnings() -> Iterator[None]:
-    """Keep quiet what librosa says of signals below one frame and of signals without a pitch."""
+    """Silence librosa's warnings about signals shorter than a frame and signals without a pitch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "n_fft=.* is too large for input signal", UserWarning)
         warnings.filterwarnings("ignore", "Trying to estimate tuning from empty frequency set", UserWarning)

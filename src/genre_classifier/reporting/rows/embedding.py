@@ -36,7 +36,7 @@ class Map:
 
 @torch.no_grad()
 def last_hidden(network: nn.Module, features: Tensor) -> Tensor | None:
-    """Return what the last linear layer is given, (row, unit); None where there is no such layer.
+    """Return the input of the last linear layer, (row, unit); None if there is no such layer.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which features belong together."""
+"""Group features into families."""
 
 from __future__ import annotations
 

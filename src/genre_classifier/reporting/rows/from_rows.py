@@ -1,4 +1,4 @@
-"""What only a run's rows and its network together can tell: which features count, and where rows lie."""
+"""Parts of a report that need a run's rows and network: importance of features, and a map of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genre_classifier.reporting.rows.families import families
 from genre_classifier.reporting.rows.importance import MOST_ROWS, SEED, Drop, permutation_importance
 from genre_classifier.runs.folder import relative
 from genre_classifier.runs.predictions import Int64
-from genre_classifier.runs.rows import Rows, read_rows
+from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.fit import threads
 from genre_classifier.training.lit_module import GenreLitModule
 
@@ -68,7 +68,7 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class FromRows:
-    """What was found, or why nothing was.
+    """The results, or why there are none.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def from_rows(contents: RunContents, method: Method) -> FromRows:
     return FromRows(importance, places, "")
 
 
-def _difference(contents: RunContents, rows: Rows, probabilities: Tensor) -> str | None:
-    """Say in what the checkpoint's answers differ from predictions.csv; None where they do not."""
+def _difference(contents: RunContents, rows: RunRows, probabilities: Tensor) -> str | None:
+    """Return how the checkpoint's answers differ from predictions.csv; None if they do not."""
     recorded = contents.predictions
     if recorded is None:
         return None

@@ -1,4 +1,4 @@
-"""Permutation importance: what the test metrics lose when a feature says nothing about its row any more."""
+"""Permutation importance: the loss of test metrics when a feature is shuffled among the rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_ROWS = 5000
 
 @dataclass(frozen=True)
 class Drop:
-    """What shuffling some columns among the rows costs.
+    """The loss of metrics when some columns are shuffled among the rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Two runs or sweeps compared on the rows or folds that tested both."""
+"""Compare two runs or sweeps on the rows or folds that tested both."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Contestant:
 
     @property
     def folds(self) -> set[int]:
-        """The folds that tested it; empty where there are no folds."""
+        """The folds that tested it; empty without folds."""
         return {trial.fold for trial in self.trials if trial.fold is not None}
 
 
@@ -258,8 +258,8 @@ def _metric_of(trial: Trial, metric: str) -> float:
 
 
 def _protocol(one: Contestant, other: Contestant) -> str:
-    told = dict.fromkeys(contestant.trials[0].protocol for contestant in (one, other))
-    return "; the other: ".join(told)
+    protocols = dict.fromkeys(contestant.trials[0].protocol for contestant in (one, other))
+    return "; the other: ".join(protocols)
 
 
 def _tested(folder: RunFolder) -> Predictions:

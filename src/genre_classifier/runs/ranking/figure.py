@@ -22,7 +22,7 @@ WIDE = 20.0
 # Beyond this ratio powers of ten alone are labelled.
 DECADES = 200.0
 LARGEST = 1e100
-# So many values each have a tick of their own.
+# Up to this number, each value has a tick.
 MOST_TICKS = 6
 
 
@@ -37,7 +37,7 @@ def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
 
 
 def sweep_figure(board: Leaderboard) -> Figure | None:
-    """Draw each finished trial's metric against each setting in which the trials differ; None where they do not."""
+    """Draw each finished trial's metric against each setting in which trials differ; None if they do not differ."""
     trials, keys = swept(board)
     if not trials or not keys:
         return None
@@ -49,13 +49,13 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
         figure.suptitle(f"{note}{len(trials)} trials; the line joins the means")
         all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
         for axes, key in zip(all_axes, keys, strict=False):
-            draw_setting(axes, having(board, key), key, board.metric)
+            draw_setting(axes, trials_with_setting(board, key), key, board.metric)
         for axes in all_axes[len(keys) :]:
             axes.set_visible(False)
     return figure
 
 
-def having(board: Leaderboard, key: str) -> list[Trial]:
+def trials_with_setting(board: Leaderboard, key: str) -> list[Trial]:
     """Return the finished trials that have a setting at all; a kind of model may lack it."""
     return [
         trial
@@ -70,7 +70,7 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
 
     To be called within `drawing`.
     """
-    points: list[tuple[Any, float]] = [(trial.told(key), trial.metrics[metric]) for trial in trials]
+    points: list[tuple[Any, float]] = [(trial.setting(key), trial.metrics[metric]) for trial in trials]
     numeric = all(_has_a_place(value) for value, _ in points)
     if numeric:
         values = sorted({float(value) for value, _ in points})

@@ -1,4 +1,4 @@
-"""Trials ranked: replicates joined, with an interval, and what cannot be told from the best one marked.
+"""Rank trials. Replicates are joined, with an interval; results that may equal the best by chance are marked.
 
 Reads run folders only. Validation metrics choose; test metrics are shown and never take part.
 """
@@ -20,10 +20,10 @@ from genre_classifier.config.schema import SELECTION_METRICS, better_is_higher
 from genre_classifier.config.settings import (
     PATHS,
     REPLICATE_KEYS,
-    configuration,
-    experiment,
+    experiment_hash,
+    experiment_settings,
     flattened,
-    identity,
+    replicate_hash,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
@@ -40,7 +40,7 @@ TARGET = "model._target_"
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One run, as its folder tells of it.
+    """One run: a row of trials.csv.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Trial:
     reason : str or None
         Why it failed.
     settings : mapping of str to Any
-        What it was told, by flat names; files by their absolute paths.
+        Its settings, by flat names. Paths are absolute.
     metrics : mapping of str to float
         Of the best epoch, such as ``val/f1``; empty unless finished.
     rows : mapping of str to int
@@ -95,11 +95,11 @@ class Trial:
 
     @property
     def kind(self) -> str:
-        """What models with the same settings share: the path of their class."""
+        """The path of the model's class. Models of one kind have the same settings."""
         return str(self.settings.get(TARGET))
 
-    def told(self, key: str) -> Any:
-        """Return a setting by its name in a leaderboard; None where the trial has none such."""
+    def setting(self, key: str) -> Any:
+        """Return a setting by its name in a leaderboard; None if the trial has no such setting."""
         return self.model if key == MODEL else self.settings.get(key)
 
     @property
@@ -109,7 +109,7 @@ class Trial:
 
     @property
     def fold(self) -> int | None:
-        """Number of the fold that tests; None where there are no folds."""
+        """Number of the fold that tests; None without folds."""
         fold = self.settings.get("data.split.fold")
         return None if fold is None else int(fold)
 
@@ -126,7 +126,7 @@ class Estimate:
     deviation : float or None
         Standard deviation over the replicates; None for one.
     low, high : float or None
-        The 95 % interval of the mean; None where there are fewer than four seeds or folds.
+        The 95 % interval of the mean; None if there are fewer than four seeds or folds.
     least, most : float or None
         The smallest and largest value of the replicates; None for one.
     """
@@ -147,14 +147,14 @@ class Row:
     Parameters
     ----------
     rank : int or None
-        From 1; equal means share one. None where no replicate is finished.
+        From 1; equal means share one. None if no replicate is finished.
     trials : tuple of Trial
     settings : mapping of str to Any
         Those in which the compared configurations differ and which this kind of model has.
     estimates : mapping of str to Estimate
         By metric, over the finished replicates.
     like_best : bool or None
-        Whether the difference to the best row may be chance; None where there are no replicates to tell by.
+        Whether the difference to the best row may be chance; None if there are no replicates to tell by.
     """
 
     rank: int | None
@@ -284,7 +284,7 @@ def read_trial(folder: RunFolder) -> Trial:
 
 
 def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[str, Any]:
-    """Name files so that runs which were started in different folders name the same file alike."""
+    """Return settings with absolute paths, so that runs from different folders name the same file alike."""
     if start is None:
         return dict(settings)
     whole = {
@@ -310,9 +310,9 @@ def _without_fold(description: str) -> str:
 
 
 def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
-    """Rank trials; those on other rows or under another split get a leaderboard of their own.
+    """Rank trials. Trials on other rows or under another split get a separate leaderboard.
 
-    Of trials that were told exactly the same, one counts.
+    Of trials with exactly the same settings, one counts.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) ->
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:
     found: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.status != "finished"):
-        found.setdefault(identity(trial.settings) + trial.data, trial)
+        found.setdefault(experiment_hash(trial.settings) + trial.data, trial)
     kept = {id(trial) for trial in found.values()}
     return [trial for trial in trials if id(trial) in kept]
 
@@ -370,8 +370,8 @@ def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
 def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        value = trial.told(by) if by is not None else None
-        key = configuration(trial.settings) if by is None else json.dumps(value)
+        value = trial.setting(by) if by is not None else None
+        key = replicate_hash(trial.settings) if by is None else json.dumps(value)
         groups.setdefault(key, []).append(trial)
     keys = (by,) if by is not None else tuple(_differing([group[0] for group in groups.values()]))
     estimates = [_estimates(group) for group in groups.values()]
@@ -391,7 +391,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
         if best is not None and estimate is not None and group is not best[0]:
             like_best = _may_be_chance(best[0], group, metric, by)
         first = group[0]
-        settings = {key: first.told(key) for key in keys if key in known[first.kind]}
+        settings = {key: first.setting(key) for key in keys if key in known[first.kind]}
         rows.append(Row(rank, tuple(group), settings, found, like_best))
     return Leaderboard(
         metric=metric,
@@ -414,11 +414,11 @@ def _differing(trials: Sequence[Trial]) -> list[str]:
     """Return the settings in which trials differ; that one kind of model has no such setting is no difference."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
-        kinds.setdefault(trial.kind, []).append(experiment(trial.settings))
+        kinds.setdefault(trial.kind, []).append(experiment_settings(trial.settings))
     values: dict[str, set[str]] = {}
-    for told in kinds.values():
-        for key in dict.fromkeys(key for settings in told for key in settings):
-            values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in told)
+    for of_kind in kinds.values():
+        for key in dict.fromkeys(key for settings in of_kind for key in settings):
+            values.setdefault(key, set()).update(json.dumps(settings.get(key)) for settings in of_kind)
     found = [key for key, of_key in values.items() if key not in REPLICATE_KEYS and len(of_key) > 1]
     named = TARGET in found or any(trial.baseline for trial in trials)
     return [MODEL, *(key for key in found if key != TARGET)] if named else found
@@ -460,7 +460,7 @@ def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
 
 
 def independent(values: Mapping[Trial, float]) -> list[float]:
-    """Return one value a fold where there are folds, else one a trial."""
+    """Return one value per fold if there are folds, else one per trial."""
     if all(trial.fold is None for trial in values):
         return list(values.values())
     by_fold: dict[int | None, list[float]] = {}
@@ -470,7 +470,7 @@ def independent(values: Mapping[Trial, float]) -> list[float]:
 
 
 def overlap(trials: Sequence[Trial]) -> float:
-    """Return the ratio of test to training rows of folds, 0 where nothing overlaps but the seed changes."""
+    """Return the ratio of test to training rows of folds; 0 if only the seed changes."""
     ratios = [
         trial.rows["test"] / trial.rows["train"]
         for trial in trials
@@ -480,7 +480,7 @@ def overlap(trials: Sequence[Trial]) -> float:
 
 
 def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
-    """Return whether 0 is in the 95 % interval of the difference; None where nothing measures the noise.
+    """Return whether 0 is in the 95 % interval of the difference; None without replicates to measure the noise.
 
     Trials are compared in pairs (see `_differences`), or else fold by fold, each the mean over its seeds; where there
     are neither pairs nor folds, Welch's interval is taken.
@@ -530,7 +530,7 @@ def _differences_by(
 
 
 def _without(trial: Trial, by: str) -> str:
-    return identity({key: value for key, value in trial.settings.items() if key != by})
+    return experiment_hash({key: value for key, value in trial.settings.items() if key != by})
 
 
 def _differences_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> list[float]:

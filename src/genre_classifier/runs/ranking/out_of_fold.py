@@ -1,4 +1,4 @@
-"""Predictions of every row by the model that had not seen it, gathered from the folds of a cross-validation."""
+"""Predictions of every row by the model that was not trained on it, from the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
     Returns
     -------
     OutOfFold or None
-        Of the best of them; None where the sweep is no complete cross-validation. A configuration whose predictions
+        Of the best of them; None if the sweep is no complete cross-validation. A configuration whose predictions
         cannot be read is left out, with a warning.
     """
     best: OutOfFold | None = None

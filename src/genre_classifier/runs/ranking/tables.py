@@ -54,7 +54,7 @@ def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
         [
             _cell(row.rank),
             trial.status,
-            *(_cell(trial.told(key)) for key in (*keys, *replicate_keys)),
+            *(_cell(trial.setting(key)) for key in (*keys, *replicate_keys)),
             *(_cell(trial.metrics.get(name)) for name in metrics),
             _cell(trial.epochs),
             _cell(trial.seconds),

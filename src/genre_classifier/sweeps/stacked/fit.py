@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, read_write
 from torch import Tensor
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.metrics import Counts
 from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
@@ -22,7 +22,7 @@ from genre_classifier.errors import DivergedError
 from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
-from genre_classifier.sweeps.stacked.memory import cost, limit_of, parts
+from genre_classifier.sweeps.stacked.memory import cost, divide_by_memory, limit_of
 from genre_classifier.training.engine.layers import why_refused
 from genre_classifier.training.engine.steps import Engine
 from genre_classifier.training.fit import train
@@ -47,19 +47,19 @@ def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] |
     settings : sequence of TrainConfig, optional
         The same, where they have been checked already.
     """
-    checked = settings or [typed(cfg) for cfg in configs]
+    checked = settings or [to_train_config(cfg) for cfg in configs]
     rows: dict[str, GenreDataModule] = {}
-    divided = _parts(checked, rows)
+    divided = _divide_by_memory(checked, rows)
     if len(divided) > 1:
         log.info("%d trials are trained %d at a time, as memory allows", len(configs), len(divided[0]))
     for places in divided:
-        _train_part([configs[place] for place in places], [checked[place] for place in places], rows)
+        _train_places([configs[place] for place in places], [checked[place] for place in places], rows)
         for key in list(rows)[1:]:  # the first one keeps the table
             del rows[key]
 
 
-def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
-    """Divide the trials as memory allows; rows that cannot be read are left for the trials to tell of."""
+def _divide_by_memory(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) -> list[list[int]]:
+    """Return the trials' places, divided as memory allows. If the rows cannot be read, each trial reports it."""
     data = settings[0].data
     known = rows[repr(data)] = GenreDataModule(data)
     try:
@@ -68,12 +68,12 @@ def _parts(settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]) ->
         return [list(range(len(settings)))]
     n_rows, n_features = known.table.features.shape
     n_genres = len(known.table.genre_names)
-    return parts(
+    return divide_by_memory(
         settings, lambda own: cost(own, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
     )
 
 
-def _train_part(
+def _train_places(
     configs: Sequence[DictConfig], settings: Sequence[TrainConfig], rows: dict[str, GenreDataModule]
 ) -> None:
     with warnings.catch_warnings():
@@ -202,7 +202,7 @@ class StackedModule(pl.LightningModule):
 
     @property
     def chunks(self) -> _Chunks:
-        """What Lightning takes as a dataloader: the first step of each chunk."""
+        """Lightning's dataloader: it yields the first step of each chunk."""
         return _Chunks(self)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -230,7 +230,7 @@ class StackedModule(pl.LightningModule):
 
     def _gather_rows(self) -> None:
         """Hold the rows of each split once, however many members train on it."""
-        self.splits: dict[str, _Rows] = {}
+        self.splits: dict[str, _SplitTensors] = {}
         offset = 0
         for member in self.members:
             module = member.run.datamodule
@@ -238,7 +238,7 @@ class StackedModule(pl.LightningModule):
             key = f"{module.table.fingerprint}/{hash(sides)}"
             if key not in self.splits:
                 features, genres = module.side("train")
-                self.splits[key] = _Rows(offset, features, genres, *module.side("val"))
+                self.splits[key] = _SplitTensors(offset, features, genres, *module.side("val"))
                 offset += len(genres)
             member.rows_key = key
         kinds = list(self.splits.values())
@@ -303,7 +303,7 @@ class StackedModule(pl.LightningModule):
             self._average_weights(set(active))
 
     def _average_weights(self, active: set[int]) -> None:
-        """Move the averaged weights; the first step of a run sets them."""
+        """Update the averaged weights. The first step of a run sets them."""
         current = self.engine.stack.parameters[self.averaged]
         share = (1.0 - self.decays).clone()
         for row, number in enumerate(self.averaged):
@@ -317,7 +317,7 @@ class StackedModule(pl.LightningModule):
         self.averages.lerp_(current, share)
 
     def on_train_epoch_end(self) -> None:
-        """Validate, let each member take note of its epoch, and let go of those that are done."""
+        """Validate, record the epoch of each member, and drop finished members."""
         for member in self.members:
             member.end_of_batches()
         values = self._training_metrics()
@@ -350,7 +350,7 @@ class StackedModule(pl.LightningModule):
         ]
 
     def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
-        """Add each member's validation metrics to its values, and return its F1 by genre."""
+        """Add each member's validation metrics to its values, and return its F1 per genre."""
         by_genre: list[dict[str, float]] = [{} for _ in self.members]
         for key, rows in self.splits.items():
             numbers = [number for number, member in enumerate(self.members) if member.rows_key == key]
@@ -407,13 +407,13 @@ class StackedModule(pl.LightningModule):
         self._gather_averages()
 
     def fail(self, error: BaseException) -> None:
-        """Say in every remaining member's run.json what ended it."""
+        """Record the error in every remaining member's run.json."""
         for member in self.members:
             member.run.record.fail(error)
 
 
 @dataclass(eq=False)
-class _Rows:
+class _SplitTensors:
     """The rows of one split.
 
     Parameters

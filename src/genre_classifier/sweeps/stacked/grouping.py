@@ -1,4 +1,4 @@
-"""Which trials can be trained as one stack, and why others cannot."""
+"""Group trials into stacks, and name the reason why a trial cannot be stacked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Group:
 
 
 def group(trials: Sequence[TrainConfig], max_members: int, n_jobs: int) -> list[Group]:
-    """Divide trials that can be stacked into groups.
+    """Return groups of trials that can be stacked.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def _shape(settings: TrainConfig) -> str:
 
 
 def why_alone(settings: TrainConfig) -> str | None:
-    """Return the setting that a stack does not have; None where it has all. (For the network, ask `networks`.)"""
+    """Return the setting that a stack does not support; None if it supports all. (`networks` checks the network.)"""
     trainer = settings.trainer
     reasons = {
         f"trainer.precision={trainer.precision}": trainer.precision != "32-true",

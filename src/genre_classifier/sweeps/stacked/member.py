@@ -1,4 +1,4 @@
-"""One member of a stack: what it keeps of itself between epochs, in the files and formats of a run of its own."""
+"""A stack member: its state between epochs, saved in the same files as a single run."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Member:
         self._lines: list[str] = []
 
     def attach(self, trainer: pl.Trainer) -> None:
-        """Make optimizer and scheduler as the run's own trainer would, and go on from a checkpoint if there is one.
+        """Make optimizer and scheduler as a single run's trainer would, and continue from a checkpoint if there is one.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class Member:
 
     @property
     def max_epochs(self) -> int:
-        """Epochs at most."""
+        """The most epochs."""
         return self.run.settings.trainer.max_epochs
 
     def end_of_step(self) -> None:
@@ -125,7 +125,7 @@ class Member:
     def end_of_epoch(
         self, values: Mapping[str, float], by_genre: Mapping[str, float], seconds: float
     ) -> None:
-        """Take note of an epoch: history, early stopping, best and last checkpoint.
+        """Record an epoch: history, early stopping, best and last checkpoint.
 
         Parameters
         ----------
@@ -253,7 +253,7 @@ class Member:
         self._say(f"goes on from epoch {self.epoch}")
 
     def write(self) -> None:
-        """Bring the run's folder up to the last finished epoch."""
+        """Write the run's folder up to the last finished epoch."""
         folder = self.run.folder
         if self.history.rows:
             folder.write_history(self.history.rows)
@@ -267,7 +267,7 @@ class Member:
             self._write_checkpoints()
 
     def write_log(self) -> None:
-        """Append what happened since to train.log."""
+        """Append the new messages to train.log."""
         path = self.run.folder.log
         with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.writelines(self._lines)
@@ -291,7 +291,7 @@ class Member:
         self._best = None
 
     def take_best_weights(self) -> bool:
-        """Let the run's module hold the weights that are evaluated; return False where they are on disk only."""
+        """Load the evaluated weights into the run's module. Return False if they are on disk only."""
         weights = self._best_weights
         if self.keeper is None:
             weights = self._averaged(self.run.module.state_dict())

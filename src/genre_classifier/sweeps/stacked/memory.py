@@ -1,4 +1,4 @@
-"""How many trials of a stack fit into memory."""
+"""Estimate the memory of a stack's trials, and divide a stack that does not fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OBJECTS = 7_000_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stack takes, in bytes.
+    """The memory that a trial takes, in bytes.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Cost:
 
 
 def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chunk_steps: int) -> Cost:
-    """Return what a trial takes in a stack.
+    """Return the memory that a trial takes in a stack.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chu
     return Cost(VALUE * values + OBJECTS, 2 * VALUE * n_rows * n_features)
 
 
-def parts(
+def divide_by_memory(
     trials: Sequence[TrainConfig], cost_of: Callable[[TrainConfig], Cost], limit: float
 ) -> list[list[int]]:
-    """Divide a group's trials, in their order, into parts that take no more than `limit` bytes each.
+    """Return a group's trials, in their order, in parts that take at most `limit` bytes each.
 
-    A trial that is too large by itself is a part of its own.
+    A trial that is too large by itself is a separate part.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def limit_of(settings: TrainConfig) -> float:
 
 
 def free_memory(root: Path = Path("/")) -> float:
-    """Return the bytes that processes may still take: of the machine's, or of a container's where that is less.
+    """Return the free memory in bytes: that of the machine, or of the container if that is less.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Asks the engine which trials' networks it takes, in processes apart: a network's code may do anything."""
+"""Ask the engine which trials' networks it trains. A separate process asks, since a network's code may do anything."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genre_classifier.sweeps.processes import run_in_process
 
 @dataclass(frozen=True)
 class _Question:
-    """What the process is asked.
+    """The arguments of the process.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class _Question:
 
 
 class NetworkQuestions:
-    """Why the engine refuses the networks of trials; each network is asked about once."""
+    """The reasons why the engine refuses trials' networks. Each network is checked once."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str | None] = {}

@@ -1,4 +1,4 @@
-"""Reads a network's layers, and refuses every network that the engine would not train as autograd does.
+"""Read a network's layers. Refuse a network that the engine would not train as autograd does.
 
 The engine computes gradients by hand, so it must know everything that a forward pass does. torch.fx records the
 forward pass itself: a function, branch or layer that somebody adds to a network shows up in the recording.
@@ -29,12 +29,12 @@ _HOOKS = {
 
 
 class RefusedError(ValueError):
-    """The engine does not train this network; the message says what it does not know."""
+    """The engine does not train this network. The message names the unsupported part."""
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A linear layer, and what follows it.
+    """A linear layer, with the activation and dropout that follow it.
 
     Parameters
     ----------

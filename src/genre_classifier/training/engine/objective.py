@@ -1,4 +1,4 @@
-"""What one optimizer step minimises: the cross entropy of a mini-batch, with smoothing and class weights."""
+"""The loss of one optimizer step: the cross entropy of a mini-batch, with label smoothing and class weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Targets(NamedTuple):
-    """What the rows of mini-batches are taught, divided by the number (or weight) of the rows in each mini-batch.
+    """The targets of rows, divided by the total weight of the rows in each mini-batch.
 
-    A mini-batch's loss is ``(log_target * log_probabilities).sum()``. So the targets of many mini-batches can be made
-    at once, and mixup can mix them.
+    The loss of a mini-batch is ``(log_target * log_probabilities).sum()``. So the targets of many mini-batches can be
+    made at once, and mixup can mix them.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Objective:
     ----------
     n_genres : int
     label_smoothing : sequence of float
-        By member: the share of a row's target that all genres have in common.
+        One value per member: the share of a row's target that is spread over all genres.
     class_weights : sequence of (sequence of float or None)
-        By member: the weight of each genre, None for equal weights.
+        One entry per member: the weight of each genre; None for equal weights.
     batch_size : int
         Rows per mini-batch.
     """
@@ -55,11 +55,11 @@ class Objective:
         weights = torch.tensor(
             [[1.0] * n_genres if own is None else list(own) for own in class_weights], dtype=torch.float64
         )  # (member, genre)
-        smoothing = torch.tensor(label_smoothing, dtype=torch.float64)[:, None]
+        smoothing = torch.tensor(label_smoothing, dtype=torch.float64)[:, None]  # (member, 1)
         table = torch.diag_embed((1.0 - smoothing) * weights) + (smoothing / n_genres * weights)[:, None]
         self._table = table.to(device, dtype)  # (member, genre of the row, genre)
         self._mass = table.sum(dim=2).to(device, dtype)  # (member, genre of the row)
-        self._weights = weights.to(device, dtype)
+        self._weights = weights.to(device, dtype)  # (member, genre)
 
     def targets(self, genres: Tensor, valid: Tensor) -> Targets:
         """Return the targets of whole mini-batches, one after the other.
@@ -72,11 +72,11 @@ class Objective:
             False for rows that only fill a mini-batch up. They teach nothing.
         """
         members = torch.arange(len(genres), device=genres.device)[:, None]
-        weights = self._weights[members, genres] * valid
+        weights = self._weights[members, genres] * valid  # (member, row)
         batches = weights.view(len(genres), -1, self.batch_size)  # (member, step, row)
         divisor = batches.sum(dim=2, keepdim=True).clamp_min(1e-30).expand_as(batches).reshape(genres.shape)
-        share = valid / divisor
-        log_target = self._table[members, genres] * -share[..., None]
+        share = valid / divisor  # (member, row)
+        log_target = self._table[members, genres] * -share[..., None]  # (member, row, genre)
         return Targets(log_target, (self._mass[members, genres] * -share)[..., None])
 
 

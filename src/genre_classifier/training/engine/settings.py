@@ -1,4 +1,4 @@
-"""Which settings the engine refuses. (Which networks, layers.py says.) Without torch, for the launcher of a sweep."""
+"""The settings that the engine refuses; layers.py refuses networks. It needs no torch, for the launcher of a sweep."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from genre_classifier.training.engine.noise import dropout_threshold
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One linear layer of all members, and what follows it.
+    """One linear layer of all members, with the activation and dropout that follow it.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Stack:
         return any(block.dropout > 0.0 for blocks in self.blocks for block in blocks)
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with some members only; the other networks keep their weights as they are."""
+        """Keep some members only. The weights of the other networks do not change any more."""
         for member in set(range(len(self))) - set(members):
             for parameter in self.networks[member].parameters():
                 parameter.data = parameter.data.clone()

@@ -19,7 +19,7 @@ NO_LIMIT = float("inf")
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """A network and how it learns: one member, as the engine sees it.
+    """A member: its network, and how it is trained.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Learner:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What an epoch's mini-batches gave, in their order.
+    """The results of an epoch's mini-batches, in their order.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Engine:
         return len(self.learners)
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with some members only, from the next epoch on."""
+        """Keep some members only, from the next epoch on."""
         self.stack.keep(members)
         self._arrange([self.learners[member] for member in members])
 
@@ -221,7 +221,7 @@ class Engine:
     def _mix(
         self, features: Tensor, targets: Targets, genres: Tensor, valid: Tensor
     ) -> tuple[Tensor, Targets, Tensor]:
-        """Mix the rows of a mini-batch in pairs, and their targets alike; return also whose share is larger."""
+        """Return a mini-batch with its rows and targets mixed in pairs, and the genres with the larger share."""
         assert self._mixup is not None
         share, other = self._mixup.at(self._step, valid)
         places = other[..., None]

@@ -24,7 +24,7 @@ SETTINGS = {
     "momentum_buffer": ("lr", "momentum", "nesterov", "weight_decay"),
 }
 _RARER = ("amsgrad", "maximize", "capturable", "differentiable", "dampening")
-Rows = dict[str, list[Tensor]]
+OptimizerState = dict[str, list[Tensor]]
 """A part of the optimizers' state by its name, one row (parameter,) per member."""
 
 
@@ -42,7 +42,7 @@ def _check(optimizer: torch.optim.Optimizer) -> None:
 
 
 class Updates:
-    """Moves each member's parameters as its own optimizer would, with that optimizer's settings and state.
+    """Updates each member's parameters as its optimizer would, with that optimizer's settings and state.
 
     The state of the optimizers becomes views of the rows here, so their ``state_dict()`` is always the current one.
 
@@ -79,7 +79,7 @@ class Updates:
         self._counts = rows.new_zeros(
             len(optimizers), max(map(len, parameters)), dtype=torch.float32
         )  # (member, tensor): optimizer steps so far
-        self._state: Rows = {}
+        self._state: OptimizerState = {}
         for name in names:
             buffer = torch.zeros_like(rows)
             for own, optimizer, tensors in zip(buffer, optimizers, parameters, strict=True):
@@ -137,11 +137,13 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else float(value)
 
 
-Update = Callable[[dict[str, Any], list[Tensor], list[Tensor], Rows], None]
+Update = Callable[[dict[str, Any], list[Tensor], list[Tensor], OptimizerState], None]
 
 
 def _adam_update(function: Callable[..., None]) -> Update:
-    def update(group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: Rows) -> None:
+    def update(
+        group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
+    ) -> None:
         beta1, beta2 = group["betas"]
         function(
             rows,
@@ -163,7 +165,9 @@ def _adam_update(function: Callable[..., None]) -> Update:
     return update
 
 
-def _sgd_update(group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: Rows) -> None:
+def _sgd_update(
+    group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
+) -> None:
     momenta: list[Tensor | None] = [*state["momentum_buffer"]]
     sgd(
         rows,

@@ -1,4 +1,4 @@
-"""What happens between a sweeper and a launcher: folders for jobs, trials that are finished already, failures."""
+"""Between a sweeper and a launcher: give each job a folder, run only unfinished trials, record failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
-from genre_classifier.config.settings import flat_settings, identity, job_config, with_paths_from
+from genre_classifier.config.settings import experiment_hash, flat_settings, job_config, with_paths_from
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import lines_about, read_each
@@ -41,17 +41,17 @@ class Job:
 
     @property
     def status(self) -> str | None:
-        """Status of its run; None where it has not begun."""
+        """Status of its run; None if it has not begun."""
         if not self.folder.run_json.is_file():
             return None
         try:
             return str(self.folder.read_run()["status"])
         except RunFolderError:
-            return DAMAGED  # and so it runs again
+            return DAMAGED  # so it runs again
 
 
-class Launch:
-    """The launcher within, and what it needs to know of the sweep's folder.
+class UnfinishedJobs:
+    """Runs the jobs of a sweep that are not finished, with the launcher that the user chose.
 
     Parameters
     ----------
@@ -78,13 +78,13 @@ class Launch:
         self.progress = Progress(self.sweep, record["expected"], record["optimized_metric"], record["swept"])
         self.known = self._known_trials() if self.resumed else {}
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs that are not finished, whatever happens to each, and return what the folders say."""
+    def run(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs that are not finished and return every job's result. A failed job does not stop the others."""
         jobs = self._jobs(job_overrides)
         pending = [job for job in jobs if job.status != "finished"]
         for job in pending:
             if job.status is not None:
-                # What it says is of an earlier attempt.
+                # The recorded status is of an earlier attempt.
                 write_status(job.folder, "running", None)
         with self.progress.watching([job.folder for job in jobs]):
             while pending:
@@ -92,7 +92,7 @@ class Launch:
         return [self._returned(job) for job in jobs]
 
     def _one_round(self, pending: list[Job], initial_job_idx: int) -> list[Job]:
-        """Let the launcher run the jobs; return those that it never began, if it broke down under some of them."""
+        """Let the launcher run the jobs. Return those that it never began, if it broke down on one."""
         before = {job.folder.path: job.status for job in pending}
         overrides = [(*job.overrides, f"hydra.sweep.subdir='{job.folder.path.name}'") for job in pending]
         try:
@@ -128,13 +128,13 @@ class Launch:
         job = job_config(composed, "run_dir")
         if composed.hydra.job.chdir:
             job = with_paths_from(Path(self.config.hydra.runtime.cwd), job)
-        candidates = self.known.get(identity(flat_settings(job)), [])
+        candidates = self.known.get(experiment_hash(flat_settings(job)), [])
         return candidates.pop(0) if candidates else None
 
     def _known_trials(self) -> dict[str, list[RunFolder]]:
-        """Return the sweep's trials by what they were to compute, finished ones first.
+        """Return the sweep's trials by the hash of their experiment, finished ones first.
 
-        One that cannot be read, or is finished without its objective, is left where it is; its values are tried anew.
+        A trial that cannot be read, or is finished without an objective, stays where it is. Its values are tried again.
         """
         runs = read_each(self.sweep.trials(), _finished_or_begun)
         for line in lines_about(runs.unreadable):
@@ -143,13 +143,13 @@ class Launch:
         for finished in (True, False):
             for folder, run in runs:
                 if (run["status"] == "finished") is finished:
-                    known.setdefault(identity(run.get("settings") or {}), []).append(folder)
+                    known.setdefault(experiment_hash(run.get("settings") or {}), []).append(folder)
         return known
 
     def _returned(self, job: Job) -> JobReturn:
-        """Return a finished trial's objective and None for a failed one.
+        """Return a finished trial's objective; None for a failed trial.
 
-        An exception would end Hydra's own sweeper; Optuna's records a None as a failed trial.
+        An exception would end Hydra's own sweeper. Optuna's sweeper records None as a failed trial.
         """
         returned = JobReturn()
         returned.overrides = list(job.overrides)

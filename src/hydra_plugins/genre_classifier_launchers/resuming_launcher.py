@@ -1,4 +1,4 @@
-"""A launcher around any other: it knows which trials are left to run, and no failure of one ends the sweep."""
+"""A launcher around the chosen one: it runs only unfinished trials, and one failed trial does not end the sweep."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class TrialLauncher(Launcher):
-    """Gives each job a folder, hands those without a finished run to the launcher within, and reports from the folders.
+class ResumingLauncher(Launcher):
+    """Gives each job a folder, runs the unfinished jobs with the chosen launcher, and reads results from the folders.
 
     Parameters
     ----------
     inner : DictConfig
-        The chosen launcher's own configuration.
+        Configuration of the chosen launcher.
     """
 
     def __init__(self, inner: DictConfig) -> None:
         self.inner = inner
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Set the launcher within up as if Hydra had chosen it."""
-        from genre_classifier.sweeps.launching import Launch
+        """Set up the chosen launcher as Hydra would."""
+        from genre_classifier.sweeps.unfinished_jobs import UnfinishedJobs
 
-        self.launching = Launch(self.inner, hydra_context, task_function, config)
+        self.jobs = UnfinishedJobs(self.inner, hydra_context, task_function, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs that are not finished yet."""
-        return self.launching.launch(job_overrides, initial_job_idx)
+        return self.jobs.run(job_overrides, initial_job_idx)

@@ -1,4 +1,4 @@
-"""From the jobs of a sweeper to stacks in processes of their own, and back to one result a job."""
+"""Group a sweeper's jobs into stacks, train each stack in a separate process, and return one result per job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genre_classifier.config.checks import typed
+from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.config.settings import flat_settings, job_config
 from genre_classifier.errors import GenreClassifierError
@@ -40,17 +40,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """One job, composed.
+class ComposedJob:
+    """A job with its composed configuration.
 
     Parameters
     ----------
     overrides : tuple of str
     number : int
     cfg : DictConfig
-        As the task function would get it.
+        The configuration that the task function would get.
     settings : TrainConfig or None
-        None where it does not pass its check, which run.json says then.
+        None if the configuration does not pass its check. Then run.json has the reason.
     """
 
     overrides: tuple[str, ...]
@@ -65,19 +65,19 @@ class _Job:
 
 @dataclass(frozen=True)
 class StackStart:
-    """What a stack's process is given.
+    """The arguments of a stack's process.
 
     Parameters
     ----------
     configs : tuple of DictConfig
     settings : tuple of TrainConfig
-        The same, checked.
+        The same configurations, checked.
     logging_settings : dict
-        As Hydra has them for a job.
+        Hydra's logging settings for a job.
     sweep : Path
         The sweep's folder.
     log : Path
-        Where what concerns no single member goes.
+        The file for messages that concern no single member.
     """
 
     configs: tuple[DictConfig, ...]
@@ -87,8 +87,8 @@ class StackStart:
     log: Path
 
 
-class StackedLaunch:
-    """What `StackedLauncher` does.
+class StackedJobs:
+    """Trains jobs in stacks, for `StackedLauncher`; jobs that do not fit a stack run one by one.
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ class StackedLaunch:
         self.alone = BasicLauncher()
         self.alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train what fits into stacks there, and the rest one by one."""
+    def run(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train the jobs that fit in stacks as stacks, and the others one by one."""
         setup_globals()
         warm_up()
         jobs = [
@@ -130,8 +130,8 @@ class StackedLaunch:
             self.alone.launch([job.overrides], job.number)
         return [_returned(overrides) for overrides in job_overrides]
 
-    def _sorted(self, jobs: Sequence[_Job]) -> tuple[list[_Job], list[_Job]]:
-        """Return the jobs that can be trained in stacks, and the others; say why of each of these."""
+    def _sorted(self, jobs: Sequence[ComposedJob]) -> tuple[list[ComposedJob], list[ComposedJob]]:
+        """Return the jobs that can be trained in stacks, and the others. Log the reason for each of the others."""
         reasons = {
             job: f"a stack has no {reason}"
             for job in jobs
@@ -145,7 +145,7 @@ class StackedLaunch:
                 log.warning("%s is trained alone: %s", job.folder.path.name, reasons[job])
         return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
 
-    def _composed(self, overrides: Sequence[str], number: int) -> _Job:
+    def _composed(self, overrides: Sequence[str], number: int) -> ComposedJob:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
@@ -155,15 +155,15 @@ class StackedLaunch:
         cfg = quiet(job_config(composed, str(folder)))
         settings: TrainConfig | None = None
         try:
-            settings = typed(cfg)
+            settings = to_train_config(cfg)
         except GenreClassifierError as error:
             folder.mkdir(parents=True, exist_ok=True)
-            told = flat_settings(cfg)
-            write_status(RunFolder(folder), "failed", f"{type(error).__name__}: {error}", settings=told)
+            flat = flat_settings(cfg)
+            write_status(RunFolder(folder), "failed", f"{type(error).__name__}: {error}", settings=flat)
         _write_hydra(folder, composed, cfg)
-        return _Job(tuple(overrides), number, cfg, settings)
+        return ComposedJob(tuple(overrides), number, cfg, settings)
 
-    def _train(self, jobs: Sequence[_Job]) -> None:
+    def _train(self, jobs: Sequence[ComposedJob]) -> None:
         if not jobs:
             return
         n_jobs = self.n_jobs or self._default_jobs(jobs)
@@ -185,13 +185,13 @@ class StackedLaunch:
                 raise
 
     @staticmethod
-    def _default_jobs(jobs: Sequence[_Job]) -> int:
+    def _default_jobs(jobs: Sequence[ComposedJob]) -> int:
         on_cpu = all(
             job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
         )
         return usable_cores() if on_cpu else 1
 
-    def _train_group(self, members: Sequence[_Job], hydra_logging: Any, stop: threading.Event) -> None:
+    def _train_group(self, members: Sequence[ComposedJob], hydra_logging: Any, stop: threading.Event) -> None:
         name = f"stack-{members[0].folder.path.name}"  # by its first trial
         with ExitStack() as locks:
             settings = []
@@ -229,7 +229,7 @@ def _in_process(start: StackStart) -> None:
 
 
 def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
-    """Write what Hydra writes for a job of any launcher."""
+    """Write the .hydra folder that Hydra writes for a job."""
     hydra = folder / ".hydra"
     own = OmegaConf.masked_copy(composed, ["hydra"])
     HydraConfig.instance().set_config(composed)
@@ -243,7 +243,7 @@ def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
 
 
 def _returned(overrides: Sequence[str]) -> JobReturn:
-    # TrialLauncher, which is around this one, reads the run folders.
+    # ResumingLauncher, which is around this one, reads the run folders.
     returned = JobReturn()
     returned.overrides = list(overrides)
     returned.status = JobStatus.COMPLETED
