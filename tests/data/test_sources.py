@@ -383,3 +383,15 @@ def test_parquet_text_features_are_refused_by_name(tmp_path: Path) -> None:
     pd.DataFrame({"genre": ["a", "b"], "x": ["1", "2"], "y": [1.0, 2.0]}).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(DataError, match=r"column 'x' \(data.features\) does not hold numbers"):
         read_columns(tmp_path / "m.parquet", {"data.label": "genre"}, ["x"])
+
+
+@pytest.mark.parametrize("path", ["~/m.csv", "~nobody-of-this-name/m.csv"])
+def test_a_home_that_is_not_known_is_a_file_that_is_missing(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(DataError, match=f"{path}: there is no such file; check data.path"):
+        read(TableConfig(path=path, label="genre"))

@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from genre_classifier.files.home import expanded
+
 # Where and how a run is computed, not what.
 MACHINE_SETTINGS = frozenset(
     {
@@ -96,7 +98,7 @@ def with_paths_from(start: Path, cfg: DictConfig) -> DictConfig:
         for key in OWN_PATHS:
             value = OmegaConf.select(found, key, throw_on_missing=False)
             if isinstance(value, str):
-                OmegaConf.update(found, key, str(start / Path(value).expanduser()))
+                OmegaConf.update(found, key, str(start / expanded(value)))
     return found
 
 

@@ -22,6 +22,7 @@ from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
 from genre_classifier.features.decoding.formats import SUFFIXES
 from genre_classifier.features.names import normalised
+from genre_classifier.files.home import expanded
 
 log = logging.getLogger(__name__)
 
@@ -396,7 +397,7 @@ def _sides_by_files(table: FeatureTable, config: SplitConfig) -> Int64:
     for side, name in enumerate(SIDES):
         path = getattr(config.files, name)
         if path is not None:
-            _assign(Path(path).expanduser(), side, lookup, side_of)
+            _assign(expanded(path), side, lookup, side_of)
     if config.files.train is None:
         side_of[side_of == -1] = 0
     left_out = int((side_of == -1).sum())

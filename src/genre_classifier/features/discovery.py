@@ -22,6 +22,7 @@ from genre_classifier.features.decoding.formats import (
 from genre_classifier.features.measure import Failure
 from genre_classifier.features.names import normalised, refuse_alike_genres
 from genre_classifier.files.csv_files import original
+from genre_classifier.files.home import expanded
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +292,7 @@ def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
     if name is None:
         raise DataError(f"{path}, row {number}: the path is empty; fill it in or remove the row")
     return AudioFile(
-        path=path.parent / Path(name).expanduser(),
+        path=path.parent / expanded(name),
         id=normalised(values.get("id") or Path(name).as_posix()),
         genre=_named(values.get("genre")),
         group=_named(values.get("group")),

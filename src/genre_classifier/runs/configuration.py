@@ -14,6 +14,7 @@ from genre_classifier.class_names import check_name
 from genre_classifier.config.checks import restored
 from genre_classifier.config.settings import PATHS, flattened
 from genre_classifier.errors import ConfigError
+from genre_classifier.files.home import expanded
 from genre_classifier.runs.folder import RunFolder
 
 # "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
@@ -46,7 +47,7 @@ def configuration_of(folder: RunFolder) -> DictConfig:
             for key in PATHS:
                 value = OmegaConf.select(cfg, key)
                 if isinstance(value, str):
-                    OmegaConf.update(cfg, key, str(_from(start, Path(value).expanduser())))
+                    OmegaConf.update(cfg, key, str(_from(start, expanded(value))))
     except ConfigError:
         raise
     except (OmegaConfBaseException, *_OF_OMEGACONF) as error:

@@ -21,6 +21,7 @@ from genre_classifier.config.settings import PATHS, is_about_the_machine
 from genre_classifier.data.splits import Split
 from genre_classifier.errors import CheckpointError
 from genre_classifier.files.atomic import replacing
+from genre_classifier.files.home import expanded
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, writing
 from genre_classifier.training.callbacks import History, RunCheckpoint, early_stopping
 from genre_classifier.training.lit_module import GenreLitModule, check_training_state
@@ -116,7 +117,7 @@ class Resumption:
         """
         if settings.ckpt_path is None:
             return None
-        path = Path(settings.ckpt_path).expanduser()
+        path = expanded(settings.ckpt_path)
         content = read_checkpoint(path)
         recorded = content.get(SETTINGS_KEY)
         if recorded is None:

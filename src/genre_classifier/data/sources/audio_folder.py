@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from genre_classifier.config.schema import AudioFolderConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
@@ -12,6 +11,7 @@ from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.discovery import AudioFile, find_audio, left_out, one_of_each_kind, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.sets import CLIP_SECONDS
+from genre_classifier.files.home import expanded
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def read(config: AudioFolderConfig) -> FeatureTable:
     """
     if config.split.column is not None:
         raise DataError(f"data.split.column={config.split.column}: a folder of audio has no split column")
-    path = Path(config.path).expanduser()
+    path = expanded(config.path)
     files = read_list(path) if path.suffix.lower() == ".csv" else find_audio(path)
     without = next((file for file in files if file.genre is None and file.problem is None), None)
     if without is not None:
@@ -70,7 +70,7 @@ def _settings(config: AudioFolderConfig) -> Settings:
         features=config.features.value,
         excerpt=Excerpt(config.offset, duration, config.windows),
         jobs=config.jobs,
-        cache=None if config.cache is None else Path(config.cache).expanduser(),
+        cache=None if config.cache is None else expanded(config.cache),
         strict=config.strict,
     )
 

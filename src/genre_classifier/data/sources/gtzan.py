@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
 from genre_classifier.config.schema import GtzanConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
@@ -12,6 +11,7 @@ from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.data.tables.readers import Asked
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import GTZAN57
+from genre_classifier.files.home import expanded
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def read(config: GtzanConfig) -> FeatureTable:
     DataError
         The columns are not those of the GTZAN table, or a file name is not of its form.
     """
-    path = Path(config.path).expanduser()
+    path = expanded(config.path)
     texts = {"GTZAN's table": "filename", "GTZAN's label": "label"}
     if config.split.column is not None:
         texts["data.split.column"] = config.split.column
