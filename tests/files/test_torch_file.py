@@ -304,6 +304,11 @@ checkpoint("scaler", of_settings={"scaler": settings["scaler"] | {"n_features": 
 checkpoint("seed", of_settings={"seed": None})
 checkpoint("more", of_settings={"more": 1})
 checkpoint("version", genre_classifier_format_version=torch.ones(2))
+checkpoint("loops", loops="x")
+checkpoint("loops tensor", loops={"fit_loop": torch.ones(2)})
+checkpoint("callbacks", callbacks=[])
+checkpoint("a callback", callbacks={"History": torch.ones(2)})
+checkpoint("own settings", genre_classifier_settings={"data.split.seed": torch.ones(2)})
 checkpoint("epoch", epoch=-1)
 checkpoint("epoch text", epoch="1")
 checkpoint("short weights", state_dict={key: value[:1] for key, value in content["state_dict"].items()})
@@ -320,7 +325,7 @@ def test_sizes_in_bundles_and_checkpoints_are_not_believed(tmp_path: Path, train
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
-    assert len(lines) == 2 * 9 + 19
+    assert len(lines) == 2 * 9 + 24
     assert [line for line in lines if " refused " not in line] == ["untouched passed"] * 3
 
 

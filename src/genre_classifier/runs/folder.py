@@ -413,6 +413,13 @@ def _check_content(checkpoint: Mapping[str, Any]) -> None:
         raise ValueError("it has no hyper_parameters or no state_dict")
     check_plain(settings, "hyper_parameters", most=MAX_SETTINGS)
     check_plain(settings.get("network"), "the network's settings")
+    for key in ("loops", "genre_classifier_settings"):  # what a resumed training goes by
+        if not isinstance(checkpoint.get(key, {}), dict):
+            raise ValueError(f"its {key} are a {type(checkpoint[key]).__name__}, not a mapping")
+        check_plain(checkpoint.get(key), key, most=MAX_SETTINGS)
+    callbacks = checkpoint.get("callbacks", {})
+    if not isinstance(callbacks, dict) or not all(isinstance(state, dict) for state in callbacks.values()):
+        raise ValueError("its callbacks are no mappings")
     kinds = {
         "network": (dict,),
         "optimizer": (dict,),
