@@ -177,7 +177,7 @@ def malicious(sentinel: Path) -> dict[str, tuple[bytes, str]]:
         "many steps": (b"\x80\x02" + b"N" * 600_000 + b".", r"more than 500,000 steps"),
         "a number that no float holds": (
             scaler_pickle_with(n_samples_seen_=10**400),
-            r"n_samples_seen that are no numbers of rows",
+            "a whole number that 64 bits do not hold",
         ),
         "features that no file can have": (
             scaler_pickle_with(n_features_in_=10**12, with_mean=False, with_std=False, mean_=None, scale_=None),

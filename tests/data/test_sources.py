@@ -225,7 +225,10 @@ def test_a_row_without_an_artist_is_a_group_of_its_own(
     assert not set(alone) & set(np.delete(groups, list(blank)))
     expected = [f"artist_{row // 3}" for row in range(len(frame)) if row not in blank]
     assert np.delete(groups, list(blank)).tolist() == expected
-    assert "4 of 90 rows have the artist (blank), which is none; each of these rows is a group" in caplog.text
+    assert (
+        "4 of 90 rows have the artist (blank), which names nobody; each of these rows is a separate group"
+        in caplog.text
+    )
 
 
 def test_a_group_that_is_blank_in_every_row_is_refused(tmp_path: Path) -> None:
