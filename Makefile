@@ -9,9 +9,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 COMPILE := $(VENV)/bin/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true
 
-NUMERIC := tests/features tests/evaluation tests/training tests/data tests/sweeps/test_stack.py \
-    tests/sweeps/test_stacked_fit.py tests/test_network.py tests/test_inference.py tests/test_onnx_export.py \
-    tests/test_audio_prediction.py tests/contracts/test_every_feature_set.py
+NUMERIC := tests/features tests/evaluation tests/training tests/data tests/sweeps/stacked tests/bundle \
+    tests/test_network.py tests/contracts/test_every_feature_set.py
 # No vector instructions beyond what NumPy and torch were built for, MKL's oldest path, one thread.
 PLAIN = NPY_DISABLE_CPU_FEATURES="$$($(VENV)/bin/python -c 'from numpy._core._multiarray_umath import \
     __cpu_dispatch__ as found, __cpu_features__ as has; print(*(name for name in found if has[name]))')" \
