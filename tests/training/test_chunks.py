@@ -3,7 +3,6 @@
 import csv
 import logging
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from genre_classifier.class_names import import_class
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.training import fit
 from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint
@@ -227,7 +227,7 @@ REFUSED = {
 def test_why_autograd_trains_a_run_is_named(recipe: str, trained: Train) -> None:
     settings = to_train_config(composed(recipe, "run_dir=x"))
     model = to_dict(settings.model) | {"input_dim": 4, "num_classes": 3}
-    import_module(model["_target_"].rpartition(".")[0])
+    import_class(model["_target_"])
     reason = fit._why_autograd(settings, [], module(network=model))
     assert reason is not None
     assert REFUSED[recipe] in reason
