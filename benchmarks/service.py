@@ -47,8 +47,7 @@ UVICORN = ("-m", "uvicorn", "--log-level", "error", "--no-access-log")
 SERVE = ("-m", "genre_classifier.cli.main", "serve")
 SERVICES = {
     "common way": (*UVICORN, "common_service:app"),
-    "this service, torch": SERVE,
-    "this service, onnxruntime": SERVE,
+    "this service": SERVE,
     "the same under uvicorn": (*UVICORN, "app.main:app"),
 }
 
@@ -105,12 +104,9 @@ def main() -> None:
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="send N damaged bodies as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        folders = {"torch": Path(directory) / "torch", "onnxruntime": Path(directory) / "onnx"}
-        row = _write_bundles(folders)
+        row = _write_bundle(Path(directory))
         services = {
-            name: stack.enter_context(
-                _running(command, folders["torch" if "torch" in name else "onnxruntime"])
-            )
+            name: stack.enter_context(_running(command, Path(directory)))
             for name, command in SERVICES.items()
         }
         print(f"machine  {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}")
@@ -126,7 +122,7 @@ def main() -> None:
         )
         for name, service in services.items():
             print(f"{name:28}ready in {service.ready:.2f} s, {_memory(service.pid):.0f} MB after the load")
-            if options.fuzz and "onnxruntime" in name:
+            if options.fuzz and name == "this service":
                 print(f"{name:28}{_fuzz(service.port, row, options.fuzz)}")
 
 
@@ -191,7 +187,7 @@ def _show(loads: Mapping[tuple[str, int], Load]) -> None:
         )
 
 
-def _write_bundles(folders: dict[str, Path]) -> list[float]:
+def _write_bundle(folder: Path) -> list[float]:
     import torch
     from sklearn.preprocessing import StandardScaler
 
@@ -202,8 +198,7 @@ def _write_bundles(folders: dict[str, Path]) -> list[float]:
     torch.manual_seed(0)
     rows = np.random.default_rng(0).normal(loc=5.0, scale=3.0, size=(500, 20))
     model, scaler = GenreClassifier().eval(), StandardScaler().fit(rows)
-    for backend, folder in folders.items():
-        write_bundle(model, scaler, DEFAULT_GENRES, {}, folder, NAME, onnx=backend == "onnxruntime")
+    write_bundle(model, scaler, DEFAULT_GENRES, {}, folder, NAME, onnx=False)
     return rows[0].tolist()
 
 
