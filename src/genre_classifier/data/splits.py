@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -512,9 +512,3 @@ def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None
             f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split"
             f"{', or set data.group=null to ignore groups' if 'group' in data_settings(table.source.name) else ''}"
         )
-
-
-def counts_by_genre(table: FeatureTable, rows: Int64) -> dict[str, int]:
-    """Return the number of these rows per genre."""
-    counts = Counter(table.genres[rows].tolist())
-    return {name: counts.get(genre, 0) for genre, name in enumerate(table.genre_names)}
