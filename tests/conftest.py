@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -22,6 +23,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from genre_classifier.config.schema import register_schemas
+from genre_classifier.errors import MissingWeightsError
+from genre_classifier.features.pretrained.weights import fetch_weights
+from genre_classifier.machine.cache_folders import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 GTZAN = ROOT.parent / "shared" / "data" / "gtzan"
@@ -35,6 +39,22 @@ if (
 ):
     # A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def musicnn_weights() -> Path:
+    """Fetch the weights of musicnn once into the user's cache; skip where the registry cannot be reached."""
+    pytest.importorskip("safetensors", reason="needs the extra audio")
+    folder = cache_folder()
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "musicnn-tests.lock"):
+        try:
+            return fetch_weights()
+        except MissingWeightsError as error:
+            if "pip cannot download" not in str(error):
+                raise
+            pytest.skip(str(error))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:

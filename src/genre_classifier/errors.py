@@ -43,6 +43,10 @@ def _audio_error(message: str, kind: str) -> AudioError:
     return AudioError(message, kind=kind)
 
 
+class MissingWeightsError(GenreClassifierError):
+    """The weights of a pretrained network are not at hand, or are not the published ones."""
+
+
 class SplitError(DataError):
     """The rows cannot be divided into training, validation and test rows as asked."""
 

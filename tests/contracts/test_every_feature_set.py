@@ -14,7 +14,7 @@ from genre_classifier.features.sets import (
     recognise,
 )
 
-SIZES = {"core20": 20, "gtzan57": 57, "fma518": 518}
+SIZES = {"core20": 20, "gtzan57": 57, "fma518": 518, "musicnn50": 50, "musicnn": 250}
 
 
 def test_all_sets_are_known_with_their_size() -> None:
@@ -67,9 +67,26 @@ def test_a_mismatch_names_what_is_missing_extra_or_out_of_place(
 @pytest.mark.parametrize("name", SIZES)
 def test_a_reference_says_how_the_features_are_made_and_survives_being_stored(name: str) -> None:
     made = FEATURE_SETS[name].reference()
-    assert made.parameters == PARAMETERS
+    assert made.parameters == FEATURE_SETS[name].parameters
+    assert (made.parameters == PARAMETERS) == (not name.startswith("musicnn"))
     assert FeatureSetReference.from_dict(json.loads(json.dumps(made.as_dict()))) == made
     assert made.difference(made) is None
+
+
+@pytest.mark.parametrize("name", ["musicnn50", "musicnn"])
+def test_a_pretrained_set_names_its_weights_and_its_own_sample_rate(name: str) -> None:
+    made = FEATURE_SETS[name].reference(3.0)
+    assert made.parameters["sample_rate_hz"] == FEATURE_SETS[name].sample_rate == 16_000
+    assert len(bytes.fromhex(made.parameters["weights_sha256"])) == 32
+    other = FeatureSetReference(name, 1, {**made.parameters, "weights_sha256": "ab" * 32})
+    assert made.difference(other) == (f"weights_sha256 {'ab' * 32}, not {made.parameters['weights_sha256']}")
+
+
+def test_the_tags_have_their_own_names() -> None:
+    musicnn = FEATURE_SETS["musicnn"].features
+    assert musicnn[:50] == FEATURE_SETS["musicnn50"].features
+    assert {"heavy metal", "acoustic", "female vocalists", "Hip-Hop"} < set(musicnn[:50])
+    assert musicnn[50:] == tuple(f"penultimate_{number:03d}" for number in range(1, 201))
 
 
 def test_features_made_otherwise_are_told_apart() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 soundfile = pytest.importorskip("soundfile", reason="needs the extra audio")
-pytest.importorskip("soxr", reason="needs the extra audio")
+soxr = pytest.importorskip("soxr", reason="needs the extra audio")
 
 FORMATS = {
     **{"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "au": "AU", "aiff": "AIFF", "w64": "W64"},

@@ -22,7 +22,7 @@ from genre_classifier.bundle.format import feature_set_of
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import SHORTEST_SECONDS, Excerpt
-from genre_classifier.features.measure import measure_file
+from genre_classifier.features.measure import measure_file, require_weights
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
 from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.files.csv_files import csv_text
@@ -52,6 +52,11 @@ class AudioRecipe:
     columns: tuple[int, ...]
     names: tuple[str, ...]
     clip_seconds: float
+
+    @property
+    def default_step(self) -> float:
+        """Seconds between points of a curve over time. A pretrained network takes about 0.3 s for each."""
+        return 5.0 if FEATURE_SETS[self.features].is_pretrained else 1.0
 
     @property
     def windows(self) -> Excerpt:
@@ -84,6 +89,8 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
     ------
     BundleError
         Its features cannot be measured from audio, or were made otherwise; the message names them.
+    MissingWeightsError
+        They come from a pretrained network whose weights are not at hand.
     """
     made_with = feature_set_of(metadata, feature_names)
     if feature_names is None:
@@ -104,6 +111,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
             f"the bundle was trained on {known.name} made otherwise than here ({difference}); "
             "train on features that this version extracts"
         )
+    require_weights(known)
     place = {name: position for position, name in enumerate(known.features)}
     columns = tuple(place[name] for name in feature_names)
     return AudioRecipe(known.name, columns, tuple(feature_names), float(clip_seconds))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from genre_classifier import __version__
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli import compare as compare_command
+from genre_classifier.cli import download as download_command
 from genre_classifier.cli import extract as extract_command
 from genre_classifier.cli import predict as song_command
 from genre_classifier.cli import report as report_command
@@ -140,13 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     extract_command.add_arguments(extract)
     extract.set_defaults(run=extract_command.run)
 
-    download = commands.add_parser("download", parents=[common], help="fetch a published data set's tables")
-    download.add_argument(
-        "source", choices=["fma"], help="fma: the Free Music Archive dataset's tables, 342 MiB"
+    download = commands.add_parser(
+        "download",
+        parents=[common],
+        help="fetch a pretrained network's weights, or a published data set's tables",
     )
-    download.add_argument("folder", type=Path, help="where to put them")
-    download.add_argument("--url", help="a mirror of the archive; its checksum stays the published one")
-    download.set_defaults(run=_download)
+    download_command.add_arguments(download)
+    download.set_defaults(run=download_command.run)
 
     baselines = commands.add_parser(
         "baselines",
@@ -326,14 +327,6 @@ def _leaderboard(options: argparse.Namespace) -> None:
     say(*lines_about(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
-
-
-def _download(options: argparse.Namespace) -> None:
-    from genre_classifier.data.download import fetch
-    from genre_classifier.data.tables.fma_tables import ARCHIVE
-
-    for path in fetch(ARCHIVE, options.folder, url=options.url):
-        say(path)
 
 
 def _serve(options: argparse.Namespace) -> None:

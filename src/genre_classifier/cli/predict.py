@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write SONG.genres.csv and SONG.genres.png, a curve over the song",
     )
     parser.add_argument(
-        "--step", metavar="SECONDS", type=float, default=1.0, help="between points of the curve, default 1"
+        "--step",
+        metavar="SECONDS",
+        type=float,
+        help="between points of the curve, default 1, or 5 with pretrained features",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=Path(), help="where to write curves, default here"
@@ -77,7 +80,9 @@ def _write_curve(
 ) -> Iterator[str]:
     from genre_classifier.bundle.songs import predict_song, write_curve
 
-    song = predict_song(predictor, recipe, path, recipe.sliding(options.step))
+    song = predict_song(
+        predictor, recipe, path, recipe.sliding(recipe.default_step if options.step is None else options.step)
+    )
     options.output.mkdir(parents=True, exist_ok=True)
     targets = [options.output / f"{path.name}.genres.{suffix}" for suffix in ("csv", "png")]
     write_curve(song, path.name, *targets)

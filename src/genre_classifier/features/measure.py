@@ -15,11 +15,20 @@ import numpy.typing as npt
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.cache import Measured, content_of
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.sets import FEATURE_SETS
+from genre_classifier.features.sets import FEATURE_SETS, FeatureSet
 
 Float32 = npt.NDArray[np.float32]
 
-EXTRACTORS = {name: f"genre_classifier.features.spectral.{name}:extract_{name}" for name in FEATURE_SETS}
+EXTRACTORS = {
+    **{
+        name: f"genre_classifier.features.spectral.{name}:extract_{name}"
+        for name in ("core20", "gtzan57", "fma518")
+    },
+    **{
+        name: f"genre_classifier.features.pretrained.musicnn:extract_{name}"
+        for name in ("musicnn50", "musicnn")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -54,18 +63,29 @@ class Outcome:
 
 
 def extractor(name: str) -> Callable[[Float32], Float32]:
-    """Return the function that measures a set's features of samples at 22,050 Hz.
+    """Return the function that measures a set's features of samples at the set's sample rate.
 
     Raises
     ------
     DataError
         There is no such set.
+    MissingWeightsError
+        The weights of its network are not at hand.
     """
     if name not in EXTRACTORS:
         raise DataError(f"feature set {name!r} cannot be measured; there are {', '.join(EXTRACTORS)}")
+    require_weights(FEATURE_SETS[name])
     module, _, function = EXTRACTORS[name].partition(":")
     found: Callable[[Float32], Float32] = getattr(import_module(module), function)
     return found
+
+
+def require_weights(feature_set: FeatureSet) -> None:
+    """Raise MissingWeightsError if a set's features come from a network whose weights are not at hand."""
+    if feature_set.is_pretrained:
+        from genre_classifier.features.pretrained.weights import load_weights
+
+        load_weights()
 
 
 @cache
@@ -97,7 +117,7 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
     starts, rows = [], []
     # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
     with _threads().limit(limits=1, user_api="blas"), open_audio(path) as recording:
-        for clip in recording.clips(excerpt):
+        for clip in recording.clips(excerpt, FEATURE_SETS[name].sample_rate):
             if clip.is_silent:
                 continue
             try:

@@ -7,7 +7,7 @@ another definition is a new version.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SAMPLE_RATE = 22_050  # Hz, mono
@@ -16,8 +16,8 @@ N_FFT = 2048  # samples
 HOP_LENGTH = 512  # samples
 
 
-# What every set's features are computed with, as a table and a bundle record it.
-PARAMETERS: Mapping[str, float] = {
+# The parameters of the hand-made sets, as a table and a bundle record them.
+PARAMETERS: Mapping[str, Any] = {
     "sample_rate_hz": SAMPLE_RATE,
     "clip_seconds": CLIP_SECONDS,
     "n_fft": N_FFT,
@@ -75,16 +75,29 @@ class FeatureSet:
         Raised when a definition changes.
     features : tuple of str
         Feature names in the order of a table's columns and a network's inputs.
+    parameters : Mapping[str, Any]
+        What they are computed with.
     """
 
     name: str
     version: int
     features: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=lambda: PARAMETERS)
+
+    @property
+    def sample_rate(self) -> int:
+        """The sample rate of the signal that is measured, in Hz."""
+        return int(self.parameters["sample_rate_hz"])
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the features are activations of a network, whose weights must be at hand."""
+        return "weights_sha256" in self.parameters
 
     def reference(self, clip_seconds: float = CLIP_SECONDS) -> FeatureSetReference:
         """Return how this version measures clips of at most so many seconds."""
         return FeatureSetReference(
-            self.name, self.version, {**PARAMETERS, "clip_seconds": float(clip_seconds)}
+            self.name, self.version, {**self.parameters, "clip_seconds": float(clip_seconds)}
         )
 
 
@@ -151,7 +164,84 @@ FMA518 = FeatureSet(
     ),
 )
 
-FEATURE_SETS = {feature_set.name: feature_set for feature_set in (CORE20, GTZAN57, FMA518)}
+# The 50 most frequent tags of the Million Song Dataset, in the order and spelling of MSD-musicnn's outputs.
+MUSICNN_TAGS = (
+    "rock",
+    "pop",
+    "alternative",
+    "indie",
+    "electronic",
+    "female vocalists",
+    "dance",
+    "00s",
+    "alternative rock",
+    "jazz",
+    "beautiful",
+    "metal",
+    "chillout",
+    "male vocalists",
+    "classic rock",
+    "soul",
+    "indie rock",
+    "Mellow",
+    "electronica",
+    "80s",
+    "folk",
+    "90s",
+    "chill",
+    "instrumental",
+    "punk",
+    "oldies",
+    "blues",
+    "hard rock",
+    "ambient",
+    "acoustic",
+    "experimental",
+    "female vocalist",
+    "guitar",
+    "Hip-Hop",
+    "70s",
+    "party",
+    "country",
+    "easy listening",
+    "sexy",
+    "catchy",
+    "funk",
+    "electro",
+    "heavy metal",
+    "Progressive rock",
+    "60s",
+    "rnb",
+    "indie pop",
+    "sad",
+    "House",
+    "happy",
+)
+MUSICNN_UNITS = 200  # of the layer before the tags
+
+MUSICNN_PARAMETERS: Mapping[str, Any] = {
+    "sample_rate_hz": 16_000,
+    "clip_seconds": CLIP_SECONDS,
+    "n_fft": 512,
+    "hop_length": 256,
+    "n_mels": 96,
+    "patch_frames": 187,
+    "weights": "MSD_musicnn of musicnn 0.1.0",
+    "weights_sha256": "970c0065888f5a89d993ee798eb8bb294e0702f17e881e93997c771107ae147e",
+}
+
+MUSICNN50 = FeatureSet("musicnn50", 1, MUSICNN_TAGS, MUSICNN_PARAMETERS)
+
+MUSICNN = FeatureSet(
+    "musicnn",
+    1,
+    (*MUSICNN_TAGS, *(f"penultimate_{number:03d}" for number in range(1, MUSICNN_UNITS + 1))),
+    MUSICNN_PARAMETERS,
+)
+
+FEATURE_SETS = {
+    feature_set.name: feature_set for feature_set in (CORE20, GTZAN57, FMA518, MUSICNN50, MUSICNN)
+}
 
 
 def recognise(feature_names: Sequence[str]) -> FeatureSet | None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, average_windows
-from genre_classifier.errors import AudioError, BundleError, MissingExtraError
+from genre_classifier.errors import AudioError, BundleError, MissingExtraError, MissingWeightsError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import SUFFIXES, require_audio
@@ -127,7 +127,7 @@ def _recipe(served: ServedModel) -> AudioRecipe:
     try:
         require_audio()
         return audio_recipe(served.metadata, served.predictor.feature_names)
-    except (BundleError, MissingExtraError) as error:
+    except (BundleError, MissingExtraError, MissingWeightsError) as error:
         raise RefusedAudioError(503, str(error)) from error
 
 

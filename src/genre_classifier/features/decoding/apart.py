@@ -18,14 +18,15 @@ from typing import Any
 from genre_classifier.errors import AudioError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.measure import measure_file
+from genre_classifier.features.measure import EXTRACTORS, measure_file
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
 
 GRACE_SECONDS = 1.0  # for a process to end that has answered
 # Modules that each process would otherwise import again.
-PRELOADED = ("scipy.fft", "soundfile", "soxr", "genre_classifier.features.spectral.core20", __name__)
-PRELOADED_WIDE = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
+PRELOADED = ("scipy.fft", "soundfile", "soxr", __name__)
+PRELOADED_OF_LIBROSA = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
+WITH_LIBROSA = ("gtzan57", "fma518")
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def measure_apart(
         The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     """
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = _context(name != "core20").Process(
-        target=_Measure(sending, path, name, excerpt, limits), daemon=True
-    )
+    process = _context(name).Process(target=_Measure(sending, path, name, excerpt, limits), daemon=True)
     process.start()
     sending.close()
     answered = False
@@ -104,14 +103,16 @@ def measure_apart(
 
 
 @cache
-def _context(wide: bool) -> Any:
-    """Return how processes are started: forked from a process with loaded libraries, if possible."""
-    if wide:
+def _context(name: str) -> Any:
+    """Return how processes are started: forked from a process with a feature set's libraries, if possible."""
+    preloaded = [*PRELOADED, EXTRACTORS[name].partition(":")[0]]
+    if name in WITH_LIBROSA:
         prepare_caches()
+        preloaded += PRELOADED_OF_LIBROSA
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, *(PRELOADED_WIDE if wide else ())])
+    context.set_forkserver_preload(preloaded)
     return context
 
 

@@ -1,4 +1,4 @@
-"""Decoding: from an audio file to clips of mono samples at 22,050 Hz.
+"""Decoding: from an audio file to clips of mono samples at a feature set's sample rate.
 
 soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples; both are imported
 on first use.
@@ -103,7 +103,7 @@ class Clip:
     start, seconds : float
         Where it starts and how long it is.
     samples : np.ndarray [shape=(n,), dtype=float32]
-        Mono at 22,050 Hz, full scale is 1.
+        Mono, full scale is 1.
     """
 
     start: float
@@ -161,8 +161,8 @@ class Recording:
         """Close the file."""
         self._file.close()
 
-    def clips(self, excerpt: Excerpt) -> Iterator[Clip]:
-        """Yield the clips of an excerpt, one decoded after the other.
+    def clips(self, excerpt: Excerpt, sample_rate: int = SAMPLE_RATE) -> Iterator[Clip]:
+        """Yield the clips of an excerpt at a sample rate (Hz), one decoded after the other.
 
         Raises
         ------
@@ -182,7 +182,7 @@ class Recording:
         self._refuse_truncated(end)
         for start, length in excerpt.spans(self.seconds):
             mono = self._frames(int(start * self.rate), int(length * self.rate))
-            yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate))
+            yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate, sample_rate))
 
     def _refuse_truncated(self, end: float) -> None:
         """Raise AudioError if the header says more than the file holds of what is asked for."""
@@ -342,14 +342,14 @@ def require_audio() -> None:
         )
 
 
-def resampled(mono: Float32, rate: int) -> Float32:
-    """Return samples at 22,050 Hz, as ``librosa.load`` makes them."""
-    if rate == SAMPLE_RATE:
+def resampled(mono: Float32, rate: int, sample_rate: int) -> Float32:
+    """Return samples at another sample rate (Hz), as ``librosa.load`` makes them."""
+    if rate == sample_rate:
         return mono
     import soxr
 
-    n = math.ceil(len(mono) * SAMPLE_RATE / rate)
-    changed: Float32 = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")[:n]
+    n = math.ceil(len(mono) * sample_rate / rate)
+    changed: Float32 = soxr.resample(mono, rate, sample_rate, quality="HQ")[:n]
     return np.pad(changed, (0, n - len(changed)))
 
 

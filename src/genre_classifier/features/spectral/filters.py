@@ -41,23 +41,24 @@ class MelBlock:
     weights: Float32
 
 
-def bin_frequencies(sample_rate: float) -> Float64:
+def bin_frequencies(sample_rate: float, n_fft: int = N_FFT) -> Float64:
     """Return the frequency of each bin in Hz, shape (bin,)."""
-    frequencies: Float64 = np.arange(N_BINS, dtype=np.float64) * (sample_rate / N_FFT)
+    frequencies: Float64 = np.arange(n_fft // 2 + 1, dtype=np.float64) * (sample_rate / n_fft)
     return frequencies
 
 
 @lru_cache(maxsize=4)
-def mel_filters(sample_rate: int) -> Float32:
-    """Return ``librosa.filters.mel(sr=sample_rate, n_fft=2048)``: 128 triangles of equal area on Slaney's scale.
+def mel_filters(sample_rate: int, n_fft: int = N_FFT, n_mels: int = N_MELS) -> Float32:
+    """Return ``librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)``: triangles of equal area on Slaney's
+    scale.
 
     Returns
     -------
     np.ndarray [shape=(band, bin), dtype=float32]
     """
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), N_MELS + 2))
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), n_mels + 2))
     widths = np.diff(edges)
-    ramps = np.subtract.outer(edges, bin_frequencies(sample_rate))
+    ramps = np.subtract.outer(edges, bin_frequencies(sample_rate, n_fft))
     rising = -ramps[:-2] / widths[:-1, None]
     falling = ramps[2:] / widths[1:, None]
     filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from genre_classifier.features.sets import FMA518, FMA_SERIES, recognise
+from genre_classifier.features.sets import FMA518, FMA_SERIES, MUSICNN_TAGS, recognise
 
 # Of the known sets: what a feature measures, whatever the statistic and the number.
 FAMILIES = (
@@ -23,14 +23,16 @@ FAMILIES = (
 def families(feature_names: Sequence[str]) -> dict[str, list[int]]:
     """Return the positions of the features of each family, in the order of the table.
 
-    The known sets have families of their own (FMA's are its series); in any other table the part of a name before its
-    first digit or separator is the family.
+    The known sets have families of their own: FMA's are its series, and each tag is one. In any other table the part
+    of a name before its first digit or separator is the family.
     """
     known = recognise(feature_names)
     found: dict[str, list[int]] = {}
     for position, name in enumerate(feature_names):
         if known is FMA518:
             family = next(series for series in FMA_SERIES if name.startswith(f"{series}_"))
+        elif known is not None and known.is_pretrained:
+            family = name if name in MUSICNN_TAGS else "penultimate layer"
         elif known is not None:
             family = next(family for family, start in FAMILIES if re.match(start, name))
         else:
