@@ -21,7 +21,8 @@ from genre_classifier.bundle.songs import (
 from genre_classifier.cli.main import main
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.sets import CORE20, GTZAN57, PARAMETERS, FeatureSetReference
+from genre_classifier.features.pretrained.weights import load_weights
+from genre_classifier.features.sets import CORE20, GTZAN57, MUSICNN50, PARAMETERS, FeatureSetReference
 from genre_classifier.features.spectral.core20 import extract_core20
 from genre_classifier.network import GenreClassifier
 from tests.example_models import GENRES, METRICS, make_model, make_scaler, reference_probabilities
@@ -189,6 +190,40 @@ def test_a_bundle_whose_features_cannot_be_measured_is_refused(
         recipe_of(bundle)
     assert main(["predict", str(write(tmp_path / "a.wav")), "--bundle", str(bundle)]) == 1
     assert f"error: {bundle}: the bundle was trained on" in capsys.readouterr().err
+
+
+def test_a_bundle_of_other_weights_or_without_them_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = MUSICNN50.reference(3.0)
+    other = FeatureSetReference("musicnn50", 1, {**made.parameters, "weights_sha256": "00" * 32})
+    with pytest.raises(
+        BundleError, match=f"musicnn50 made otherwise than here .weights_sha256 {'00' * 32}, not 9"
+    ):
+        recipe_of(bundle_of(tmp_path / "other", other, MUSICNN50.features))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    load_weights.cache_clear()
+    bundle = bundle_of(tmp_path / "models", made, MUSICNN50.features)
+    song = write(tmp_path / "a.wav", music(3.0))
+    assert main(["predict", str(song), "--bundle", str(bundle)]) == 1
+    message = capsys.readouterr().err
+    assert "the weights of musicnn are not here" in message
+    assert message.count("\n") == 1
+    # Rows that were measured elsewhere need no weights.
+    row = ",".join(["0.1"] * 50)
+    assert main(["predict", "--features", row, "--bundle", str(bundle)]) == 0
+
+
+def test_a_curve_over_time_has_fewer_points_where_each_costs_more(
+    musicnn_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = bundle_of(tmp_path / "models", MUSICNN50.reference(3.0), MUSICNN50.features)
+    song = write(tmp_path / "a.wav", music(9.0, rate=16_000), 16_000)
+    for step, n_points in (((), 3), (("--step", "1"), 7)):
+        arguments = ["predict", str(song), "--bundle", str(bundle), "--over-time", "--output", str(tmp_path)]
+        assert main([*arguments, *step]) == 0
+        rows = (tmp_path / "a.wav.genres.csv").read_text().splitlines()
+        assert len(rows) == 1 + n_points
 
 
 def test_a_bundle_that_names_no_features_is_refused() -> None:

@@ -28,7 +28,8 @@ from genre_classifier.features.decoding import apart  # noqa: E402
 from genre_classifier.features.decoding.apart import Limits, measure_apart  # noqa: E402
 from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt  # noqa: E402
 from genre_classifier.features.measure import measure_file  # noqa: E402
-from genre_classifier.features.sets import CORE20  # noqa: E402
+from genre_classifier.features.pretrained.weights import load_weights  # noqa: E402
+from genre_classifier.features.sets import CORE20, MUSICNN50  # noqa: E402
 from genre_classifier.features.spectral.core20 import extract_core20  # noqa: E402
 from genre_classifier.network import GenreClassifier  # noqa: E402
 from genre_classifier.service import audio as endpoint  # noqa: E402
@@ -243,6 +244,34 @@ def test_a_service_without_a_bundle_or_with_one_of_other_features_says_so(tmp_pa
     assert "features that cannot be measured from audio: tempo, loudness" in answer["detail"][0]["msg"]
 
 
+def test_a_pretrained_bundle_answers_as_predict_does_and_says_what_it_lacks(
+    musicnn_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details = BundleDetails(feature_names=MUSICNN50.features, feature_set=MUSICNN50.reference(3.0))
+    pretrained = service_of(tmp_path / "pretrained", details)
+    path = write(tmp_path / "a.ogg", music(7.0, 44_100), 44_100)
+    body = form("a.ogg", path.read_bytes())
+    status, answer = post(pretrained, body)
+    assert status == 200, answer
+    assert list(answer["features"]) == list(MUSICNN50.features)
+    bundle = read_bundle(pretrained.folder)
+    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    predictor = wrap_bundle(bundle, GenreClassifier)
+    song = predict_song(predictor, recipe, path, recipe.windows)
+    assert song.starts.tolist() == [0.0, 3.0]
+    expected = answer_for(predictor, song, return_probs=True)
+    assert answer["prediction"]["all_probabilities"] == pytest.approx(expected["all_probabilities"], abs=1e-5)
+    # Removed under a running service: the process that measures finds none, and then the service itself.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    spawn = multiprocessing.get_context("spawn")  # with the environment of now
+    monkeypatch.setattr(apart, "_context", lambda name: spawn)
+    for _ in range(2):
+        status, answer = post(pretrained, body)
+        assert status == 503
+        assert "run once: genre-classifier download musicnn" in answer["detail"][0]["msg"]
+        load_weights.cache_clear()
+
+
 def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", music(60.0))
     with pytest.raises(AudioError, match=r"a\.wav takes more than 0 s to measure"):
@@ -271,7 +300,7 @@ def test_what_is_measured_apart_is_the_same(tmp_path: Path) -> None:
 
 def test_where_processes_cannot_be_forked_they_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
-    assert apart._context.__wrapped__(False).get_start_method() == "spawn"
+    assert apart._context.__wrapped__("core20").get_start_method() == "spawn"
 
 
 def test_the_path_is_documented(service: ModelService) -> None:

@@ -92,8 +92,16 @@ class FeatureTable:
     def __post_init__(self) -> None:
         _check_shapes(self)
         _check_names(self)
-        for column in self.constant_features:
-            log.warning("%s: feature %r is constant; it is kept and scales to 0", self.where, column)
+        constant = [repr(name) for name in self.constant_features]
+        if constant:
+            first = ", ".join(constant[:5]) + (f" and {len(constant) - 5} more" if constant[5:] else "")
+            log.warning(
+                "%s: %d constant feature%s, kept and scaled to 0: %s",
+                self.where,
+                len(constant),
+                "s" if constant[1:] else "",
+                first,
+            )
 
     def __len__(self) -> int:
         return len(self.genres)

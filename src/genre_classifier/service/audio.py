@@ -121,6 +121,8 @@ class AudioRoute:
                     # The caller knows the file by another name.
                     message = str(error).replace(str(upload.path), repr(upload.name))
                     raise RefusedAudioError(422, message) from error
+                except MissingWeightsError as error:
+                    raise RefusedAudioError(503, str(error)) from error
 
 
 def _recipe(served: ServedModel) -> AudioRecipe:

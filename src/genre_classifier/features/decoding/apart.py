@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from genre_classifier.errors import AudioError
+from genre_classifier.errors import AudioError, MissingWeightsError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import EXTRACTORS, measure_file
@@ -74,6 +74,8 @@ def measure_apart(
     ------
     AudioError
         The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
+    MissingWeightsError
+        The weights of a pretrained set's network are not at hand.
     """
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = _context(name).Process(target=_Measure(sending, path, name, excerpt, limits), daemon=True)
@@ -87,7 +89,7 @@ def measure_apart(
         if not ready:
             raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
         answered = True
-        found: Measured | AudioError = receiving.recv()
+        found: Measured | AudioError | MissingWeightsError = receiving.recv()
     except EOFError:
         raise AudioError(f"{path} crashed the process that decoded it", kind="unreadable") from None
     finally:
@@ -97,15 +99,15 @@ def measure_apart(
             process.kill()
         process.join()
         process.close()
-    if isinstance(found, AudioError):
-        raise found
-    return found
+    if isinstance(found, Measured):
+        return found
+    raise found
 
 
 @cache
 def _context(name: str) -> Any:
     """Return how processes are started: forked from a process with a feature set's libraries, if possible."""
-    preloaded = [*PRELOADED, EXTRACTORS[name].partition(":")[0]]
+    preloaded = [*PRELOADED, EXTRACTORS.get(name, __name__).partition(":")[0]]
     if name in WITH_LIBROSA:
         prepare_caches()
         preloaded += PRELOADED_OF_LIBROSA
@@ -140,7 +142,7 @@ class _Measure:
         try:
             measured = measure_file(self.path, self.name, excerpt)
             self.sending.send(_with_note(measured, self.path, self.excerpt, self.limits))
-        except AudioError as error:
+        except (AudioError, MissingWeightsError) as error:
             self.sending.send(error)
         except MemoryError:
             reason = f"{self.path} needs more than {self.limits.memory:,} bytes of memory"
