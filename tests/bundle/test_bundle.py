@@ -20,6 +20,7 @@ from torch import nn
 
 from genre_classifier import GenreClassifier
 from genre_classifier.bundle import format as bundle
+from genre_classifier.bundle import writing
 from genre_classifier.bundle.format import (
     BundleDetails,
     Calibration,
@@ -30,9 +31,8 @@ from genre_classifier.bundle.format import (
     bundle_fingerprint,
     read_bundle,
     wrap_bundle,
-    write_bundle,
-    write_versioned_bundle,
 )
+from genre_classifier.bundle.writing import write_bundle, write_versioned_bundle
 from genre_classifier.errors import BundleError
 from genre_classifier.model_utils import load_production_model, save_model_for_production
 from tests.data.test_scaler_state import malicious
@@ -592,9 +592,9 @@ def test_a_failing_verification_publishes_nothing(tmp_path):
 
 
 def test_a_bundle_that_answers_differently_is_not_published(tmp_path, monkeypatch):
-    encode = bundle._encode_model
+    encode = writing._encode_model
     other = make_model(seed=8)
-    monkeypatch.setattr(bundle, "_encode_model", lambda _: encode(other))
+    monkeypatch.setattr(writing, "_encode_model", lambda _: encode(other))
     with pytest.raises(BundleError, match=r"probabilities that differ from the model's by"):
         write_bundle(MODEL, SCALER, GENRES, METRICS, tmp_path, onnx=False)
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genre_classifier.bundle.format import make_predictor, read_bundle, verify_bundle, write_bundle
+from genre_classifier.bundle.format import make_predictor, read_bundle, verify_bundle
 from genre_classifier.bundle.inference import ModelWrapper
 from genre_classifier.bundle.onnx_graph import OnnxGraphError, read_graph
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError
 from genre_classifier.network import GenreClassifier

@@ -11,12 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.bundle import format as bundles
+    from genre_classifier.bundle import writing
     from genre_classifier.bundle.onnx_graph import OnnxGraphError, read_graph
     from genre_classifier.errors import BundleError
     from genre_classifier.network import GenreClassifier
 
 MODEL = GenreClassifier(input_dim=2, hidden_dims=(3,), num_classes=2).eval()
-PARTS = bundles._encode(
+PARTS = writing._encode(
     MODEL,
     StandardScaler().fit(np.eye(2)),
     ["a", "b"],
