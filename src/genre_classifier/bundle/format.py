@@ -50,7 +50,7 @@ DEFAULT_FOLDER: Final = "trained_models"
 FORMAT_VERSION: Final = 1
 TOLERANCE: Final = 1e-6  # largest allowed difference between a written bundle's probabilities and the model's
 
-_SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
+SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
 _MAX_BYTES: Final = {
     "model": MAX_BYTES,
     "scaler": MAX_PICKLE_BYTES,
@@ -184,7 +184,7 @@ class Bundle:
 
 def file_name(name: str, part: str) -> str:
     """Return the documented file name of a bundle's part: model, scaler, metadata or onnx."""
-    return f"{name}{_SUFFIXES[part]}"
+    return f"{name}{SUFFIXES[part]}"
 
 
 def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -> Bundle:
@@ -209,17 +209,17 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     """
     check_name(name)
     folder = Path(folder)
-    file_names = {part: file_name(name, part) for part in _SUFFIXES}
+    file_names = {part: file_name(name, part) for part in SUFFIXES}
     needed = [file_names[part] for part in _NEEDED]
-    limits = {file_names[part]: _MAX_BYTES[part] for part in _SUFFIXES}
+    limits = {file_names[part]: _MAX_BYTES[part] for part in SUFFIXES}
     found = read_files(folder, name, limits, needed)
     contents = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
-    return _parse(contents, folder, name)
+    return parse_files(contents, folder, name)
 
 
 def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
     """Return a value that changes when a bundle is replaced. It is cheap enough to compute every second."""
-    return fingerprint(Path(folder), [file_name(name, part) for part in _SUFFIXES])
+    return fingerprint(Path(folder), [file_name(name, part) for part in SUFFIXES])
 
 
 def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.device = "cpu") -> ModelT:
@@ -322,7 +322,7 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     rows = typical_rows(bundle.scaler)
     wrapper = wrap_bundle(bundle, GenreClassifier)
     expected = wrapper._probabilities(rows)
-    difference = _difference(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
+    difference = compare_answers(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
     checks = [
         ("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows"),
         ("numpy", f"largest difference of a probability {difference:.2g}"),
@@ -369,7 +369,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+def compare_answers(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of a probability. BundleError names `path` if it is above the tolerance."""
     difference = float(np.abs(found - expected).max())
     if not difference < TOLERANCE:
         raise BundleError(
@@ -387,9 +388,9 @@ def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
     return mean + deviations * scale
 
 
-def _parse(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
+def parse_files(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
     """Return a bundle made from its files' contents, after checking them against each other."""
-    paths = {part: folder / file_name(name, part) for part in _SUFFIXES}
+    paths = {part: folder / file_name(name, part) for part in SUFFIXES}
     missing = [str(paths[part]) for part in _NEEDED if part not in contents]
     if missing:
         raise BundleError(f"{', '.join(missing)}: no such file; export a bundle there, or name another one")
@@ -409,13 +410,13 @@ def _parse(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
     feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
     if is_ours and "onnx" in contents:  # so that no user of the bundle runs an unknown program
         _read_onnx(contents["onnx"], paths["onnx"], scaler, genres)
-    digests = "".join(f"{part} {_sha256(contents[part])}\n" for part in _SUFFIXES if part in contents)
+    digests = "".join(f"{part} {sha256(contents[part])}\n" for part in SUFFIXES if part in contents)
     if not is_ours and "onnx" in contents:
         _log.warning("%s is ignored; the metadata does not say which model it belongs to", paths["onnx"])
     return Bundle(
         name=name,
         folder=folder,
-        digest=_sha256(digests.encode()),
+        digest=sha256(digests.encode()),
         metadata=metadata,
         genre_names=genres,
         feature_names=feature_names,
@@ -449,9 +450,9 @@ def _check_digests(
     if missing:
         raise BundleError(f"{path}: lacks {', '.join(missing)}; the file was changed after it was written")
     digests = metadata["sha256"]
-    if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*_SUFFIXES}:
+    if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*SUFFIXES}:
         raise BundleError(f"{path}: sha256 does not list the bundle's files; the file was changed")
-    if digests["metadata"] != _content_digest(metadata):
+    if digests["metadata"] != metadata_digest(metadata):
         raise BundleError(f"{path}: its content does not match its own SHA-256; the file was changed")
     for part, expected in digests.items():
         if part == "metadata":
@@ -460,7 +461,7 @@ def _check_digests(
             raise BundleError(
                 f"{paths[part]}: no such file, but {path.name} lists it; export the bundle again"
             )
-        found = _sha256(contents[part])
+        found = sha256(contents[part])
         if found != expected:
             raise BundleError(
                 f"{paths[part]}: SHA-256 is {found}, {path.name} has {expected}; the file is damaged or "
@@ -498,16 +499,17 @@ def _metadata_feature_names(
         return scaler.feature_names
     if not isinstance(names, list):
         raise BundleError(f"{path}: feature_names is {names!r:.60}, expected a list")
-    _check_feature_names(tuple(names), None, scaler, f"{path}: feature_names")
+    check_feature_names(tuple(names), None, scaler, f"{path}: feature_names")
     return tuple(names)
 
 
-def _check_feature_names(
+def check_feature_names(
     names: tuple[str, ...] | None,
     feature_set: FeatureSetReference | None,
     scaler: ScalerStatistics,
     where: str,
 ) -> None:
+    """Raise BundleError, which begins with `where`, unless the names fit the scaler and the feature set."""
     if names is None:
         return
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
@@ -599,12 +601,13 @@ def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequen
             )
 
 
-def _content_digest(metadata: Mapping[str, Any]) -> str:
+def metadata_digest(metadata: Mapping[str, Any]) -> str:
     """Return the SHA-256 of metadata without the digest of itself, whatever its spacing and order of keys."""
     content = dict(metadata)
     content["sha256"] = {part: digest for part, digest in metadata["sha256"].items() if part != "metadata"}
-    return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

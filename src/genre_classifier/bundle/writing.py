@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from genre_classifier.bundle.format import (
-    _SUFFIXES,
     DEFAULT_FOLDER,
     DEFAULT_NAME,
     FORMAT_VERSION,
+    SUFFIXES,
     Bundle,
     BundleDetails,
-    _check_feature_names,
-    _content_digest,
-    _difference,
-    _parse,
-    _sha256,
+    check_feature_names,
     check_name,
+    compare_answers,
     file_name,
+    metadata_digest,
+    parse_files,
+    sha256,
     typical_rows,
     wrap_bundle,
 )
@@ -161,7 +161,7 @@ def _encode(
     except ValueError as error:
         raise BundleError(str(error)) from error
     feature_names = details.feature_names if details.feature_names is not None else statistics.feature_names
-    _check_feature_names(feature_names, details.feature_set, statistics, "feature_names")
+    check_feature_names(feature_names, details.feature_set, statistics, "feature_names")
     contents = {
         "model": _encode_model(model),
         "scaler": pickle.dumps(scaler, protocol=PICKLE_PROTOCOL),
@@ -186,8 +186,8 @@ def _encode(
     }
     for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
         content[key] = to_plain(_as_plain(getattr(details, key)), key)
-    content["sha256"] = {part: _sha256(contents[part]) for part in contents}
-    content["sha256"]["metadata"] = _content_digest(content)
+    content["sha256"] = {part: sha256(contents[part]) for part in contents}
+    content["sha256"]["metadata"] = metadata_digest(content)
     contents["metadata"] = (
         json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     ).encode()
@@ -236,17 +236,17 @@ def _publish(
     scaler: Any,
     verify: Callable[[Bundle], None] | None,
 ) -> dict[str, Path]:
-    known_names = {file_name(name, part): part for part in _SUFFIXES}
+    known_names = {file_name(name, part): part for part in SUFFIXES}
 
     def check(written: Mapping[str, bytes]) -> None:
-        bundle = _parse({known_names[key]: content for key, content in written.items()}, folder, name)
+        bundle = parse_files({known_names[key]: content for key, content in written.items()}, folder, name)
         _check_answers(bundle, model, scaler)
         if verify is not None:
             verify(bundle)
 
     files = {file_name(name, part): content for part, content in contents.items()}
     publish(folder, name, files, list(known_names), check)
-    return {part: folder / file_name(name, part) for part in _SUFFIXES if part in contents}
+    return {part: folder / file_name(name, part) for part in SUFFIXES if part in contents}
 
 
 def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
@@ -267,7 +267,7 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
         predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
         answers[bundle.path("onnx")] = predictor._probabilities(rows)
     for path, found in answers.items():
-        _difference(path, found, expected)
+        compare_answers(path, found, expected)
 
 
 def _as_plain(value: Any) -> Any:
