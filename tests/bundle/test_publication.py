@@ -479,6 +479,17 @@ def test_what_a_link_leads_to_is_left_alone(tmp_path, name):
     assert (folder / name).is_symlink()
 
 
+def test_the_versions_of_somebody_else_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(publication, "GRACE_SECONDS", -1.0)
+    for name in ("20240101", "20240201", "20240301", "20240401", "20240501", "report.new", "half.partial"):
+        (tmp_path / "table.versions" / name).mkdir(parents=True)
+        (tmp_path / "table.versions" / name / "work.txt").write_text("of months")
+    before = sorted((tmp_path / "table.versions").rglob("*"))
+    for letter in "abcde":
+        write(tmp_path, version(letter))
+    assert sorted((tmp_path / "table.versions").rglob("*")) == before
+
+
 def test_a_store_that_is_a_link_is_refused_and_left_alone(tmp_path):
     outside = tmp_path / "elsewhere"
     (outside / "000001.partial").mkdir(parents=True)

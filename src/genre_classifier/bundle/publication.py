@@ -100,7 +100,8 @@ def publish(
     Raises
     ------
     BundleError
-        Something could not be written. The names show what they showed before, and nothing temporary is left.
+        Something could not be written. The names show what they showed before, and nothing temporary is left. Only if
+        the disk does not confirm the switch itself, they show the new version, and the message says so.
     """
     store = folder / f"{name}.versions"
     if os.path.lexists(store) and (store.is_symlink() or not store.is_dir()):
@@ -231,10 +232,8 @@ def _tidy(folder: Path, store: Path) -> None:
                 other.rmdir()  # only if nothing is in it
         versions = _versions(store)
         for old, successor in pairwise(versions[: 1 - KEPT_VERSIONS]):
-            if (
-                not _leads_to(store / CURRENT, old.name)
-                and time.time() - successor.stat().st_mtime > GRACE_SECONDS
-            ):
+            is_current = _leads_to(store / CURRENT, old.name)
+            if not is_current and time.time() - successor.stat().st_mtime > GRACE_SECONDS:
                 _remove([old])
 
 
