@@ -29,9 +29,10 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier import GenreClassifier, ModelWrapper
-from genre_classifier.bundle.format import make_predictor, read_bundle, write_bundle
+from genre_classifier.bundle.format import make_predictor, read_bundle
 from genre_classifier.bundle.onnx_export import build_onnx, is_available
 from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 
 ROW_COUNTS = (1, 64, 4096)

@@ -192,8 +192,8 @@ def _write_bundle(folder: Path) -> list[float]:
     from sklearn.preprocessing import StandardScaler
 
     from genre_classifier import GenreClassifier
-    from genre_classifier.bundle.format import write_bundle
     from genre_classifier.bundle.predictor import DEFAULT_GENRES
+    from genre_classifier.bundle.writing import write_bundle
 
     torch.manual_seed(0)
     rows = np.random.default_rng(0).normal(loc=5.0, scale=3.0, size=(500, 20))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from genre_classifier.bundle import format as bundle
-from genre_classifier.bundle.format import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails, to_plain
+from genre_classifier.bundle.format import DEFAULT_FOLDER, DEFAULT_NAME, BundleDetails
+from genre_classifier.bundle.writing import to_plain, write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, CheckpointError
 from genre_classifier.files.atomic import replacing
@@ -78,7 +79,7 @@ def save_model_for_production(
     --------
     load_production_model
     """
-    paths = bundle.write_bundle(
+    paths = write_bundle(
         model, scaler, genre_names, metrics, save_dir, model_name, details=details, onnx=onnx
     )
     return {part: str(paths[part]) for part in ("model", "scaler", "metadata")}

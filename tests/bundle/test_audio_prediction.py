@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle
+from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle
 from genre_classifier.bundle.songs import (
     AudioRecipe,
     answer_for,
@@ -18,6 +18,7 @@ from genre_classifier.bundle.songs import (
     predict_song,
     write_curve,
 )
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.cli.main import main
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio

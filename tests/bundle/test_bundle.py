@@ -20,6 +20,7 @@ from torch import nn
 
 from genre_classifier import GenreClassifier
 from genre_classifier.bundle import format as bundle
+from genre_classifier.bundle import writing
 from genre_classifier.bundle.format import (
     BundleDetails,
     Calibration,
@@ -30,9 +31,8 @@ from genre_classifier.bundle.format import (
     bundle_fingerprint,
     read_bundle,
     wrap_bundle,
-    write_bundle,
-    write_versioned_bundle,
 )
+from genre_classifier.bundle.writing import write_bundle, write_versioned_bundle
 from genre_classifier.errors import BundleError
 from genre_classifier.model_utils import load_production_model, save_model_for_production
 from tests.data.test_scaler_state import malicious
@@ -105,8 +105,8 @@ def edit_metadata(folder: Path, change, *, sign: bool = True) -> None:
     change(metadata)
     if sign and isinstance(metadata.get("sha256"), dict):
         for part, suffix in (("model", ".pt"), ("scaler", "_scaler.pkl")):
-            metadata["sha256"][part] = bundle._sha256((folder / f"{NAME}{suffix}").read_bytes())
-        metadata["sha256"]["metadata"] = bundle._content_digest(metadata)
+            metadata["sha256"][part] = bundle.sha256((folder / f"{NAME}{suffix}").read_bytes())
+        metadata["sha256"]["metadata"] = bundle.metadata_digest(metadata)
     path.write_text(json.dumps(metadata))
 
 
@@ -495,7 +495,7 @@ def parts_of(folder: Path) -> dict[str, bytes]:
 
 def test_every_flipped_or_missing_byte_gives_a_named_error_or_the_same_bundle(written):
     parts = parts_of(written)
-    intact = bundle._parse(parts, written, NAME)
+    intact = bundle.parse_files(parts, written, NAME)
     generator = np.random.default_rng(1)
     for part, content in parts.items():
         everywhere = range(len(content))
@@ -507,7 +507,7 @@ def test_every_flipped_or_missing_byte_gives_a_named_error_or_the_same_bundle(wr
             flipped[position] ^= int(generator.integers(1, 256))
             for damaged in (bytes(flipped), content[:position]):
                 try:
-                    found = bundle._parse(parts | {part: damaged}, written, NAME)
+                    found = bundle.parse_files(parts | {part: damaged}, written, NAME)
                 except BundleError as error:
                     assert NAME in str(error)  # noqa: PT017
                     continue
@@ -526,7 +526,7 @@ def test_every_flipped_byte_of_a_plain_bundles_model_is_refused_or_harmless(tmp_
         for damaged in (bytes(flipped), parts["model"][:position]):
             try:
                 model = build_model(
-                    bundle._parse(parts | {"model": damaged}, tmp_path, NAME), GenreClassifier
+                    bundle.parse_files(parts | {"model": damaged}, tmp_path, NAME), GenreClassifier
                 )
             except BundleError as error:
                 assert f"{NAME}.pt" in str(error)  # noqa: PT017
@@ -592,9 +592,9 @@ def test_a_failing_verification_publishes_nothing(tmp_path):
 
 
 def test_a_bundle_that_answers_differently_is_not_published(tmp_path, monkeypatch):
-    encode = bundle._encode_model
+    encode = writing._encode_model
     other = make_model(seed=8)
-    monkeypatch.setattr(bundle, "_encode_model", lambda _: encode(other))
+    monkeypatch.setattr(writing, "_encode_model", lambda _: encode(other))
     with pytest.raises(BundleError, match=r"probabilities that differ from the model's by"):
         write_bundle(MODEL, SCALER, GENRES, METRICS, tmp_path, onnx=False)
     assert list(tmp_path.iterdir()) == []

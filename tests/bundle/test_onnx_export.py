@@ -10,9 +10,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from genre_classifier import GenreClassifier, ModelWrapper
-from genre_classifier.bundle.format import read_bundle, wrap_bundle, write_bundle
+from genre_classifier.bundle.format import read_bundle, wrap_bundle
 from genre_classifier.bundle.inference import fold_temperature
 from genre_classifier.bundle.onnx_export import build_onnx
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
 from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_scaler, reference_probabilities

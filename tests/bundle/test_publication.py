@@ -168,24 +168,18 @@ def test_old_versions_are_removed_when_no_reader_can_still_want_them(tmp_path, m
 def test_a_version_removed_while_it_is_read_is_read_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(publication, "GRACE_SECONDS", -1.0)
     write(tmp_path, version("a"))
-    read_file = publication._read_file
+    read_bytes = publication.read_bytes
     reads = []
 
-    def replace_meanwhile(path, relative, handle, limit):
-        reads.append(relative)
-        if len(reads) == 2:
-            for letter in "bcde":
-                write(tmp_path, version(letter))
-        return read_file(path, relative, handle, limit)
+    def replace_meanwhile(path, *arguments, folder):
+        if folder is not None:  # a reader, not the writers below
+            reads.append(path.name)
+            if len(reads) == 2:
+                for letter in "bcde":
+                    write(tmp_path, version(letter))
+        return read_bytes(path, *arguments, folder=folder)
 
-    monkeypatch.setattr(publication, "_read_file", replace_meanwhile)
-    folder = publication._read_folder
-    monkeypatch.setattr(
-        publication,
-        "_read_folder",
-        lambda *a: folder(*a) if len(a) == 3 else dict.fromkeys(a[1], b"x" * 3000),
-    )
-    monkeypatch.setattr(publication, "publish", publish)
+    monkeypatch.setattr(publication, "read_bytes", replace_meanwhile)
     files = read(tmp_path)
     assert files == version("e")
     assert len(reads) > len(KNOWN)
@@ -483,6 +477,17 @@ def test_what_a_link_leads_to_is_left_alone(tmp_path, name):
     assert read(folder) == version("b")
     assert sorted(path.name for path in outside.rglob("work.txt")) == ["work.txt"] * 3
     assert (folder / name).is_symlink()
+
+
+def test_the_versions_of_somebody_else_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(publication, "GRACE_SECONDS", -1.0)
+    for name in ("20240101", "20240201", "20240301", "20240401", "20240501", "report.new", "half.partial"):
+        (tmp_path / "table.versions" / name).mkdir(parents=True)
+        (tmp_path / "table.versions" / name / "work.txt").write_text("of months")
+    before = sorted((tmp_path / "table.versions").rglob("*"))
+    for letter in "abcde":
+        write(tmp_path, version(letter))
+    assert sorted((tmp_path / "table.versions").rglob("*")) == before
 
 
 def test_a_store_that_is_a_link_is_refused_and_left_alone(tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.bundle.format import BundleDetails, write_bundle
+from genre_classifier.bundle.format import BundleDetails
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.cli.main import main
 from genre_classifier.errors import BundleError
 from tests.example_models import (

@@ -28,7 +28,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from omegaconf import OmegaConf
-from genre_classifier.bundle import format as bundle
+from genre_classifier.bundle import writing as bundle
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.exporting.export import export
 

@@ -100,6 +100,6 @@ def test_a_temporary_folder_that_cannot_be_made_is_named(
     ):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(staging, "_lock", lambda handle: False)
+    monkeypatch.setattr(staging, "lock_folder", lambda handle: False)
     with pytest.raises(ExportError, match="removed again and again"), staging_folder():
         pass

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import uvicorn
 
-from genre_classifier.bundle.format import BundleDetails, read_bundle, write_bundle
+from genre_classifier.bundle.format import BundleDetails, read_bundle
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.service.application import GenreService
 from genre_classifier.service.model import ModelService
 from genre_classifier.service.server import uvicorn_config

@@ -21,8 +21,9 @@ import asyncio  # noqa: E402
 
 import httpx  # noqa: E402
 
-from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle, write_bundle  # noqa: E402
+from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle  # noqa: E402
 from genre_classifier.bundle.songs import answer_for, audio_recipe, predict_song  # noqa: E402
+from genre_classifier.bundle.writing import write_bundle  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
 from genre_classifier.features.decoding import apart  # noqa: E402
 from genre_classifier.features.decoding.apart import Limits, measure_apart  # noqa: E402

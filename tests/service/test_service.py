@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from genre_classifier import ModelWrapper
-from genre_classifier.bundle.format import read_bundle, write_bundle
+from genre_classifier.bundle.format import read_bundle
+from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.errors import BundleError
 from genre_classifier.service import model as service_model
 from genre_classifier.service.application import GenreService

@@ -11,12 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.bundle import format as bundles
+    from genre_classifier.bundle import writing
     from genre_classifier.bundle.onnx_graph import OnnxGraphError, read_graph
     from genre_classifier.errors import BundleError
     from genre_classifier.network import GenreClassifier
 
 MODEL = GenreClassifier(input_dim=2, hidden_dims=(3,), num_classes=2).eval()
-PARTS = bundles._encode(
+PARTS = writing._encode(
     MODEL,
     StandardScaler().fit(np.eye(2)),
     ["a", "b"],
@@ -42,12 +43,12 @@ def test_one(data: bytes) -> None:
     content = data[1:]
     try:  # without this every change would end at the digest
         changed = json.loads(content)
-        changed["sha256"]["metadata"] = bundles._content_digest(changed)
+        changed["sha256"]["metadata"] = bundles.metadata_digest(changed)
         content = json.dumps(changed).encode()
     except Exception:
         pass
     try:
-        found = bundles._parse({**PARTS, "metadata": content}, Path("x"), "x")
+        found = bundles.parse_files({**PARTS, "metadata": content}, Path("x"), "x")
         bundles.make_predictor(found).predict([0.0, 0.0])
         bundles.feature_set_of(found.metadata, found.feature_names)
     except BundleError:

@@ -1,4 +1,4 @@
-"""The production bundle on disk: its file names, its format, and all checks when it is written and read.
+"""The production bundle on disk: its file names, its format, and all checks when it is read.
 
 A bundle is NAME.pt, NAME_scaler.pkl and NAME_metadata.json, and NAME.onnx if the network can be exported. Services
 that know only these names and their documented content can read it. This module adds checksums to the metadata.
@@ -9,18 +9,13 @@ Importing this module loads neither torch nor scikit-learn. Only functions that 
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import io
 import json
 import logging
-import math
-import pickle
-import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -30,8 +25,8 @@ import numpy as np
 from genre_classifier.bundle.chain import ChainPredictor, Layer
 from genre_classifier.bundle.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor, check_genre_names
-from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
-from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, PICKLE_PROTOCOL, ScalerStatistics
+from genre_classifier.bundle.publication import fingerprint, read_files
+from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, ScalerStatistics
 from genre_classifier.errors import BundleError
 from genre_classifier.features.sets import (
     FEATURE_SETS,
@@ -55,7 +50,7 @@ DEFAULT_FOLDER: Final = "trained_models"
 FORMAT_VERSION: Final = 1
 TOLERANCE: Final = 1e-6  # largest allowed difference between a written bundle's probabilities and the model's
 
-_SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
+SUFFIXES: Final = {"model": ".pt", "scaler": "_scaler.pkl", "metadata": "_metadata.json", "onnx": ".onnx"}
 _MAX_BYTES: Final = {
     "model": MAX_BYTES,
     "scaler": MAX_PICKLE_BYTES,
@@ -65,9 +60,7 @@ _MAX_BYTES: Final = {
 _NEEDED: Final = ("model", "scaler", "metadata")
 _CONTRACT_KEYS: Final = ("model_name", "genre_names", "metrics", "timestamp", "model_architecture")
 _OUR_KEYS: Final = ("format_version", "sha256", "scaler")
-_LIBRARIES: Final = ("torch", "numpy", "scikit-learn", "genre-classifier")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_MAX_DEPTH: Final = 50  # of lists and objects in the metadata
 
 _log = logging.getLogger(__name__)
 
@@ -191,101 +184,7 @@ class Bundle:
 
 def file_name(name: str, part: str) -> str:
     """Return the documented file name of a bundle's part: model, scaler, metadata or onnx."""
-    return f"{name}{_SUFFIXES[part]}"
-
-
-def write_bundle(
-    model: nn.Module,
-    scaler: Any,
-    genre_names: Sequence[str],
-    metrics: Mapping[str, Any],
-    folder: str | Path = DEFAULT_FOLDER,
-    name: str = DEFAULT_NAME,
-    *,
-    details: BundleDetails | None = None,
-    onnx: bool | None = None,
-    verify: Callable[[Bundle], None] | None = None,
-) -> dict[str, Path]:
-    """Write a bundle. It replaces a bundle of the same name in one step.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The trained network. A calibration's temperature is already part of its weights.
-    scaler : StandardScaler
-        Fitted on the training rows.
-    genre_names : Sequence[str]
-        Genre of each output.
-    metrics : Mapping[str, Any]
-        Numbers, text, and lists and mappings of them. Numbers of numpy become numbers of Python.
-    folder : str or Path
-        It is made if it does not exist.
-    name : str
-        Letters, digits and ``. _ + -``.
-    details : BundleDetails or None
-        More metadata. Feature names default to those of the scaler.
-    onnx : bool or None
-        Whether to write NAME.onnx. None: if the packages are installed and the network allows it.
-    verify : callable or None
-        Called with the bundle as read from disk, before it is published. An exception stops the export.
-
-    Returns
-    -------
-    dict of str to Path
-        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` if it was written.
-
-    Raises
-    ------
-    BundleError
-        The parts do not fit together, the written bundle answers otherwise than the model, or the disk refuses. An
-        earlier bundle of this name stays as it was.
-    """
-    check_name(name)
-    folder = Path(folder)
-    contents = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
-    with locked(folder):
-        return _publish(folder, name, contents, model, scaler, verify)
-
-
-def write_versioned_bundle(
-    model: nn.Module,
-    scaler: Any,
-    genre_names: Sequence[str],
-    metrics: Mapping[str, Any],
-    folder: str | Path = DEFAULT_FOLDER,
-    *,
-    details: BundleDetails | None = None,
-    onnx: bool | None = None,
-    verify: Callable[[Bundle], None] | None = None,
-    now: datetime | None = None,
-) -> tuple[str, dict[str, Path]]:
-    """Write a bundle under a new name, ``genre_classifier_v{version}_{timestamp}``. Nothing is overwritten.
-
-    Parameters
-    ----------
-    model, scaler, genre_names, metrics, folder, details, onnx, verify
-        As in :func:`write_bundle`.
-    now : datetime or None
-        Time in the name; None: the present, in UTC.
-
-    Returns
-    -------
-    tuple of str and dict of str to Path
-        The name, and the paths as in :func:`write_bundle`. The version is one above the highest in the folder.
-    """
-    folder = Path(folder)
-    with locked(folder):
-        name = next_version_name(folder, now or datetime.now(UTC))
-        contents = _encode(model, scaler, genre_names, metrics, name, details or BundleDetails(), onnx)
-        return name, _publish(folder, name, contents, model, scaler, verify)
-
-
-def next_version_name(folder: Path, now: datetime) -> str:
-    """Return ``genre_classifier_v{version}_{timestamp}``. The version is one above the highest in the folder."""
-    pattern = re.compile(r"genre_classifier_v(\d+)_.*")
-    found = [match for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name))]
-    highest = max((int(match.group(1)) for match in found), default=0)
-    return f"genre_classifier_v{highest + 1}_{now:%Y%m%d_%H%M%S}"
+    return f"{name}{SUFFIXES[part]}"
 
 
 def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -> Bundle:
@@ -310,17 +209,17 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     """
     check_name(name)
     folder = Path(folder)
-    file_names = {part: file_name(name, part) for part in _SUFFIXES}
+    file_names = {part: file_name(name, part) for part in SUFFIXES}
     needed = [file_names[part] for part in _NEEDED]
-    limits = {file_names[part]: _MAX_BYTES[part] for part in _SUFFIXES}
+    limits = {file_names[part]: _MAX_BYTES[part] for part in SUFFIXES}
     found = read_files(folder, name, limits, needed)
     contents = {part: found[wanted] for part, wanted in file_names.items() if wanted in found}
-    return _parse(contents, folder, name)
+    return parse_files(contents, folder, name)
 
 
 def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
     """Return a value that changes when a bundle is replaced. It is cheap enough to compute every second."""
-    return fingerprint(Path(folder), [file_name(name, part) for part in _SUFFIXES])
+    return fingerprint(Path(folder), [file_name(name, part) for part in SUFFIXES])
 
 
 def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.device = "cpu") -> ModelT:
@@ -423,7 +322,7 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     rows = typical_rows(bundle.scaler)
     wrapper = wrap_bundle(bundle, GenreClassifier)
     expected = wrapper._probabilities(rows)
-    difference = _difference(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
+    difference = compare_answers(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
     checks = [
         ("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows"),
         ("numpy", f"largest difference of a probability {difference:.2g}"),
@@ -470,134 +369,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _encode(
-    model: nn.Module,
-    scaler: Any,
-    genre_names: Sequence[str],
-    metrics: Mapping[str, Any],
-    name: str,
-    details: BundleDetails,
-    onnx: bool | None,
-) -> dict[str, bytes]:
-    """Return the content of each file of a new bundle, by part."""
-    from genre_classifier.bundle.inference import linear_steps
-
-    statistics = ScalerStatistics.of(scaler)
-    try:
-        genres = check_genre_names(genre_names)
-    except ValueError as error:
-        raise BundleError(str(error)) from error
-    feature_names = details.feature_names if details.feature_names is not None else statistics.feature_names
-    _check_feature_names(feature_names, details.feature_set, statistics, "feature_names")
-    contents = {
-        "model": _encode_model(model),
-        "scaler": pickle.dumps(scaler, protocol=PICKLE_PROTOCOL),
-    }
-    onnx_file = _encode_onnx(model, statistics, genres, feature_names, onnx)
-    if onnx_file is not None:
-        contents["onnx"] = onnx_file
-    content: dict[str, Any] = {
-        "model_name": name,
-        "genre_names": list(genres),
-        "metrics": to_plain(dict(metrics), "metrics"),
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_architecture": type(model).__name__,
-        "plain_chain": linear_steps(model) is not None,
-        "format_version": FORMAT_VERSION,
-        "feature_names": None if feature_names is None else list(feature_names),
-        "scaler": statistics.to_metadata(),
-        "library_versions": _library_versions(),
-        "temperature": None
-        if details.calibration is None
-        else to_plain(details.calibration.temperature, "temperature"),
-    }
-    for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
-        content[key] = to_plain(_as_plain(getattr(details, key)), key)
-    content["sha256"] = {part: _sha256(contents[part]) for part in contents}
-    content["sha256"]["metadata"] = _content_digest(content)
-    contents["metadata"] = (
-        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    ).encode()
-    return contents
-
-
-def _encode_model(model: nn.Module) -> bytes:
-    import torch
-
-    describe = getattr(model, "get_config", None)
-    config = describe() if callable(describe) else {}
-    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    for key, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise BundleError(f"the network's {key} has values that are not finite; it cannot be exported")
-    buffer = io.BytesIO()
-    torch.save({"model_state_dict": state, "model_config": to_plain(config, "model_config")}, buffer)
-    return buffer.getvalue()
-
-
-def _encode_onnx(
-    model: nn.Module,
-    statistics: ScalerStatistics,
-    genres: tuple[str, ...],
-    feature_names: tuple[str, ...] | None,
-    wanted: bool | None,
-) -> bytes | None:
-    if wanted is False:
-        return None
-    from genre_classifier.bundle.onnx_export import build_onnx, can_express, is_available
-
-    if wanted is None and not (is_available() and can_express(model)):
-        reason = (
-            f"{type(model).__name__} is not a chain of layers" if is_available() else "onnx is not installed"
-        )
-        _log.info("no ONNX file: %s", reason)
-        return None
-    return build_onnx(model, statistics, genre_names=genres, feature_names=feature_names)
-
-
-def _publish(
-    folder: Path,
-    name: str,
-    contents: Mapping[str, bytes],
-    model: nn.Module,
-    scaler: Any,
-    verify: Callable[[Bundle], None] | None,
-) -> dict[str, Path]:
-    known_names = {file_name(name, part): part for part in _SUFFIXES}
-
-    def check(written: Mapping[str, bytes]) -> None:
-        bundle = _parse({known_names[key]: content for key, content in written.items()}, folder, name)
-        _check_answers(bundle, model, scaler)
-        if verify is not None:
-            verify(bundle)
-
-    files = {file_name(name, part): content for part, content in contents.items()}
-    publish(folder, name, files, list(known_names), check)
-    return {part: folder / file_name(name, part) for part in _SUFFIXES if part in contents}
-
-
-def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
-    """Raise BundleError if a bundle's network or ONNX file gives other probabilities than the model in memory."""
-    from genre_classifier.bundle.inference import ModelWrapper
-
-    try:
-        # A copy, because wrapping moves a model to the wrapper's device.
-        original = ModelWrapper(copy.deepcopy(model), scaler, bundle.genre_names)
-    except ValueError as error:
-        raise BundleError(f"the parts of the bundle do not fit together: {error}") from error
-    rows = typical_rows(bundle.scaler)
-    expected = original._probabilities(rows)
-    answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._probabilities(rows)}
-    if bundle.onnx_file is not None:
-        from genre_classifier.bundle.onnx_inference import OnnxPredictor
-
-        predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
-        answers[bundle.path("onnx")] = predictor._probabilities(rows)
-    for path, found in answers.items():
-        _difference(path, found, expected)
-
-
-def _difference(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+def compare_answers(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of a probability. BundleError names `path` if it is above the tolerance."""
     difference = float(np.abs(found - expected).max())
     if not difference < TOLERANCE:
         raise BundleError(
@@ -615,9 +388,9 @@ def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
     return mean + deviations * scale
 
 
-def _parse(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
+def parse_files(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
     """Return a bundle made from its files' contents, after checking them against each other."""
-    paths = {part: folder / file_name(name, part) for part in _SUFFIXES}
+    paths = {part: folder / file_name(name, part) for part in SUFFIXES}
     missing = [str(paths[part]) for part in _NEEDED if part not in contents]
     if missing:
         raise BundleError(f"{', '.join(missing)}: no such file; export a bundle there, or name another one")
@@ -637,13 +410,13 @@ def _parse(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
     feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
     if is_ours and "onnx" in contents:  # so that no user of the bundle runs an unknown program
         _read_onnx(contents["onnx"], paths["onnx"], scaler, genres)
-    digests = "".join(f"{part} {_sha256(contents[part])}\n" for part in _SUFFIXES if part in contents)
+    digests = "".join(f"{part} {sha256(contents[part])}\n" for part in SUFFIXES if part in contents)
     if not is_ours and "onnx" in contents:
         _log.warning("%s is ignored; the metadata does not say which model it belongs to", paths["onnx"])
     return Bundle(
         name=name,
         folder=folder,
-        digest=_sha256(digests.encode()),
+        digest=sha256(digests.encode()),
         metadata=metadata,
         genre_names=genres,
         feature_names=feature_names,
@@ -677,9 +450,9 @@ def _check_digests(
     if missing:
         raise BundleError(f"{path}: lacks {', '.join(missing)}; the file was changed after it was written")
     digests = metadata["sha256"]
-    if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*_SUFFIXES}:
+    if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*SUFFIXES}:
         raise BundleError(f"{path}: sha256 does not list the bundle's files; the file was changed")
-    if digests["metadata"] != _content_digest(metadata):
+    if digests["metadata"] != metadata_digest(metadata):
         raise BundleError(f"{path}: its content does not match its own SHA-256; the file was changed")
     for part, expected in digests.items():
         if part == "metadata":
@@ -688,7 +461,7 @@ def _check_digests(
             raise BundleError(
                 f"{paths[part]}: no such file, but {path.name} lists it; export the bundle again"
             )
-        found = _sha256(contents[part])
+        found = sha256(contents[part])
         if found != expected:
             raise BundleError(
                 f"{paths[part]}: SHA-256 is {found}, {path.name} has {expected}; the file is damaged or "
@@ -726,16 +499,17 @@ def _metadata_feature_names(
         return scaler.feature_names
     if not isinstance(names, list):
         raise BundleError(f"{path}: feature_names is {names!r:.60}, expected a list")
-    _check_feature_names(tuple(names), None, scaler, f"{path}: feature_names")
+    check_feature_names(tuple(names), None, scaler, f"{path}: feature_names")
     return tuple(names)
 
 
-def _check_feature_names(
+def check_feature_names(
     names: tuple[str, ...] | None,
     feature_set: FeatureSetReference | None,
     scaler: ScalerStatistics,
     where: str,
 ) -> None:
+    """Raise BundleError, which begins with `where`, unless the names fit the scaler and the feature set."""
     if names is None:
         return
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
@@ -827,63 +601,13 @@ def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequen
             )
 
 
-def _as_plain(value: Any) -> Any:
-    """Return the dictionary of a dataclass, or a list of them."""
-    if isinstance(value, tuple):
-        return [_as_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return asdict(value)
-    return value
-
-
-def to_plain(value: Any, where: str, depth: int = 0) -> Any:
-    """Return `value` made of what JSON has; BundleError names the place of anything else."""
-    if depth > _MAX_DEPTH:
-        raise BundleError(f"{where}: nested more than {_MAX_DEPTH} deep")
-    if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
-        value = value.item()
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise BundleError(f"{where} is {value}; expected a finite number, or None if it is not known")
-        return float(value)
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise BundleError(
-                f"{where}: expected text for keys, found {[k for k in value if not isinstance(k, str)]!r}"
-            )
-        return {key: to_plain(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-    raise BundleError(f"{where} is a {type(value).__name__}; expected numbers, text, lists and mappings")
-
-
-def _library_versions() -> dict[str, str | None]:
-    from importlib.metadata import (  # only a writer needs it, and it is slow to import
-        PackageNotFoundError,
-        version,
-    )
-
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = None
-    return found
-
-
-def _content_digest(metadata: Mapping[str, Any]) -> str:
+def metadata_digest(metadata: Mapping[str, Any]) -> str:
     """Return the SHA-256 of metadata without the digest of itself, whatever its spacing and order of keys."""
     content = dict(metadata)
     content["sha256"] = {part: digest for part, digest in metadata["sha256"].items() if part != "metadata"}
-    return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -19,9 +19,8 @@ from genre_classifier.bundle.format import (
     RunReference,
     read_bundle,
     wrap_bundle,
-    write_bundle,
-    write_versioned_bundle,
 )
+from genre_classifier.bundle.writing import write_bundle, write_versioned_bundle
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (

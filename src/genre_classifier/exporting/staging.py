@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from genre_classifier.errors import ExportError
+from genre_classifier.files.atomic import lock_folder
 
 PREFIX: Final = "genre-classifier-export-"
 INSIDE: Final = "bundle"  # all that such a folder holds
@@ -54,7 +54,7 @@ def _claimed() -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         with contextlib.suppress(FileNotFoundError):  # an export beside this one took it for abandoned
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            if _lock(handle) and folder.exists():
+            if lock_folder(handle) and folder.exists():
                 return folder, handle
             os.close(handle)
     raise OSError("removed again and again by something else")
@@ -67,17 +67,8 @@ def _remove_abandoned(place: Path) -> None:
             try:
                 is_ours = os.fstat(handle).st_uid == os.getuid()
                 holds = {path.name for path in folder.iterdir()}
-                if is_ours and holds <= {INSIDE} and _lock(handle):
+                if is_ours and holds <= {INSIDE} and lock_folder(handle):
                     shutil.rmtree(folder)
                     log.debug("removed %s, which a killed export left", folder)
             finally:
                 os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Lock an open folder. Return False if another process has locked it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -31,8 +31,14 @@ ErrorClass = type[GenreClassifierError]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path, folder: int | None = None) -> Iterator[BinaryIO]:
     """Open a file that came from somewhere.
+
+    Parameters
+    ----------
+    path : Path
+    folder : int or None
+        An open handle on the file's folder. The file is opened through it, whatever stands under the folder's name now.
 
     Raises
     ------
@@ -42,7 +48,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(path if folder is None else path.name, flags, dir_fd=folder)
     except (NotADirectoryError, ValueError) as reason:  # ValueError: NUL in its name
         raise FileNotFoundError(path) from reason
     with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refused(handle) as file:
@@ -54,7 +61,7 @@ def _refused(handle: int) -> NoReturn:
     raise OSError("expected a file, found something else")
 
 
-def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
+def read_bytes(path: Path, limit: int, error: ErrorClass, *, folder: int | None = None) -> bytes:
     """Return a file's content.
 
     Parameters
@@ -64,6 +71,8 @@ def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
         Bytes; a larger file is refused before it is read.
     error : type
         What is raised.
+    folder : int or None
+        As in :func:`opened`.
 
     Raises
     ------
@@ -73,15 +82,17 @@ def read_bytes(path: Path, limit: int, error: ErrorClass) -> bytes:
         Of the class `error`: it is no regular file, is larger than `limit`, or cannot be read.
     """
     try:
-        with opened(path) as file:
-            content = file.read(limit + 1)
+        with opened(path, folder) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > limit else file.read(limit + 1)
     except FileNotFoundError:
         raise
     except OSError as reason:
-        raise error(f"{path}: cannot be read ({reason})") from reason
-    if len(content) > limit:
+        what = f"cannot be read ({reason.strerror})" if reason.strerror else str(reason)
+        raise error(f"{path}: {what}") from reason
+    if (size := max(size, len(content))) > limit:
         raise error(
-            f"{path}: more than {limit:,} bytes, which no such file has; it is not what its name says"
+            f"{path}: {size:,} bytes, more than any such file ({limit:,}); it is not what its name says"
         )
     return content
 
