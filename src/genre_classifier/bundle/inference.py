@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
-from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor, check_genre_names
+from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
 from genre_classifier.training.engine.layers import RefusedError, recorded_layers
@@ -71,9 +71,9 @@ class ModelWrapper(Predictor):
         self.model = model.to(self.device)
         self.scaler = scaler
         self._scales_itself = _is_standard_scaler(scaler)
-        self.genre_names = check_genre_names(DEFAULT_GENRES if genre_names is None else genre_names)
-        self.feature_names = _choose_feature_names(feature_names, scaler)
-        self.n_features = _find_width(model, scaler, self.feature_names)
+        names = _choose_feature_names(feature_names, scaler)
+        genres = DEFAULT_GENRES if genre_names is None else genre_names
+        super().__init__(genres, _find_width(model, scaler, names), names)
         self._layers = _read_layers(model)
         self._check_outputs(genre_names is None)
 
