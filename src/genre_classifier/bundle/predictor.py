@@ -163,14 +163,16 @@ class Predictor(ABC):
     def predict_rows(self, rows: np.ndarray, return_probs: bool, top_k: int) -> list[Prediction]:
         """Predict rows that :func:`read_rows` returned; for a caller who needs the rows as well."""
         n_top = self._check_top_k(top_k)
-        if not len(rows):
-            return []
+        return self._answers(self.predict_probabilities(rows), return_probs, n_top) if len(rows) else []
+
+    def predict_probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Return probabilities, float64 (row, genre), of rows that :func:`read_rows` returned, at least one."""
         probabilities = self._probabilities(rows)
         finite = np.isfinite(probabilities).all(axis=1)
         if not finite.all():
             number = int(np.argmin(finite))
             self._refuse_overflow(rows[number], number)
-        return self._answers(probabilities, return_probs, n_top)
+        return probabilities
 
     def answer(
         self, probabilities: list[float], return_probs: bool = False, top_k: int = DEFAULT_TOP_K

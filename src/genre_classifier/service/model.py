@@ -65,7 +65,7 @@ class ServedModel:
         predictor = self.predictor
         row = read_row(features, predictor.n_features, predictor.feature_names)
         answer: dict[str, Any] = predictor.predict_row(row, return_probs, top_k)  # type: ignore[assignment]
-        unusual = self._unusual(row)
+        unusual = self.find_unusual(row)
         answer["outside_training_range"] = bool(unusual)
         answer["unusual_features"] = unusual
         answer["bundle"] = self.digest
@@ -79,7 +79,7 @@ class ServedModel:
         is_outside: Any = self._is_outside(rows).any(axis=1).tolist()
         for answer, row, some in zip(answers, rows, is_outside, strict=True):
             answer["outside_training_range"] = some
-            answer["unusual_features"] = self._unusual(row) if some else []
+            answer["unusual_features"] = self.find_unusual(row) if some else []
         return {"predictions": answers, "bundle": self.digest}
 
     def _is_outside(self, values: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ class ServedModel:
         low, high = self.limits
         return (values < low) | (values > high)
 
-    def _unusual(self, row: np.ndarray) -> list[str | int]:
+    def find_unusual(self, row: np.ndarray) -> list[str | int]:
         """Return the names (positions where unknown) of a row's features far from the training data."""
         outside = self._is_outside(row)
         if not np.count_nonzero(outside):
