@@ -436,7 +436,8 @@ def test_a_batch_that_cannot_be_used_is_refused_with_its_row(features, message, 
 
 
 @pytest.mark.parametrize(
-    "nothing", [[], (), np.empty((0, 20)), np.empty(0), pd.DataFrame(columns=list(FEATURES))]
+    "nothing",
+    [[], (), np.empty((0, 20)), np.empty(0), pd.DataFrame(), pd.DataFrame(columns=list(FEATURES))],
 )
 def test_an_empty_batch_gives_no_answers(nothing):
     assert WRAPPER.predict_batch(nothing) == []

@@ -77,7 +77,7 @@ def read_rows(features: Any, n_features: int | None, feature_names: Sequence[str
         As there.
     """
     rows = features if isinstance(features, Mapping) else _unwrap(features, feature_names)
-    if isinstance(rows, np.ndarray) and rows.shape != (0,):
+    if isinstance(rows, np.ndarray) and rows.shape[:1] != (0,):
         if rows.ndim != 2:
             wanted = "any" if n_features is None else n_features
             raise FeatureError(
