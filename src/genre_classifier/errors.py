@@ -90,6 +90,10 @@ class FeatureError(GenreClassifierError, ValueError):
         self.feature = feature
 
 
+class TopKError(GenreClassifierError, ValueError):
+    """The number of genres asked for is none, or there are not so many."""
+
+
 class DivergedError(GenreClassifierError):
     """Training reached a loss that is not a finite number."""
 

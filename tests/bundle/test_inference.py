@@ -129,6 +129,14 @@ def test_a_model_of_another_class_is_run_as_it_is_and_without_dropout():
     assert np.abs(probabilities_of(answers[:1]) - expected).max() < 1e-6
 
 
+def test_outputs_that_become_more_than_the_genre_names_are_refused():
+    model = make_model()
+    wrapper = ModelWrapper(model, SCALER)
+    model.network.append(nn.Linear(8, 9))
+    with pytest.raises(ValueError, match=r"the default genre names are 8, the model has 9 outputs"):
+        wrapper.predict_batch(ROWS)
+
+
 def test_a_batch_is_one_forward_pass():
     model = Shifted()
     wrapper = ModelWrapper(model, SCALER, GENRES)
@@ -374,7 +382,11 @@ def changed(position, value):
         (ROWS[0].astype(str), r"array of dtype <U", None),
         (ROWS[0].astype(complex), r"array of dtype complex128", None),
         (np.ma.masked_array(ROWS[0], ROWS[0] > 0), r"masked \(missing\) values", None),
+        ([*changed(3, "x"), 1.0], r"expected 20 features, found 21", None),
+        (np.array(None, dtype=object), r"expected 20 numbers, found None", None),
         (pd.DataFrame(ROWS[:2], columns=list(FEATURES)), r"expected a table of one row, found 2 rows", None),
+        (pd.DataFrame([changed(3, math.nan)]), r"^features: feature 3 \('mfcc_4'\) is nan", "mfcc_4"),
+        (pd.Series(ROWS[0], index=[*range(19), "mfcc_1"]), r"unknown feature 0, 1, 2", None),
         ({"mfcc_1": 1.0}, r"missing feature 'mfcc_2', .* expected exactly the 20 names", "mfcc_2"),
         (dict(zip(FEATURES, ROWS[0], strict=True)) | {"tempo": 1.0}, r"unknown feature 'tempo'", "tempo"),
         (dict(zip(FEATURES, changed(4, "x"), strict=True)), r"'mfcc_5'\) is the string 'x'", "mfcc_5"),
@@ -410,6 +422,8 @@ def test_features_that_cannot_be_used_are_refused(features, message, feature):
         (pd.DataFrame([ROWS[0], changed(9, "b")], columns=list(FEATURES)), r"row 1: .* the string 'b'", 1),
         (pd.DataFrame(ROWS[:, :2], columns=["mfcc_1", "tempo"]), r"unknown feature 'tempo'", None),
         (pd.DataFrame(ROWS[:, :2], columns=["mfcc_1", "mfcc_1"]), r"'mfcc_1' stands more than once", None),
+        ([[math.nan] * 20, ROWS[0]], r"row 0: feature 0 \('mfcc_1'\) is nan", 0),
+        (np.array(None, dtype=object), r"expected a list of rows", None),
         ("abc", r"expected a list of rows", None),
         ({"mfcc_1": [1.0]}, r"expected a list of rows", None),
         (7, r"expected a list of rows", None),
@@ -422,7 +436,8 @@ def test_a_batch_that_cannot_be_used_is_refused_with_its_row(features, message, 
 
 
 @pytest.mark.parametrize(
-    "nothing", [[], (), np.empty((0, 20)), np.empty(0), pd.DataFrame(columns=list(FEATURES))]
+    "nothing",
+    [[], (), np.empty((0, 20)), np.empty(0), pd.DataFrame(), pd.DataFrame(columns=list(FEATURES))],
 )
 def test_an_empty_batch_gives_no_answers(nothing):
     assert WRAPPER.predict_batch(nothing) == []

@@ -171,7 +171,7 @@ GOOD = json.dumps(ROWS[0].tolist())
         ({}, ["body", "features"], "missing field"),
         ({"features": ROWS[0].tolist(), "topk": 3}, ["body", "topk"], "unknown field"),
         ({"features": ROWS[0].tolist(), "top_k": 0}, ["body", "top_k"], "expected 1 to 8"),
-        ({"features": ROWS[0].tolist(), "top_k": 9}, ["body", "top_k"], "expected 1 to 8"),
+        ({"features": ROWS[0].tolist(), "top_k": 9}, ["body", "top_k"], "top_k=9: expected 1 to 8"),
         ({"features": ROWS[0].tolist(), "top_k": True}, ["body", "top_k"], "found a boolean"),
         ({"features": ROWS[0].tolist(), "top_k": 2.5}, ["body", "top_k"], "expected a whole number"),
         ({"features": ROWS[0].tolist(), "return_probs": 1}, ["body", "return_probs"], "true or false"),

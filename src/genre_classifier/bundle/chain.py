@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.data.scaler_state import ScalerStatistics
 
 SLICE = 256  # rows of one pass: what is between two layers stays in the processor's cache
@@ -88,9 +88,7 @@ class ChainPredictor(Predictor):
         genre_names: Sequence[str],
         feature_names: Sequence[str] | None = None,
     ) -> None:
-        self.genre_names = check_genre_names(genre_names)
-        self.feature_names = None if feature_names is None else tuple(feature_names)
-        self.n_features = scaler.n_features
+        super().__init__(genre_names, scaler.n_features, feature_names)
         self.scaler = scaler
         widths = layers[0].weight.shape[1], layers[-1].weight.shape[0]
         if widths != (self.n_features, len(self.genre_names)):

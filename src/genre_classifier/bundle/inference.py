@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
-from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor, check_genre_names
+from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
 from genre_classifier.training.engine.layers import RefusedError, recorded_layers
@@ -71,27 +71,14 @@ class ModelWrapper(Predictor):
         self.model = model.to(self.device)
         self.scaler = scaler
         self._scales_itself = _is_standard_scaler(scaler)
-        self.genre_names = check_genre_names(DEFAULT_GENRES if genre_names is None else genre_names)
-        self.feature_names = _choose_feature_names(feature_names, scaler)
-        self.n_features = _find_width(model, scaler, self.feature_names)
+        names = _choose_feature_names(feature_names, scaler)
+        genres = DEFAULT_GENRES if genre_names is None else genre_names
+        super().__init__(genres, _find_width(model, scaler, names), names)
         self._layers = _read_layers(model)
-        self._check_outputs(genre_names is None)
-
-    def _check_outputs(self, names_are_defaults: bool) -> None:
-        """Raise ValueError if the number of genre names is not that of the model's outputs, if that is known."""
-        if self.n_features is None:
-            return
-        try:
-            n_outputs = self._network_logits(np.zeros((1, self.n_features))).shape[1]
-        except RuntimeError as error:
-            message = f"the model does not take rows of {self.n_features} features: {error}"
-            raise ValueError(message) from error
-        if n_outputs != len(self.genre_names):
-            source = "the default genre names" if names_are_defaults else "genre_names"
-            raise ValueError(
-                f"{source} are {len(self.genre_names)}, the model has {n_outputs} outputs; "
-                "give one name for each output as genre_names"
-            )
+        self._names_are_defaults = genre_names is None
+        if self.n_features is not None:  # what does not fit together is refused now
+            with np.errstate(all="ignore"):
+                self._softmax(self._logits_of_width(np.zeros((1, self.n_features))))
 
     def _standardised(self, rows: np.ndarray) -> np.ndarray:
         scaler = self.scaler
@@ -124,7 +111,9 @@ class ModelWrapper(Predictor):
         layers = self._current_layers()
         with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
             if layers is None:
-                return self._softmax(self._checked_logits(self._standardised(rows)))
+                # Where nothing but the model knows how many features it wants, an error is about that.
+                logits = self._logits_of_width if self.n_features is None else self._network_logits
+                return self._softmax(logits(self._standardised(rows)))
             probabilities = np.empty((len(rows), len(self.genre_names)))
             # One pass of matrix products; slices keep what is between two layers in the processor's cache.
             for start in range(0, len(rows), SLICE):
@@ -135,19 +124,18 @@ class ModelWrapper(Predictor):
     def _softmax(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 (row, genre)."""
         if logits.shape[1] != len(self.genre_names):
+            source = "the default genre names" if self._names_are_defaults else "genre_names"
             raise ValueError(
-                f"the model has {logits.shape[1]} outputs, genre_names are {len(self.genre_names)}; "
-                "give one name for each output"
+                f"{source} are {len(self.genre_names)}, the model has {logits.shape[1]} outputs; "
+                "give one name for each output as genre_names"
             )
         return softmax(logits)
 
-    def _checked_logits(self, standardised: np.ndarray) -> np.ndarray:
+    def _logits_of_width(self, standardised: np.ndarray) -> np.ndarray:
+        """Return logits (row, genre); ValueError where the model does not take rows of that many features."""
         try:
             return self._network_logits(standardised)
         except RuntimeError as error:
-            if self.n_features is not None:
-                raise
-            # Nothing but the model itself knows how many features it wants.
             message = f"the model does not take rows of {standardised.shape[1]} features: {error}"
             raise ValueError(message) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genre_classifier.bundle.onnx_graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
-from genre_classifier.bundle.predictor import Predictor, check_genre_names
+from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
 
@@ -66,9 +66,7 @@ class OnnxPredictor(Predictor):
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleError(f"the ONNX file cannot be loaded by onnxruntime: {error}") from error
-        self.genre_names = check_genre_names(genre_names)
-        self.feature_names = None if feature_names is None else tuple(feature_names)
-        self.n_features = scaler.n_features
+        super().__init__(genre_names, scaler.n_features, feature_names)
         self.scaler = scaler
         self._mean = np.array(scaler.mean) if scaler.with_mean else np.zeros(scaler.n_features)
         self._scale = np.array(scaler.scale) if scaler.with_std else np.ones(scaler.n_features)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.bundle.format import feature_set_of
+from genre_classifier.bundle.inputs import read_rows
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.errors import BundleError
 from genre_classifier.features.decoding.audio import SHORTEST_SECONDS, Excerpt
@@ -170,8 +171,8 @@ def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt:
         The file cannot be measured.
     """
     seconds, starts, features = recipe.measure(path, excerpt)
-    answers = predictor.predict_batch(features, return_probs=True)
-    probabilities = np.array([list(answer["all_probabilities"].values()) for answer in answers])
+    rows = read_rows(features, predictor.n_features, predictor.feature_names)
+    probabilities = predictor.predict_probabilities(rows)
     return SongPrediction(
         seconds, starts, min(recipe.clip_seconds, seconds), predictor.genre_names, probabilities
     )

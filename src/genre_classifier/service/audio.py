@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from genre_classifier.bundle.inputs import read_rows
 from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, average_windows
 from genre_classifier.errors import AudioError, BundleError, MissingExtraError, MissingWeightsError
 from genre_classifier.features.cache import Measured
@@ -135,16 +136,13 @@ def _recipe(served: ServedModel) -> AudioRecipe:
 
 def _content(served: ServedModel, recipe: AudioRecipe, filename: str, measured: Measured) -> dict[str, Any]:
     features = measured.features[:, recipe.columns]
-    answers = served.answer_batch(features, True, len(served.predictor.genre_names))["predictions"]
-    windows = np.array(
-        [[answer["all_probabilities"][g] for g in served.predictor.genre_names] for answer in answers]
-    )
-    prediction: dict[str, Any] = {
-        **served.predictor.answer(average_windows(windows).tolist(), return_probs=True)
-    }
-    prediction["outside_training_range"] = any(answer["outside_training_range"] for answer in answers)
-    unusual = [name for answer in answers for name in answer["unusual_features"]]
-    prediction["unusual_features"] = list(dict.fromkeys(unusual))
+    predictor = served.predictor
+    rows = read_rows(features, predictor.n_features, predictor.feature_names)
+    average = average_windows(predictor.predict_probabilities(rows))
+    prediction: dict[str, Any] = {**predictor.answer(average.tolist(), return_probs=True)}
+    unusual = dict.fromkeys(name for row in rows for name in served.find_unusual(row))
+    prediction["outside_training_range"] = bool(unusual)
+    prediction["unusual_features"] = list(unusual)
     prediction["bundle"] = served.digest
     means = features.mean(axis=0, dtype=np.float64).tolist()
     return {

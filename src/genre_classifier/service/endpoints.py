@@ -14,7 +14,7 @@ import msgspec
 
 from genre_classifier import __version__
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K
-from genre_classifier.errors import FeatureError
+from genre_classifier.errors import FeatureError, TopKError
 from genre_classifier.service.model import ModelService, ServedModel
 from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 
@@ -92,6 +92,8 @@ class Endpoints:
             return 200, encode(endpoint(served, body))
         except RefusedBodyError as error:
             return _refusal(served, 422, error.location, error.message)
+        except TopKError as error:
+            return _refusal(served, 422, ["body", "top_k"], str(error))
         except FeatureError as error:
             name = error.feature[:LONGEST_NAME] if isinstance(error.feature, str) else error.feature
             place = [part for part in (error.row, name) if part is not None]
@@ -122,23 +124,14 @@ def _refusal(served: ServedModel | None, status: int, location: list[Any], messa
 
 def _predict(served: ServedModel, body: bytes | bytearray) -> Any:
     request = decode_predict(body)
-    top_k = _checked_top_k(request.top_k, served)
+    top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
     return served.answer(request.features, request.return_probs, top_k)
 
 
 def _predict_batch(served: ServedModel, body: bytes | bytearray) -> Any:
     request = decode_batch(body)
-    top_k = _checked_top_k(request.top_k, served)
+    top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
     return served.answer_batch(request.features, request.return_probs, top_k)
-
-
-def _checked_top_k(top_k: int | None, served: ServedModel) -> int:
-    if top_k is None:
-        return DEFAULT_TOP_K
-    n_genres = len(served.predictor.genre_names)
-    if not 1 <= top_k <= n_genres:
-        raise RefusedBodyError(["body", "top_k"], f"expected 1 to {n_genres}, the number of genres")
-    return top_k
 
 
 def _genres(served: ServedModel, body: bytes | bytearray) -> Any:

@@ -27,7 +27,8 @@ from genre_classifier.bundle.format import (
     make_predictor,
     read_bundle,
 )
-from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor, as_row, as_rows
+from genre_classifier.bundle.inputs import read_row, read_rows
+from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
 
 UNUSUAL_DEVIATIONS: Final = 10.0  # standard deviations from the mean beyond which training saw nothing
@@ -62,9 +63,9 @@ class ServedModel:
     def answer(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
         """Return the prediction for one row, the features far from the training data, and the bundle."""
         predictor = self.predictor
-        row = as_row(features, predictor.n_features, predictor.feature_names)
-        answer: dict[str, Any] = predictor.predict_checked(row, return_probs, top_k)  # type: ignore[assignment]
-        unusual = self._unusual(row)
+        row = read_row(features, predictor.n_features, predictor.feature_names)
+        answer: dict[str, Any] = predictor.predict_row(row, return_probs, top_k)  # type: ignore[assignment]
+        unusual = self.find_unusual(row)
         answer["outside_training_range"] = bool(unusual)
         answer["unusual_features"] = unusual
         answer["bundle"] = self.digest
@@ -73,12 +74,12 @@ class ServedModel:
     def answer_batch(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
         """Return the predictions for many rows, each with its unusual features, and the bundle."""
         predictor = self.predictor
-        rows = as_rows(features, predictor.n_features, predictor.feature_names)
-        answers: list[Any] = predictor.predict_checked_batch(rows, return_probs, top_k)
+        rows = read_rows(features, predictor.n_features, predictor.feature_names)
+        answers: list[Any] = predictor.predict_rows(rows, return_probs, top_k)
         is_outside: Any = self._is_outside(rows).any(axis=1).tolist()
         for answer, row, some in zip(answers, rows, is_outside, strict=True):
             answer["outside_training_range"] = some
-            answer["unusual_features"] = self._unusual(row) if some else []
+            answer["unusual_features"] = self.find_unusual(row) if some else []
         return {"predictions": answers, "bundle": self.digest}
 
     def _is_outside(self, values: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ class ServedModel:
         low, high = self.limits
         return (values < low) | (values > high)
 
-    def _unusual(self, row: np.ndarray) -> list[str | int]:
+    def find_unusual(self, row: np.ndarray) -> list[str | int]:
         """Return the names (positions where unknown) of a row's features far from the training data."""
         outside = self._is_outside(row)
         if not np.count_nonzero(outside):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
+
+from genre_classifier.bundle.inputs import find_fault
 
 MAX_ROWS: Final = int(os.environ.get("MAX_ROWS", 10_000))
 MAX_ROW_BYTES: Final = 2**20  # of a larger body, which is read row by row
@@ -166,25 +167,12 @@ def _row_problems(row: Any, location: Location) -> Iterator[tuple[Location, str]
         yield location, f"expected a list of numbers, or an object of named numbers, found {_kind(row)}"
         return
     for place, value in entries:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield [*location, _named(place)], f"expected a number, found {_kind(value)}"
-        elif not _is_finite(value):
-            yield [*location, _named(place)], f"expected a finite number, found {_shown(value)}"
+        if (fault := find_fault(value, _kind)) is not None:
+            yield [*location, _named(place)], f"expected {fault[0]}, found {fault[1]}"
 
 
 def _named(key: str | int) -> str | int:
     return key[:LONGEST_NAME] if isinstance(key, str) else key
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond float64
-        return False
-
-
-def _shown(value: float) -> str:
-    return str(value) if isinstance(value, float) else "a whole number beyond the range of float64"
 
 
 def _kind(value: Any) -> str:
