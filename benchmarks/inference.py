@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 
 from genre_classifier import GenreClassifier, ModelWrapper
 from genre_classifier.bundle.format import make_predictor, read_bundle
-from genre_classifier.bundle.onnx_export import build_onnx, is_available
+from genre_classifier.bundle.onnx.export import build_onnx, is_available
 from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
 from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
@@ -96,7 +96,7 @@ def _candidates(
         f"service's model ({served.backend})": served,
     }
     if is_available():
-        from genre_classifier.bundle.onnx_inference import OnnxPredictor
+        from genre_classifier.bundle.onnx.inference import OnnxPredictor
 
         content = build_onnx(model, known, genre_names=DEFAULT_GENRES)
         predictors["NAME.onnx (onnxruntime)"] = OnnxPredictor(content, known, DEFAULT_GENRES)

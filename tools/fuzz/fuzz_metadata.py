@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.bundle import format as bundles
     from genre_classifier.bundle import writing
-    from genre_classifier.bundle.onnx_graph import OnnxGraphError, read_graph
+    from genre_classifier.bundle.onnx.graph import OnnxGraphError, read_graph
     from genre_classifier.errors import BundleError
     from genre_classifier.network import GenreClassifier
 

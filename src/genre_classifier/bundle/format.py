@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from genre_classifier.bundle.chain import ChainPredictor, Layer
-from genre_classifier.bundle.onnx_graph import OnnxGraph, OnnxGraphError, read_graph
+from genre_classifier.bundle.onnx.graph import OnnxGraph, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor, check_genre_names
 from genre_classifier.bundle.publication import fingerprint, read_files
 from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, ScalerStatistics
@@ -329,7 +329,7 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if bundle.onnx_file is None:
         return [*checks, ("onnx", "none")]
-    from genre_classifier.bundle.onnx_export import graph_of
+    from genre_classifier.bundle.onnx.export import graph_of
 
     graph = _read_onnx(bundle.onnx_file, bundle.path("onnx"), bundle.scaler, bundle.genre_names)
     if other := graph.difference(graph_of(wrapper.model, bundle.scaler)):

@@ -217,7 +217,7 @@ def _encode_onnx(
 ) -> bytes | None:
     if wanted is False:
         return None
-    from genre_classifier.bundle.onnx_export import build_onnx, can_express, is_available
+    from genre_classifier.bundle.onnx.export import build_onnx, can_express, is_available
 
     if wanted is None and not (is_available() and can_express(model)):
         reason = (
@@ -262,7 +262,7 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
     expected = original._probabilities(rows)
     answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._probabilities(rows)}
     if bundle.onnx_file is not None:
-        from genre_classifier.bundle.onnx_inference import OnnxPredictor
+        from genre_classifier.bundle.onnx.inference import OnnxPredictor
 
         predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
         answers[bundle.path("onnx")] = predictor._probabilities(rows)

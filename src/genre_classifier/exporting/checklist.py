@@ -174,7 +174,7 @@ def compare(bundle: Bundle, wrapper: Predictor, answers: ReferenceAnswers) -> fl
     difference = _difference(wrapper, answers, f"the written {bundle.path('model').name}")
     if bundle.onnx_file is None or find_spec("onnxruntime") is None:
         return difference
-    from genre_classifier.bundle.onnx_inference import OnnxPredictor
+    from genre_classifier.bundle.onnx.inference import OnnxPredictor
 
     predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
     return max(difference, _difference(predictor, answers, f"the written {bundle.path('onnx').name}"))

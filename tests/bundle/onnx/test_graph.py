@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from genre_classifier.bundle.format import make_predictor, read_bundle, verify_bundle
 from genre_classifier.bundle.inference import ModelWrapper
-from genre_classifier.bundle.onnx_graph import OnnxGraphError, read_graph
+from genre_classifier.bundle.onnx.graph import OnnxGraphError, read_graph
 from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError
@@ -26,7 +26,7 @@ from tests.example_models import GENRES, make_rows, make_scaler
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from genre_classifier.bundle.onnx_export import build_onnx, graph_of  # noqa: E402
+from genre_classifier.bundle.onnx.export import build_onnx, graph_of  # noqa: E402
 
 ROWS = make_rows()
 SCALER = make_scaler(ROWS)

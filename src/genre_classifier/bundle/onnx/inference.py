@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genre_classifier.bundle.onnx_graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
+from genre_classifier.bundle.onnx.graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
@@ -23,7 +23,7 @@ class OnnxPredictor(Predictor):
     Parameters
     ----------
     content : bytes
-        An ONNX file as :func:`genre_classifier.bundle.onnx_export.build_onnx` makes it.
+        An ONNX file as :func:`genre_classifier.bundle.onnx.export.build_onnx` makes it.
     scaler : ScalerStatistics
         The scaler in the file; used to say how far a feature lies from the training data.
     genre_names : Sequence[str]
@@ -34,7 +34,7 @@ class OnnxPredictor(Predictor):
     Raises
     ------
     BundleError
-        The file is not the graph that `onnx_export` writes, or onnxruntime cannot load it.
+        The file is not the graph that `export` writes, or onnxruntime cannot load it.
     MissingExtraError
         onnxruntime is not installed.
     """

@@ -2,7 +2,7 @@
 
 An ONNX file is a program: with loops and generated constants a kilobyte of it runs for ever or takes any memory. So no
 runtime is given a file. This module reads the file's messages (protobuf: numbered fields, each a whole number or bytes)
-and knows those of which `onnx_export` makes its graph, and no others.
+and knows those of which `export` makes its graph, and no others.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class OnnxGraph:
 
 
 def read_graph(content: bytes, n_features: int, n_genres: int) -> OnnxGraph:
-    """Return what an ONNX file computes, if it is one that `onnx_export` writes.
+    """Return what an ONNX file computes, if it is one that `export` writes.
 
     Parameters
     ----------

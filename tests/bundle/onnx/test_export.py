@@ -12,7 +12,7 @@ from torch import nn
 from genre_classifier import GenreClassifier, ModelWrapper
 from genre_classifier.bundle.format import read_bundle, wrap_bundle
 from genre_classifier.bundle.inference import fold_temperature
-from genre_classifier.bundle.onnx_export import build_onnx
+from genre_classifier.bundle.onnx.export import build_onnx
 from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, FeatureError, MissingExtraError
@@ -21,7 +21,7 @@ from tests.example_models import FEATURES, GENRES, make_model, make_rows, make_s
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-from genre_classifier.bundle.onnx_inference import OnnxPredictor  # noqa: E402
+from genre_classifier.bundle.onnx.inference import OnnxPredictor  # noqa: E402
 
 ROWS = make_rows()
 MODEL = make_model()
@@ -160,7 +160,7 @@ def test_without_the_package_onnx_the_bundle_has_none_and_asking_for_it_says_why
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.setattr("genre_classifier.bundle.onnx_export.is_available", lambda: False)
+    monkeypatch.setattr("genre_classifier.bundle.onnx.export.is_available", lambda: False)
     with caplog.at_level(logging.INFO):
         assert "onnx" not in write_bundle(MODEL, SCALER, GENRES, {}, tmp_path)
     assert "no ONNX file: onnx is not installed" in caplog.text

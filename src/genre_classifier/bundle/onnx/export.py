@@ -25,7 +25,7 @@ from torch import nn
 
 from genre_classifier.bundle.chain import Layer
 from genre_classifier.bundle.inference import fold_temperature, linear_steps
-from genre_classifier.bundle.onnx_graph import INPUT, IR_VERSION, OPSET, OUTPUT, REMAINDER, OnnxGraph
+from genre_classifier.bundle.onnx.graph import INPUT, IR_VERSION, OPSET, OUTPUT, REMAINDER, OnnxGraph
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
 
