@@ -23,7 +23,7 @@ from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
 from genre_classifier.sweeps.stacked.memory import cost, divide_by_memory, limit_of
-from genre_classifier.training.engine.layers import why_refused
+from genre_classifier.training.engine.layers import find_refusal
 from genre_classifier.training.engine.steps import Engine
 from genre_classifier.training.fit import train
 from genre_classifier.training.run import Run
@@ -82,7 +82,7 @@ def _train_places(
             run for cfg, own in zip(configs, settings, strict=True) if (run := _begun(cfg, own)) is not None
         ]
         prepared = [run for run in runs if _prepare(run, rows)]
-        stacked = [run for run in prepared if why_refused(run.module.network) is None]
+        stacked = [run for run in prepared if find_refusal(run.module.network) is None]
         alone = [run for run in prepared if run not in stacked]
         try:
             if stacked:
@@ -126,7 +126,7 @@ def _fit(members: Sequence[Member]) -> None:
 
 def _train_alone(run: Run) -> None:
     """Train a run whose network the engine refuses; `train` logs why, and records what goes wrong."""
-    log.warning("%s is trained alone: %s", run.folder.path.name, why_refused(run.module.network))
+    log.warning("%s is trained alone: %s", run.folder.path.name, find_refusal(run.module.network))
     cfg = run.cfg.copy()
     with read_write(cfg):
         cfg.ckpt_path = run.settings.ckpt_path

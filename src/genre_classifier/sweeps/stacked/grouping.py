@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, why_settings_refused
+from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, find_refused_setting
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ def why_alone(settings: TrainConfig) -> str | None:
         f"trainer.profiler={trainer.profiler}": trainer.profiler is not None,
     }
     own = next((reason for reason, holds in reasons.items() if holds), None)
-    return why_settings_refused(settings) or own
+    return find_refused_setting(settings) or own

@@ -17,9 +17,9 @@ from genre_classifier.data.batches import RowOrder
 from genre_classifier.errors import CheckpointError
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import read_checkpoint, writing
-from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, early_stopping
+from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, build_early_stopping
 from genre_classifier.training.chunks import StepSettings
-from genre_classifier.training.lit_module import check_training_state, copied_to_cpu, refuse_divergence
+from genre_classifier.training.lit_module import check_training_state, copy_to_cpu, refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -60,7 +60,9 @@ class Member:
             if settings.callbacks.checkpoint is not None
             else None
         )
-        self.stopping = early_stopping(settings) if settings.callbacks.early_stopping is not None else None
+        self.stopping = (
+            build_early_stopping(settings) if settings.callbacks.early_stopping is not None else None
+        )
         self.ema = None if settings.callbacks.ema is None else settings.callbacks.ema.decay
         self.average: Tensor | None = None
         self.n_averaged = 0
@@ -90,7 +92,7 @@ class Member:
         module.train_in_chunks(steps)
         made = module.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = made["optimizer"]
-        self.learner = module.learner(self.optimizer, steps)
+        self.learner = module.build_learner(self.optimizer, steps)
         scheduler = made.get("lr_scheduler", {})
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
@@ -167,7 +169,7 @@ class Member:
         if keeper is None:
             return
         score = None if keeper.monitor is None else metrics[keeper.monitor]
-        if keeper.takes(self.epoch, score):
+        if keeper.note_if_best(self.epoch, score):
             self._best = self.checkpoint()
             self._best_weights = self._best["state_dict"]
 
@@ -198,7 +200,7 @@ class Member:
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
-        copied: dict[str, Any] = copied_to_cpu(content)
+        copied: dict[str, Any] = copy_to_cpu(content)
         # Nothing changes these.
         copied["hyper_parameters"] = dict(module.hparams)
         return copied | self.run.checkpoint_extras
@@ -297,7 +299,7 @@ class Member:
             weights = self._averaged(self.run.module.state_dict())
         if weights is None:
             return False
-        self.run.module.load_state_dict(copied_to_cpu(dict(weights)))
+        self.run.module.load_state_dict(copy_to_cpu(dict(weights)))
         return True
 
     def _say(self, text: str) -> None:

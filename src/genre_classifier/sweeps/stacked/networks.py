@@ -68,7 +68,7 @@ def _ask(target: str, models: Sequence[dict[str, Any]]) -> list[str | None]:
 
 def _answer(question: _Question) -> None:
     die_with_parent()
-    from genre_classifier.training.engine.layers import why_refused
+    from genre_classifier.training.engine.layers import find_refusal
     from genre_classifier.training.lit_module import build_network
 
     reasons: list[str | None] = []
@@ -76,7 +76,7 @@ def _answer(question: _Question) -> None:
         try:
             import_class(model["_target_"])
             # The table is not read yet, so the number of features and genres is made up. The stack asks again.
-            reasons.append(why_refused(build_network({**model, "input_dim": 20, "num_classes": 8})))
+            reasons.append(find_refusal(build_network({**model, "input_dim": 20, "num_classes": 8})))
         except Exception as error:
             reasons.append(f"the network cannot be built ({type(error).__name__}: {error})")
     write_text(question.answers, json.dumps(reasons))
