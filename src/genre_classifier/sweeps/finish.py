@@ -1,4 +1,4 @@
-"""Finish a sweep, however it ended: write the leaderboard and figures, and print how many trials failed."""
+"""Finish a sweep, also one that failed: write the leaderboard and figures, and print how many trials failed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def finish_sweep(sweep: SweepFolder) -> int:
-    """Write leaderboard.csv, trials.csv and the figures, print the outcome, and return how many trials did not finish.
+    """Write leaderboard.csv, trials.csv and the figures, print the outcome, and return the number of unfinished trials.
 
     Raises
     ------
@@ -79,18 +79,18 @@ def _show(
     if best:
         lines.append(("look at it", command("tensorboard", "--logdir", folder)))
         lines.append(("export it", command(*program("export"), setting("sweep", folder))))
-    say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
+    say(*(f"{what:<12} {text}" for what, text in lines), _describe_end(counts, expected, str(folder)))
 
 
-def _outcome(counts: Counter[str], expected: int, folder: str) -> str:
+def _describe_end(counts: Counter[str], expected: int, folder: str) -> str:
     finished, failed = counts["finished"], counts["failed"]
     missing = max(0, expected - finished - failed)
-    parts = [f"{finished} of {max(expected, finished + failed)} trials finished"]
+    counted = [f"{finished} of {max(expected, finished + failed)} trials finished"]
     if failed:
-        parts.append(f"{failed} failed")
+        counted.append(f"{failed} failed")
     if missing:
-        parts.append(f"{missing} not run to their end")
-    text = ", ".join(parts)
+        counted.append(f"{missing} not run to their end")
+    text = ", ".join(counted)
     if failed or missing:
         text += f"; to run those, give the same command and {argument('sweep.resume', folder)}"
     return text
