@@ -99,7 +99,7 @@ def test_messages_name_folders_as_they_are_typed(tmp_path: Path, monkeypatch: py
     folder.last_checkpoint.touch()
     record = Record(folder, {"seed": 1, "optimized_metric": "val/f1"})
     texts = [
-        str(record.interrupted(3)).partition("give the same command and ")[2],
+        str(record.build_interruption(3)).partition("give the same command and ")[2],
         _describe_end({"finished": 1, "failed": 1}, 2, "it's a sweep, #2").partition("same command and ")[2],  # type: ignore[arg-type]
     ]
     sweep = SweepFolder(Path("Müzik, all"))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.record import reason_of
+from genre_classifier.runs.record import describe_reason
 from genre_classifier.sweeps import processes
 from genre_classifier.sweeps.trial import Start, _make_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
@@ -73,7 +73,7 @@ def test_the_counters_of_this_system_can_be_read() -> None:
     ],
 )
 def test_an_exception_is_told_with_what_it_says(error: BaseException, told: str) -> None:
-    assert reason_of(error) == told
+    assert describe_reason(error) == told
 
 
 def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings(

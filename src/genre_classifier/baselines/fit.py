@@ -137,7 +137,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
                 if len(held)
             }
         outcome = write_outcome(folder, rows.table, rows.split, evaluations)
-        record.finish(_value(outcome, cfg.optimized_metric), record.elapsed(), None, None)
+        record.finish(_value(outcome, cfg.optimized_metric), record.measure_seconds(), None, None)
     return record.content
 
 

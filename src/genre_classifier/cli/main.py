@@ -314,16 +314,16 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from genre_classifier.runs.listing import lines_about
-    from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards, selection_metric
+    from genre_classifier.runs.listing import format_unreadable
+    from genre_classifier.runs.ranking.leaderboard import complete_metric_name, find_trials, rank_trials
     from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard
 
-    metric = selection_metric(options.metric)
+    metric = complete_metric_name(options.metric)
     trials = find_trials(options.folders or [Path("outputs")])
-    boards = leaderboards(trials, metric, options.by)
+    boards = rank_trials(trials, metric, options.by)
     for board in boards:
         show_leaderboard(board)
-    say(*lines_about(trials.unreadable))
+    say(*format_unreadable(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
 

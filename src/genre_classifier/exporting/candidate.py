@@ -18,7 +18,7 @@ from genre_classifier.data.scaling import scaled
 from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
+from genre_classifier.runs.folder import RunFolder, read_checkpoint, shorten_path
 from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
 
@@ -178,7 +178,7 @@ def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceA
         return replace(
             answers, description=f"{answers.description} (there is no predictions.csv to compare with)"
         )
-    where = relative(folder.predictions_csv)
+    where = shorten_path(folder.predictions_csv)
     recorded = folder.read_predictions()
     ids = [str(rows.table.ids[row]) for row in rows.split.test]
     if set(ids) != set(recorded):
@@ -194,6 +194,6 @@ def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceA
     if not differences[worst] < TOLERANCE:
         raise ExportError(
             f"{where}: id {ids[worst]!r} has probabilities that differ by {differences[worst]:.3g} from those of "
-            f"{relative(candidate.choice.checkpoint)}; the files of the run do not belong together"
+            f"{shorten_path(candidate.choice.checkpoint)}; the files of the run do not belong together"
         )
     return replace(answers, description=f"{answers.description}, the same as in predictions.csv")

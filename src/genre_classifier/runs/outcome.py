@@ -1,4 +1,4 @@
-"""Write the results of a model's predictions to its run folder, for networks and baselines alike."""
+"""Write a model's results to its run folder. Networks and baselines share this."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ def write_outcome(
     table : FeatureTable
     split : Split
     evaluations : mapping of str to Evaluation
-        By side, those with rows.
+        By side. Only sides with rows have one.
     """
-    outcome = _outcome(table, split, evaluations)
+    outcome = _build_outcome(table, split, evaluations)
     folder.write_metrics(outcome)
     if "test" in evaluations:
-        folder.write_predictions(*_predictions(table, split, evaluations["test"]))
+        folder.write_predictions(*_build_predictions(table, split, evaluations["test"]))
     return outcome
 
 
-def _outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+def _build_outcome(
+    table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
+) -> dict[str, Any]:
     names = table.genre_names
     outcome: dict[str, Any] = {side: evaluation.as_dict() for side, evaluation in evaluations.items()}
     outcome |= {
@@ -51,11 +53,11 @@ def _outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evalua
         "duplicates": find_duplicates(table, split).as_dict(),
     }
     if "test" in evaluations:
-        outcome |= _about_test_rows(table, split, evaluations)
+        outcome |= _evaluate_test_rows(table, split, evaluations)
     return outcome
 
 
-def _about_test_rows(
+def _evaluate_test_rows(
     table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     test = evaluations["test"]
@@ -79,7 +81,7 @@ def _about_test_rows(
     return about
 
 
-def _predictions(
+def _build_predictions(
     table: FeatureTable, split: Split, evaluation: Evaluation
 ) -> tuple[list[str], Iterator[list[Any]]]:
     names = table.genre_names

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, read_write
 from genre_classifier.config.settings import experiment_hash, flat_settings, job_config, with_paths_from
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.listing import lines_about, read_each
+from genre_classifier.runs.listing import format_unreadable, read_each
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.progress import Progress
 from genre_classifier.sweeps.trial import write_status
@@ -137,7 +137,7 @@ class UnfinishedJobs:
         A trial that cannot be read, or is finished without an objective, keeps its folder. Its values are tried again.
         """
         runs = read_each(self.sweep.trials(), _read_known_run)
-        for line in lines_about(runs.unreadable):
+        for line in format_unreadable(runs.unreadable):
             log.warning("%s", line)
         known: dict[str, list[RunFolder]] = {}
         for finished in (True, False):

@@ -207,13 +207,13 @@ def _fit(trainer: pl.Trainer, run: Run) -> None:
         trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
     except SIGTERMException as stopped:  # a SystemExit without a code, which looks like success
         run.record.fail(stopped)
-        log.warning("%s", run.record.interrupted(trainer.current_epoch))
+        log.warning("%s", run.record.build_interruption(trainer.current_epoch))
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         # Lightning turns Ctrl-C into an exit after it has closed down.
         if not trainer.interrupted:
             raise
-        raise run.record.interrupted(trainer.current_epoch) from None
+        raise run.record.build_interruption(trainer.current_epoch) from None
 
 
 def _find_best_epoch(history: History, checkpoint: RunCheckpoint | None) -> int | None:

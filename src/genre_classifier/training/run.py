@@ -308,7 +308,7 @@ def _build_result(
         objective=float(row.get(settings.optimized_metric, float("nan"))),
         best_epoch=best_epoch,
         best_checkpoint=folder.best_checkpoint if folder.best_checkpoint.exists() else None,
-        seconds=run.record.elapsed() if seconds is None else seconds,
+        seconds=run.record.measure_seconds() if seconds is None else seconds,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genre_classifier.commands import command, program, setting
 from genre_classifier.config.metrics import METRICS
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
 
@@ -19,7 +19,7 @@ def show(result: Result) -> None:
     _say_metrics(result)
     say(*_format_remarks(result))
     _say_genres(result)
-    folder = relative(result.folder.path)
+    folder = shorten_path(result.folder.path)
     if result.best_epoch is not None:
         best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
         say(f"best epoch   {best}")
