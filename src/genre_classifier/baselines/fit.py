@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from genre_classifier.baselines.models import Baseline, Float64, Int64, fit_baseline
 from genre_classifier.config.schema import DataConfig
 from genre_classifier.config.settings import flat_settings
-from genre_classifier.data.scaling import fit_scaler, save_scaler, scaled
+from genre_classifier.data.scaling import fit_scaler, save_scaler, standardise
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import SplitError
@@ -52,7 +52,7 @@ class DividedTable:
         The features are rounded to float32, as a network has them.
         """
         rows = self.split.sides()[name]
-        return scaled(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
+        return standardise(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
 
 
 def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:

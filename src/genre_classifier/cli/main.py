@@ -282,7 +282,7 @@ def _parse_features(text: str) -> list[float]:
 
 
 def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
-    from genre_classifier.data.table import not_finite
+    from genre_classifier.data.table import describe_not_finite
     from genre_classifier.data.tables.columns import read_columns
     from genre_classifier.data.tables.readers import Asked
 
@@ -299,7 +299,7 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
         raise DataError(
             f"{path}: {found} numeric columns; the bundle takes {predictor.n_features} features and does not name them"
         )
-    bad = not_finite(columns.features, columns.feature_names, columns.row_name)
+    bad = describe_not_finite(columns.features, columns.feature_names, columns.row_name)
     if bad is not None:
         raise DataError(f"{path}, {bad}; correct them or remove the rows")
     answers = predictor.predict_batch(columns.features, top_k=top_k)

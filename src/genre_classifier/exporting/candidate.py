@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genre_classifier.bundle.format import TOLERANCE, typical_rows
 from genre_classifier.data.scaler_state import ScalerStatistics
-from genre_classifier.data.scaling import scaled
+from genre_classifier.data.scaling import standardise
 from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
@@ -71,7 +71,7 @@ class Candidate:
 
     def logits(self, features: npt.NDArray[np.float32]) -> Tensor:
         """Return logits, float64 (row, genre), of raw features (row, feature), computed as in training."""
-        standardised = torch.from_numpy(scaled(self.scaler, features, np.arange(len(features))))
+        standardised = torch.from_numpy(standardise(self.scaler, features, np.arange(len(features))))
         with torch.no_grad():
             return torch.cat([self.network(block) for block in standardised.split(BLOCK_ROWS)]).double()
 
@@ -144,7 +144,7 @@ def measured(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]
     for split in SPLITS:
         features, genres = rows.side(split)
         if len(genres):
-            standardised = scaled(candidate.scaler, features, np.arange(len(features)))
+            standardised = standardise(candidate.scaler, features, np.arange(len(features)))
             evaluation = evaluate(candidate.network, torch.from_numpy(standardised), genres)
             found[split] = evaluation.as_dict()
     return found

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from genre_classifier.class_names import check_name, find_class
-from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
+from genre_classifier.data.batches import Chunk, TensorBatches, mix_seed
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
@@ -191,8 +191,8 @@ class GenreLitModule(pl.LightningModule):
             self._chunks.start_epoch()
             return
         rank = self.global_rank
-        seed = mixed_seed(self.hparams["seed"], rank) if rank else self.hparams["seed"]
-        torch.manual_seed(mixed_seed(seed + _DROPOUT_STREAM, self.current_epoch))
+        seed = mix_seed(self.hparams["seed"], rank) if rank else self.hparams["seed"]
+        torch.manual_seed(mix_seed(seed + _DROPOUT_STREAM, self.current_epoch))
         if self.hparams["mixup"] > 0:
             loader = cast(TensorBatches, self.trainer.train_dataloader)
             self._mixup = MixupDraws([self.hparams["mixup"]], loader.batch_size)

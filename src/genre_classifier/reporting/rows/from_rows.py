@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.data.scaling import scaled
+from genre_classifier.data.scaling import standardise
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.rows.embedding import MOST_POINTS, Map, Method, compute_last_hidden, map_rows
@@ -107,7 +107,7 @@ def analyse_rows(contents: RunContents, method: Method) -> FromRows:
         return FromRows(None, None, str(error).splitlines()[0])
     network = module.network.eval()
     raw, genres = rows.side("test")
-    features = torch.from_numpy(scaled(module.scaler, raw, np.arange(len(raw))))
+    features = torch.from_numpy(standardise(module.scaler, raw, np.arange(len(raw))))
     features = features.to(next(network.parameters()).dtype)
     # One thread, as in training: small matrix products are not faster on several cores.
     with threads(1), torch.no_grad():
