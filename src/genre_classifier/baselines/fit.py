@@ -22,7 +22,7 @@ from genre_classifier.data.scaling import fit_scaler, save_scaler, standardise
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import SplitError
-from genre_classifier.evaluation.metrics import evaluation_of
+from genre_classifier.evaluation.metrics import evaluate_logits
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.record import Record
@@ -130,7 +130,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
             )
             content |= fitted.selection.as_dict()
             evaluations = {
-                name: evaluation_of(
+                name: evaluate_logits(
                     fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
                 )
                 for name, held in rows.split.sides().items()

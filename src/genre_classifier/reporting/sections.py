@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
+from genre_classifier.evaluation.calibration import ReliabilityBin, compute_expected_calibration_error
 from genre_classifier.evaluation.drawing import DARK, share_colour
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.figures import draw_reliability
@@ -213,7 +213,7 @@ def build_calibration(
     low, high = read_ends(intervals, "ece")
     return Calibration(
         draw_reliability(bins, f"{key}reliability"),
-        expected_calibration_error(bins),
+        compute_expected_calibration_error(bins),
         low,
         high,
         temperature,

@@ -10,8 +10,8 @@ from torch import from_numpy
 from genre_classifier.data.duplicates import find_duplicates
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.evaluation.calibration import effect_of_temperature, reliability
-from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.evaluation.calibration import compute_reliability, measure_temperature_effect
+from genre_classifier.evaluation.intervals import compute_intervals
 from genre_classifier.evaluation.metrics import Evaluation
 from genre_classifier.runs.folder import RunFolder
 
@@ -63,8 +63,8 @@ def _evaluate_test_rows(
     test = evaluations["test"]
     logits, genres = test.logits.cpu().double(), table.genres[split.test]
     groups = None if table.groups is None else table.groups[split.test]
-    found = intervals(logits.numpy(), genres, groups, table.group_name or "group")
-    bins = reliability(test.probabilities.cpu().double().numpy(), genres)
+    found = compute_intervals(logits.numpy(), genres, groups, table.group_name or "group")
+    bins = compute_reliability(test.probabilities.cpu().double().numpy(), genres)
     about: dict[str, Any] = {
         "intervals": {} if found is None else {"test": found.as_dict()},
         "reliability": {
@@ -72,7 +72,7 @@ def _evaluate_test_rows(
         },
     }
     if "val" in evaluations:
-        about["temperature"] = effect_of_temperature(
+        about["temperature"] = measure_temperature_effect(
             evaluations["val"].logits.cpu().double(),
             from_numpy(table.genres[split.val]),
             logits,

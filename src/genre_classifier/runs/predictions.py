@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.calibration import ReliabilityBin, reliability
-from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.evaluation.calibration import ReliabilityBin, compute_reliability
+from genre_classifier.evaluation.intervals import compute_intervals
 from genre_classifier.runs.folder import RunFolder
 
 Float64 = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ class Predictions:
 
     def bin_reliability(self) -> list[ReliabilityBin]:
         """Return the bins of the reliability diagram."""
-        return reliability(self.probabilities, self.true)
+        return compute_reliability(self.probabilities, self.true)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -81,7 +81,7 @@ class Predictions:
 
     def compute_intervals(self, group_name: str) -> dict[str, object] | None:
         """Return the intervals of these rows' metrics, in the form of metrics.json; None if there are none."""
-        found = intervals(
+        found = compute_intervals(
             self.compute_logits(), self.true, self.groups if self.has_groups else None, group_name
         )
         return None if found is None else found.as_dict()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from genre_classifier.commands import argument, command, program, setting
 from genre_classifier.evaluation.drawing import png
-from genre_classifier.evaluation.figures import confusion_figure
+from genre_classifier.evaluation.figures import draw_confusion
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import shorten_path, writing
 from genre_classifier.runs.listing import format_unreadable, read_each
@@ -53,7 +53,7 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
         import numpy as np
 
         title = "every row by the model that had not seen it"
-        drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
+        drawn = draw_confusion(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
         with writing(sweep.out_of_fold_figure), replacing(sweep.out_of_fold_figure) as temporary:
             temporary.write_bytes(png(drawn))
     return out_of_fold

@@ -344,14 +344,14 @@ def _log_outcome(
 def _draw_figures(
     logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str, Evaluation], names: list[str]
 ) -> None:
-    from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
+    from genre_classifier.evaluation.figures import draw_confusion, draw_f1_per_genre
 
     note = " (synthetic data)" if result.synthetic else ""
     for split in (split for split in ("val", "test") if split in evaluations):
         scores = evaluations[split].scores
         title = f"{split} rows{note}"
-        confusion = confusion_figure(evaluations[split].confusion.numpy(), names, title)
+        confusion = draw_confusion(evaluations[split].confusion.numpy(), names, title)
         logger.log_figure(f"confusion_matrix/{split}", confusion)
         support = list(result.support[split].values())
-        bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
+        bars = draw_f1_per_genre(scores.f1_per_genre.tolist(), support, names, title)
         logger.log_figure(f"f1_per_genre/{split}", bars)

@@ -10,8 +10,8 @@ from statistics import fmean
 
 from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.intervals import difference_intervals
-from genre_classifier.evaluation.paired_tests import McNemar, corrected_t, mcnemar
+from genre_classifier.evaluation.intervals import compute_difference_intervals
+from genre_classifier.evaluation.paired_tests import McNemar, run_corrected_t_test, run_mcnemar_test
 from genre_classifier.runs.folder import RunFolder, shorten_path
 from genre_classifier.runs.listing import RUN_FILE, Unreadable, describe_unreadable, format_unreadable
 from genre_classifier.runs.predictions import Predictions, read_predictions
@@ -176,7 +176,9 @@ def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
     shared = compute_overlap([*one.trials, *other.trials])
     for metric in COMPARED:
         by_fold = [_average_by_fold(contestant, f"test/{metric}") for contestant in (one, other)]
-        test = corrected_t([by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared)
+        test = run_corrected_t_test(
+            [by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared
+        )
         mine_mean, others_mean = (fmean(values.values()) for values in by_fold)
         # Two proportions differ by one at most.
         low, high = max(-1.0, test.mean - test.half_width), min(1.0, test.mean + test.half_width)
@@ -215,12 +217,12 @@ def _compare_on_rows(one: Contestant, other: Contestant) -> Comparison:
             _require_same_rows(one.trials[0].folder, first, trial.folder, run)
     logits = [[run.compute_logits() for run in runs] for runs in tested]
     groups = first.groups if first.has_groups else None
-    found = difference_intervals(logits[0], logits[1], first.true, groups)
+    found = compute_difference_intervals(logits[0], logits[1], first.true, groups)
     differences = tuple(
         Difference(metric, _average(one, metric), _average(other, metric), *found[metric])
         for metric in COMPARED
     )
-    test = mcnemar(tested[0][0].right, tested[1][0].right) if max(map(len, tested)) == 1 else None
+    test = run_mcnemar_test(tested[0][0].right, tested[1][0].right) if max(map(len, tested)) == 1 else None
     method = f"paired bootstrap over {len(first)} rows"
     if groups is not None:
         method += f" in {len(set(groups))} groups"

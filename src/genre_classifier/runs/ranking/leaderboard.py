@@ -26,8 +26,8 @@ from genre_classifier.config.settings import (
     replicate_hash,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
-from genre_classifier.evaluation.replicates import interval_of_mean
+from genre_classifier.evaluation.paired_tests import LEVEL, run_corrected_t_test
+from genre_classifier.evaluation.replicates import compute_interval_of_mean
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import Readable, find_run_folders, format_unreadable, read_each
 from genre_classifier.runs.record_shapes import check_settings
@@ -446,8 +446,8 @@ def _estimate_metrics(trials: Sequence[Trial]) -> dict[str, Estimate]:
 def estimate_metric(metric: str, values: Mapping[Trial, float]) -> Estimate:
     """Return mean, standard deviation, 95 % interval and spread of a metric over replicates.
 
-    The interval is that of `interval_of_mean`. The training rows of folds overlap, so the interval over folds is wider
-    (Nadeau and Bengio, 2003). The seeds of one fold count as their mean.
+    The interval is that of `compute_interval_of_mean`. The training rows of folds overlap, so the interval over folds
+    is wider (Nadeau and Bengio, 2003). The seeds of one fold count as their mean.
 
     Parameters
     ----------
@@ -459,7 +459,7 @@ def estimate_metric(metric: str, values: Mapping[Trial, float]) -> Estimate:
     mean = fmean(numbers)
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
-    low, high = interval_of_mean(metric, average_by_fold(values), compute_overlap(list(values))) or (
+    low, high = compute_interval_of_mean(metric, average_by_fold(values), compute_overlap(list(values))) or (
         None,
         None,
     )
@@ -502,7 +502,7 @@ def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, b
     if len(units) < 2 and by is None:
         units = _pair_by_fold(first, second, metric)
     if len(units) >= 2:
-        test = corrected_t(units, compute_overlap(list(differences) or first))
+        test = run_corrected_t_test(units, compute_overlap(list(differences) or first))
         return abs(test.mean) <= test.half_width
     samples = [[trial.metrics[metric] for trial in found] for found in (first, second)]
     if min(map(len, samples)) < 2:

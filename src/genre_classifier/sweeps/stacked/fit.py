@@ -19,7 +19,7 @@ from genre_classifier.config.metrics import Counts
 from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
-from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
+from genre_classifier.evaluation.metrics import compute_row_sums, compute_scores
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
 from genre_classifier.sweeps.stacked.memory import compute_limit, divide_by_memory, estimate_cost
@@ -350,11 +350,11 @@ class StackedModule(pl.LightningModule):
 
     def _compute_training_metrics(self) -> list[dict[str, float]]:
         trained = self.engine.finish_epoch()
-        sums = row_sums(trained.logits, trained.genres, trained.valid)
+        sums = compute_row_sums(trained.logits, trained.genres, trained.valid)
         Counts(sums, trained.logits.shape[2]).loss[:] = trained.loss * trained.valid.sum(dim=1)
         return [
             {f"train/{name}": value for name, value in scores.values.items()}
-            for scores in scores_of_sums(sums, trained.logits.shape[2])
+            for scores in compute_scores(sums, trained.logits.shape[2])
         ]
 
     def _add_validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -366,7 +366,7 @@ class StackedModule(pl.LightningModule):
                 continue
             logits = self._validate(rows.val_features, numbers)
             genres = rows.val_genres.expand(len(numbers), -1)
-            found = scores_of_sums(row_sums(logits, genres), logits.shape[2])
+            found = compute_scores(compute_row_sums(logits, genres), logits.shape[2])
             for number, scores in zip(numbers, found, strict=True):
                 values[number] |= {f"val/{name}": value for name, value in scores.values.items()}
                 names = self.members[number].run.module.genre_names
