@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from genre_classifier.config.schema import register_schemas
-from genre_classifier.evaluation.paired_tests import corrected_t
+from genre_classifier.evaluation.paired_tests import run_corrected_t_test
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.sweeps.stacked.fit import train_stack
 
@@ -169,7 +169,7 @@ def main() -> None:
             found = by_fold(RECIPES[name], path, folder, options.splits, options.seeds)
             reference = reference or found
             differences = [found[key][0] - reference[key][0] for key in found]
-            test = corrected_t(differences, fmean(values[2] for values in found.values()))
+            test = run_corrected_t_test(differences, fmean(values[2] for values in found.values()))
             means = [fmean(values[place] for values in found.values()) for place in (0, 1)]
             verdict = "" if name == chosen[0] else f"{test.mean:+.3f} ± {test.half_width:.3f}"
             lines.append([name, *(f"{mean:.3f}" for mean in means), verdict])

@@ -105,7 +105,7 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
     from torch.nn.functional import cross_entropy
 
     from genre_classifier.network import GenreClassifier
-    from genre_classifier.training.engine.objective import Targets, loss_gradient
+    from genre_classifier.training.engine.objective import Targets, compute_loss_gradient
     from genre_classifier.training.engine.stack import Stack
 
     torch.manual_seed(0)
@@ -145,7 +145,9 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
         for x, y in zip(features, genres, strict=True):
             share = torch.nn.functional.one_hot(y, 8) / len(y[0])
             logits, inputs = stack.forward(x, [])
-            stack.backward(loss_gradient(logits, Targets(-share, -share.sum(dim=2, keepdim=True))), inputs)
+            stack.backward(
+                compute_loss_gradient(logits, Targets(-share, -share.sum(dim=2, keepdim=True))), inputs
+            )
             optimizer.step()
 
     warm = torch.nn.Parameter(torch.zeros(1))

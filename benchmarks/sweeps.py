@@ -77,7 +77,7 @@ def make_runs(folder: Path) -> None:
 
 def leaderboard(folder: Path) -> tuple[float, float]:
     """Return seconds of the ranking with its CSV, and of parsing the same files."""
-    from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards
+    from genre_classifier.runs.ranking.leaderboard import find_trials, rank_trials
     from genre_classifier.runs.ranking.tables import write_leaderboard
 
     start = time.perf_counter()
@@ -85,7 +85,7 @@ def leaderboard(folder: Path) -> tuple[float, float]:
         json.loads(path.read_text())
     parsed = time.perf_counter() - start
     start = time.perf_counter()
-    boards = leaderboards(find_trials([folder]), "val/f1")
+    boards = rank_trials(find_trials([folder]), "val/f1")
     write_leaderboard(folder / "leaderboard.csv", boards)
     return time.perf_counter() - start, parsed
 

@@ -16,7 +16,7 @@ from genre_classifier.exporting.choose import choose
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.record import Record
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.finish import _outcome
+from genre_classifier.sweeps.finish import _describe_end
 
 NAMES = [
     "runs/2026-11-23/14-05-09",
@@ -98,17 +98,17 @@ def test_messages_name_folders_as_they_are_typed(tmp_path: Path, monkeypatch: py
     folder.checkpoints.mkdir(parents=True)
     folder.last_checkpoint.touch()
     record = Record(folder, {"seed": 1, "optimized_metric": "val/f1"})
-    told = [
-        str(record.interrupted(3)).partition("give the same command and ")[2],
-        _outcome({"finished": 1, "failed": 1}, 2, "it's a sweep, #2").partition("same command and ")[2],  # type: ignore[arg-type]
+    texts = [
+        str(record.build_interruption(3)).partition("give the same command and ")[2],
+        _describe_end({"finished": 1, "failed": 1}, 2, "it's a sweep, #2").partition("same command and ")[2],  # type: ignore[arg-type]
     ]
     sweep = SweepFolder(Path("Müzik, all"))
     sweep.path.mkdir()
     sweep.write_sweep({"optimized_metric": "val/f1"})
     with pytest.raises(ExportError) as error:
         choose(ExportConfig(sweep=str(sweep.path)))
-    told.append(str(error.value).partition("run it to its end with ")[2])
+    texts.append(str(error.value).partition("run it to its end with ")[2])
     found = [
-        OverridesParser.create().parse_override(word).value() for text in told for word in shlex.split(text)
+        OverridesParser.create().parse_override(word).value() for text in texts for word in shlex.split(text)
     ]
     assert found == ["it's a run (1)/checkpoints/last.ckpt", "it's a sweep, #2", "Müzik, all"]

@@ -17,7 +17,7 @@ from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import RunFolderError
 from genre_classifier.exporting.choose import choose, describe
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards, read_trial
+from genre_classifier.runs.ranking.leaderboard import find_trials, rank_trials, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.finish import finish_sweep
 from genre_classifier.training.fit import train
@@ -166,7 +166,7 @@ if os.geteuid() != 0:
 def test_a_damaged_run_is_one_error_and_the_others_are_ranked(
     sweep: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = [row.estimates["val/f1"].mean for row in leaderboards(_without(sweep, BAD), "val/f1")[0].rows]
+    expected = [row.estimates["val/f1"].mean for row in rank_trials(_without(sweep, BAD), "val/f1")[0].rows]
     DAMAGE[damage](sweep / BAD)
     with pytest.raises(RunFolderError):
         read_trial(RunFolder(sweep / BAD))
@@ -175,7 +175,7 @@ def test_a_damaged_run_is_one_error_and_the_others_are_ranked(
     (left_out,) = trials.unreadable
     assert left_out.folder == sweep / BAD
     assert left_out.reason
-    (board,) = leaderboards(trials, "val/f1")
+    (board,) = rank_trials(trials, "val/f1")
     assert [row.estimates["val/f1"].mean for row in board.rows] == expected
     assert main(["leaderboard", str(sweep), "--csv", str(sweep / "board.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()

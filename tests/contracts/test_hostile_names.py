@@ -212,9 +212,9 @@ def test_every_csv_file_has_no_formula_and_is_read_back_as_it_was(
 
 
 def composed_data(made: Made):  # type: ignore[no-untyped-def]
-    from genre_classifier.runs.configuration import configuration_of
+    from genre_classifier.runs.configuration import read_configuration
 
-    return OmegaConf.to_object(configuration_of(RunFolder(made.runs[0])).data)
+    return OmegaConf.to_object(read_configuration(RunFolder(made.runs[0])).data)
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])

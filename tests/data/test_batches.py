@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genre_classifier.data import batches as batches_module
-from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches, mixed_seed
+from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches, mix_seed
 
 
 def batches(n: int, size: int, **order: object) -> TensorBatches:
@@ -57,9 +57,9 @@ def test_processes_share_the_rows_and_padding_makes_them_equal(n: int, world: in
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10_000))
 def test_mixed_seeds_are_valid_for_torch_and_differ_between_neighbours(seed: int, epoch: int) -> None:
-    value = mixed_seed(seed, epoch)
+    value = mix_seed(seed, epoch)
     assert 0 <= value < 2**63
-    assert value not in {mixed_seed(seed, epoch + 1), mixed_seed(seed + 1, epoch)}
+    assert value not in {mix_seed(seed, epoch + 1), mix_seed(seed + 1, epoch)}
 
 
 @given(

@@ -29,7 +29,7 @@ def test_fitting_by_blocks_gives_the_float64_statistics(block: int, monkeypatch:
     assert scaler.scale_[4] == 1.0
     reference = StandardScaler().fit(exact)
     np.testing.assert_allclose(
-        scaling.scaled(scaler, x, rows), reference.transform(exact).astype(np.float32), atol=2e-6
+        scaling.standardise(scaler, x, rows), reference.transform(exact).astype(np.float32), atol=2e-6
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod
-from genre_classifier.data.splits import make_split, stem
+from genre_classifier.data.splits import get_stem, make_split
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import SplitError
 from tests.conftest import GTZAN
@@ -363,7 +363,7 @@ def test_an_impossible_split_is_refused_with_what_stands_in_the_way(
     ],
 )
 def test_the_stem_drops_folders_and_audio_suffixes_only(name: str, expected: str) -> None:
-    assert stem(name) == expected
+    assert get_stem(name) == expected
 
 
 @pytest.mark.skipif(not GTZAN.exists(), reason="the GTZAN table is not beside the repository")

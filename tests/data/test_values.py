@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.config.schema import NanPolicy
-from genre_classifier.data.values import far_values, row_blocks
+from genre_classifier.data.values import divide_rows, find_far_values
 from tests.data.test_table import table
 
 RNG = np.random.default_rng(0)
@@ -22,7 +22,7 @@ ORDINARY = {
 
 @pytest.mark.parametrize("kind", list(ORDINARY))
 def test_ordinary_columns_have_no_far_values(kind: str) -> None:
-    assert list(far_values(ORDINARY[kind].astype(np.float32))) == []
+    assert list(find_far_values(ORDINARY[kind].astype(np.float32))) == []
 
 
 @pytest.mark.parametrize("kind", ["normal", "long tail", "rarely not 0", "nearly constant", "constant"])
@@ -33,7 +33,7 @@ def test_a_value_far_outside_is_found_wherever_it_stands(
     monkeypatch.setattr("genre_classifier.data.values.BLOCK_VALUES", 1000)
     features = ORDINARY[kind].astype(np.float32)
     features[[0, 997], 3] = value
-    (found,) = far_values(features)
+    (found,) = find_far_values(features)
     assert found.column == 3
     assert found.rows.tolist() == [0, 997]
     rest = np.delete(features[:, 3], [0, 997])
@@ -44,15 +44,15 @@ def test_a_value_far_outside_is_found_wherever_it_stands(
 def test_a_code_for_a_missing_value_and_a_slipped_decimal_point_are_far_from_tempos(value: float) -> None:
     tempos = RNG.uniform(70, 180, (200, 1)).astype(np.float32)
     tempos[17] = value
-    assert [far.rows.tolist() for far in far_values(tempos)] == [[17]]
+    assert [far.rows.tolist() for far in find_far_values(tempos)] == [[17]]
 
 
 def test_few_rows_have_no_far_values() -> None:
-    assert list(far_values(np.array([[1], [2], [3], [1e30]], np.float32))) == []
+    assert list(find_far_values(np.array([[1], [2], [3], [1e30]], np.float32))) == []
 
 
 def test_blocks_of_a_wide_table_stay_small() -> None:
-    assert next(row_blocks(100_000, 518)).stop * 518 <= 1 << 20
+    assert next(divide_rows(100_000, 518)).stop * 518 <= 1 << 20
 
 
 def test_far_values_are_one_warning_with_row_column_and_value(caplog: pytest.LogCaptureFixture) -> None:

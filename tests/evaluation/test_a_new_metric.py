@@ -23,7 +23,7 @@ warnings.simplefilter("ignore")
 from pathlib import Path
 from genre_classifier.reporting.report import write_report
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards
+from genre_classifier.runs.ranking.leaderboard import find_trials, rank_trials
 from genre_classifier.sweeps.stacked.fit import train_stack
 from genre_classifier.runs.ranking.tables import write_leaderboard
 from genre_classifier.training.fit import train
@@ -37,7 +37,7 @@ RunFolder(folder / "alone").write_config(cfg)
 show(train(cfg))
 write_report(folder / "alone")
 train_stack([composed(*overrides, f"run_dir={folder / 'stack' / str(n)}", f"seed={n}") for n in (0, 1)])
-write_leaderboard(folder / "leaderboard.csv", leaderboards(find_trials([folder / "stack"]), metric))
+write_leaderboard(folder / "leaderboard.csv", rank_trials(find_trials([folder / "stack"]), metric))
 """
 
 

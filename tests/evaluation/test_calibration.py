@@ -4,7 +4,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from genre_classifier.errors import CalibrationError
-from genre_classifier.evaluation.calibration import effect_of_temperature, fit_temperature
+from genre_classifier.evaluation.calibration import fit_temperature, measure_temperature_effect
 
 
 def nll(temperature: float, logits: np.ndarray, genres: np.ndarray) -> float:
@@ -50,7 +50,7 @@ def test_the_effect_on_test_rows_uses_a_temperature_from_validation_rows_only() 
     rng = np.random.default_rng(1)
     genres = torch.from_numpy(rng.integers(0, 4, size=600))
     logits = torch.from_numpy(rng.normal(size=(600, 4))) * 6 + 6 * torch.eye(4, dtype=torch.float64)[genres]
-    found = effect_of_temperature(logits[:300], genres[:300], logits[300:], genres[300:])
+    found = measure_temperature_effect(logits[:300], genres[:300], logits[300:], genres[300:])
     assert found["temperature"] == fit_temperature(logits[:300], genres[:300])
     before = torch.nn.functional.cross_entropy(logits[300:], genres[300:])
     after = torch.nn.functional.cross_entropy(logits[300:] / found["temperature"], genres[300:])
@@ -62,7 +62,7 @@ def test_the_effect_on_test_rows_uses_a_temperature_from_validation_rows_only() 
 def test_without_a_temperature_the_effect_says_why() -> None:
     genres = torch.tensor([0, 1, 2, 0])
     right = torch.eye(3, dtype=torch.float64)[genres] * 4
-    found = effect_of_temperature(right, genres, right, genres)
+    found = measure_temperature_effect(right, genres, right, genres)
     assert found["temperature"] is None
     assert "all are classified right" in found["reason"]
     assert "test" not in found

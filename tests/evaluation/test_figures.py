@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from genre_classifier.evaluation.drawing import drawing, drawn_name, picture_name, png, share_colour, svg
-from genre_classifier.evaluation.figures import confusion_figure, over_time_figure, per_genre_f1_figure
+from genre_classifier.evaluation.figures import draw_confusion, draw_f1_per_genre, draw_over_time
 
 NAMES = ["Rock", "Jazz", "Folk"]
 COUNTS = np.array([[50, 30, 20], [0, 0, 0], [1, 0, 97]])
@@ -30,7 +30,7 @@ def opened(figure: Figure) -> np.ndarray:
 
 
 def test_rows_are_true_genres_and_colours_their_shares() -> None:
-    axes, bar = confusion_figure(COUNTS, NAMES, "test rows").axes
+    axes, bar = draw_confusion(COUNTS, NAMES, "test rows").axes
     (cells,) = axes.collections
     shares: Any = cells.get_array()
     np.testing.assert_allclose(shares[[0, 2]], [[0.5, 0.3, 0.2], [1 / 98, 0, 97 / 98]])
@@ -46,7 +46,7 @@ def test_rows_are_true_genres_and_colours_their_shares() -> None:
 
 
 def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not() -> None:
-    axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
+    axes = draw_confusion(COUNTS, NAMES, "test rows").axes[0]
     written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
     counts = {place: text for place, (text, _) in written.items() if text != "no rows"}
     assert counts == {(0.5, 0.5): "50", (1.5, 0.5): "30", (2.5, 0.5): "20", (0.5, 2.5): "1", (2.5, 2.5): "97"}
@@ -55,7 +55,7 @@ def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not()
 
 
 def test_a_genre_without_rows_is_not_shown_as_a_genre_always_missed() -> None:
-    axes = confusion_figure(COUNTS, NAMES, "test rows").axes[0]
+    axes = draw_confusion(COUNTS, NAMES, "test rows").axes[0]
     shares: Any = axes.collections[0].get_array()
     assert np.ma.getmaskarray(shares).tolist() == [[False] * 3, [True] * 3, [False] * 3]
     assert ("no rows", 1.5) in [(text.get_text(), text.get_position()[1]) for text in axes.texts]
@@ -63,7 +63,7 @@ def test_a_genre_without_rows_is_not_shown_as_a_genre_always_missed() -> None:
 
 @pytest.mark.parametrize("largest", [9, 12_345, 987_654_321])
 def test_the_largest_count_stays_inside_its_cell(largest: int) -> None:
-    figure = confusion_figure(np.eye(12, dtype=np.int64) * largest, [f"Genre {i}" for i in range(12)], "t")
+    figure = draw_confusion(np.eye(12, dtype=np.int64) * largest, [f"Genre {i}" for i in range(12)], "t")
     with drawing():
         figure.draw_without_rendering()
     axes = figure.axes[0]
@@ -73,12 +73,12 @@ def test_the_largest_count_stays_inside_its_cell(largest: int) -> None:
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match=r"confusion.shape=\(3, 3\): 2 names need \(2, 2\)"):
-        confusion_figure(np.eye(3), ["Rock", "Jazz"], "t")
+        draw_confusion(np.eye(3), ["Rock", "Jazz"], "t")
 
 
 def test_bars_are_as_long_as_their_f1_and_say_it_and_their_rows() -> None:
     values = [0.0, 0.25, 1.0]
-    (axes,) = per_genre_f1_figure(values, [4, 8, 2], NAMES, "test rows").axes
+    (axes,) = draw_f1_per_genre(values, [4, 8, 2], NAMES, "test rows").axes
     assert [bar.get_width() for bar in axes.patches] == values
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Rock (4)", "Jazz (8)", "Folk (2)"]
     assert [text.get_text() for text in axes.texts] == ["0.00", "0.25", "1.00"]
@@ -88,7 +88,7 @@ def test_bars_are_as_long_as_their_f1_and_say_it_and_their_rows() -> None:
 
 def test_a_song_is_stacked_from_its_most_probable_genre_upwards() -> None:
     probabilities = np.array([[0.2, 0.7, 0.1], [0.3, 0.6, 0.1]])
-    figure = over_time_figure(np.array([1.5, 2.5]), probabilities, NAMES, 3.0, "a $song$.mp3")
+    figure = draw_over_time(np.array([1.5, 2.5]), probabilities, NAMES, 3.0, "a $song$.mp3")
     (axes,) = figure.axes
     bands = {band.get_label(): band.get_paths()[0].get_extents() for band in axes.collections}
     assert list(bands) == ["Jazz", "Rock", "Folk"]
@@ -100,7 +100,7 @@ def test_a_song_is_stacked_from_its_most_probable_genre_upwards() -> None:
 
 
 def test_genres_of_one_colour_differ_in_their_hatching() -> None:
-    figure = over_time_figure(np.arange(2), np.full((2, 40), 1 / 40), [str(i) for i in range(40)], 3.0, "t")
+    figure = draw_over_time(np.arange(2), np.full((2, 40), 1 / 40), [str(i) for i in range(40)], 3.0, "t")
     looks = {(tuple(band.get_facecolor()[0]), band.get_hatch()) for band in figure.axes[0].collections}
     assert len(looks) == 40
 
@@ -111,12 +111,12 @@ def test_any_name_is_drawn_as_text(kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         if kind == "confusion":
-            figure = confusion_figure(np.eye(n_genres, dtype=np.int64), ANY_NAME, title)
+            figure = draw_confusion(np.eye(n_genres, dtype=np.int64), ANY_NAME, title)
         elif kind == "bars":
-            figure = per_genre_f1_figure([0.5] * n_genres, range(n_genres), ANY_NAME, title)
+            figure = draw_f1_per_genre([0.5] * n_genres, range(n_genres), ANY_NAME, title)
         else:
             shares = np.full((2, n_genres), 1 / n_genres)
-            figure = over_time_figure(np.arange(2), shares, ANY_NAME, 3.0, title)
+            figure = draw_over_time(np.arange(2), shares, ANY_NAME, 3.0, title)
         pixels = opened(figure)
         document = svg(figure, "key")
     assert (pixels[:2] == 255).all()
@@ -140,8 +140,8 @@ def test_a_figure_grows_with_its_genres() -> None:
     sizes = []
     for n_genres in (2, 8, 16):
         names = [f"Genre {i}" for i in range(n_genres)]
-        confusion = opened(confusion_figure(np.eye(n_genres, dtype=np.int64), names, "t"))
-        bars = opened(per_genre_f1_figure([0.5] * n_genres, [100] * n_genres, names, "t"))
+        confusion = opened(draw_confusion(np.eye(n_genres, dtype=np.int64), names, "t"))
+        bars = opened(draw_f1_per_genre([0.5] * n_genres, [100] * n_genres, names, "t"))
         sizes.append((*confusion.shape[:2], bars.shape[0]))
         assert max(confusion.shape) < 2000
     for dimension in zip(*sizes, strict=True):
@@ -149,15 +149,15 @@ def test_a_figure_grows_with_its_genres() -> None:
 
 
 def test_a_png_has_the_colours_of_its_shares() -> None:
-    pixels = opened(confusion_figure(np.array([[7, 3], [0, 5]]), ["a", "b"], "t"))
+    pixels = opened(draw_confusion(np.array([[7, 3], [0, 5]]), ["a", "b"], "t"))
     for share in (0.7, 0.3, 1.0):
         red, green, blue = (int(share_colour(share)[i : i + 2], 16) for i in (1, 3, 5))
         assert (np.abs(pixels - (red, green, blue)).max(axis=2) <= 1).sum() > 1000
 
 
 def test_drawing_leaves_matplotlib_as_it_was_and_takes_nothing_from_a_users_style() -> None:
-    plain = png(per_genre_f1_figure([0.5], [1], ["Rock"], "t"))
+    plain = png(draw_f1_per_genre([0.5], [1], ["Rock"], "t"))
     with mpl.rc_context({"font.size": 30, "savefig.facecolor": "red", "axes.grid": True}):
         before = dict(mpl.rcParams)
-        assert png(per_genre_f1_figure([0.5], [1], ["Rock"], "t")) == plain
+        assert png(draw_f1_per_genre([0.5], [1], ["Rock"], "t")) == plain
         assert dict(mpl.rcParams) == before

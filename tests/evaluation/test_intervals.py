@@ -3,9 +3,14 @@ import pytest
 import torch
 from scipy import stats
 
-from genre_classifier.evaluation.calibration import expected_calibration_error, reliability
-from genre_classifier.evaluation.intervals import RESAMPLES, Intervals, difference_intervals, intervals
-from genre_classifier.evaluation.metrics import evaluation_of
+from genre_classifier.evaluation.calibration import compute_expected_calibration_error, compute_reliability
+from genre_classifier.evaluation.intervals import (
+    RESAMPLES,
+    Intervals,
+    compute_difference_intervals,
+    compute_intervals,
+)
+from genre_classifier.evaluation.metrics import evaluate_logits
 
 
 def made(n_rows: int, n_genres: int = 4, seed: int = 0, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +31,7 @@ def test_an_accuracys_interval_is_the_one_that_scipys_bootstrap_gives() -> None:
     expected = stats.bootstrap(
         (hits,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
-    found = intervals(logits, genres)
+    found = compute_intervals(logits, genres)
     assert found is not None
     assert found.units == 150
     assert found.values["accuracy"] == pytest.approx((expected.low, expected.high), abs=0.008)
@@ -41,7 +46,7 @@ def test_a_skewed_metrics_interval_is_the_one_that_scipys_bootstrap_gives() -> N
     expected = stats.bootstrap(
         (losses,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
-    found = intervals(logits, genres)
+    found = compute_intervals(logits, genres)
     assert found is not None
     width = expected.high - expected.low
     assert found.values["loss"] == pytest.approx((expected.low, expected.high), abs=0.06 * width)
@@ -53,15 +58,15 @@ def test_every_metric_of_a_resample_is_that_of_the_resampled_rows(n_genres: int)
 
     logits, genres = made(90, n_genres)
     groups = np.array([f"artist {i // 7}" for i in range(90)], dtype=object)
-    units, n_units = module._units(90, groups)
-    sums = module._unit_sums(logits, genres, units, n_units)
-    first = next(iter(module._resampled(sums, n_units)))
-    found = module._metrics(first, n_genres)
+    units, n_units = module._number_units(90, groups)
+    sums = module._sum_by_unit(logits, genres, units, n_units)
+    first = next(iter(module._resample(sums, n_units)))
+    found = module._compute_metrics(first, n_genres)
 
     draws = np.random.default_rng(module.SEED).integers(0, n_units, (len(first), n_units))
     for resample in range(5):
         rows = np.concatenate([np.flatnonzero(units == unit) for unit in draws[resample]])
-        evaluation = evaluation_of(torch.from_numpy(logits[rows]), torch.from_numpy(genres[rows]))
+        evaluation = evaluate_logits(torch.from_numpy(logits[rows]), torch.from_numpy(genres[rows]))
         expected = evaluation.as_dict()
         for name, value in expected.items():
             assert found[name][resample] == pytest.approx(value, abs=1e-6), name
@@ -71,12 +76,12 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     # Ten copies of each of 30 rows hold no more than 30 rows do.
     logits, genres = made(30, seed=3)
     groups = np.repeat([f"track {i}" for i in range(30)], 10).astype(object)
-    repeated = intervals(np.repeat(logits, 10, axis=0), np.repeat(genres, 10), groups, "track")
-    plain = intervals(logits, genres)
+    repeated = compute_intervals(np.repeat(logits, 10, axis=0), np.repeat(genres, 10), groups, "track")
+    plain = compute_intervals(logits, genres)
     assert repeated is not None
     assert plain is not None
     order = np.unique(groups.astype(str), return_index=True)[1] // 10
-    sorted_plain = intervals(logits[order], genres[order])
+    sorted_plain = compute_intervals(logits[order], genres[order])
     assert sorted_plain is not None
     assert repeated.values["accuracy"] == pytest.approx(sorted_plain.values["accuracy"])
     assert repeated.units == 30
@@ -94,8 +99,8 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         genres = np.zeros(400, dtype=np.int64)
         logits = np.where(hits.ravel()[:, None], [1.0, 0.0], [0.0, 1.0])
         groups = np.repeat([f"{i}" for i in range(40)], 10).astype(object)
-        covered += covers(intervals(logits, genres, groups), 0.5)
-        alone += trial < few and covers(intervals(logits, genres), 0.5)
+        covered += covers(compute_intervals(logits, genres, groups), 0.5)
+        alone += trial < few and covers(compute_intervals(logits, genres), 0.5)
     # Binomial noise of 300 trials at 0.95 is 0.0126; a bootstrap over 40 units falls short by a point or two.
     assert 0.90 <= covered / trials <= 0.985
     # Rows drawn one by one, as is common, promise far too much.
@@ -104,12 +109,12 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_perfect_score_has_no_width_and_one_group_no_interval() -> None:
     genres = np.array([0, 1, 2, 0, 1, 2])
-    found = intervals(np.eye(3)[genres] * 50, genres)
+    found = compute_intervals(np.eye(3)[genres] * 50, genres)
     assert found is not None
     assert found.values["accuracy"] == (1.0, 1.0)
-    assert intervals(np.eye(3)[genres], genres, np.array(["a"] * 6, dtype=object)) is None
+    assert compute_intervals(np.eye(3)[genres], genres, np.array(["a"] * 6, dtype=object)) is None
     with pytest.raises(ValueError, match="1 group or row: at least two"):
-        difference_intervals(
+        compute_difference_intervals(
             [np.eye(3)[genres]], [np.eye(3)[genres]], genres, np.array(["a"] * 6, dtype=object)
         )
 
@@ -126,7 +131,7 @@ def test_a_paired_differences_interval_is_scipys() -> None:
     expected = stats.bootstrap(
         (losses[0] - losses[1],), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
-    difference, low, high = difference_intervals([logits], [better], genres)["loss"]
+    difference, low, high = compute_difference_intervals([logits], [better], genres)["loss"]
     assert difference == pytest.approx((losses[0] - losses[1]).mean())
     # Monte-Carlo noise of an end from 2,000 resamples is 1.5 % of the width.
     assert (low, high) == pytest.approx(
@@ -138,10 +143,10 @@ def test_many_units_are_drawn_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     from genre_classifier.evaluation import intervals as module
 
     logits, genres = made(200)
-    whole = intervals(logits, genres)
+    whole = compute_intervals(logits, genres)
     monkeypatch.setattr(module, "BLOCK_VALUES", 200 * 64)
     assert RESAMPLES % 64
-    assert intervals(logits, genres) == whole
+    assert compute_intervals(logits, genres) == whole
 
 
 def test_reliability_agrees_with_torchmetrics() -> None:
@@ -152,20 +157,20 @@ def test_reliability_agrees_with_torchmetrics() -> None:
     expected = multiclass_calibration_error(
         probabilities, torch.from_numpy(genres), num_classes=4, n_bins=15, norm="l1"
     )
-    bins = reliability(probabilities.numpy(), genres)
-    assert expected_calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
+    bins = compute_reliability(probabilities.numpy(), genres)
+    assert compute_expected_calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
     assert sum(one.rows for one in bins) == 500
     assert bins[0].confidence is None  # four genres: the largest probability is at least 0.25
 
 
 def test_a_models_difference_to_itself_is_nothing() -> None:
     logits, genres = made(80)
-    assert set(difference_intervals([logits], [logits], genres).values()) == {(0.0, 0.0, 0.0)}
+    assert set(compute_difference_intervals([logits], [logits], genres).values()) == {(0.0, 0.0, 0.0)}
 
 
 def test_replicates_count_as_their_mean() -> None:
     logits, genres = made(80)
     other, _ = made(80, seed=1)
-    both = difference_intervals([logits, other], [other], genres)["accuracy"][0]
-    alone = difference_intervals([logits], [other], genres)["accuracy"][0]
+    both = compute_difference_intervals([logits, other], [other], genres)["accuracy"][0]
+    alone = compute_difference_intervals([logits], [other], genres)["accuracy"][0]
     assert both == pytest.approx(alone / 2)

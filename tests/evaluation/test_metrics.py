@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
 from genre_classifier import GenreClassifier
-from genre_classifier.evaluation.metrics import evaluate, row_sums, score, scores_of_sums
+from genre_classifier.evaluation.metrics import compute_row_sums, compute_scores, evaluate, score
 
 
 def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
@@ -68,7 +68,7 @@ def members(n_rows: int, n_genres: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("n_rows", "n_genres"), [(200, 8), (7, 8), (50, 2), (1, 3), (5000, 4)])
 def test_each_member_has_the_metrics_of_torchmetrics(n_rows: int, n_genres: int) -> None:
     logits, genres = members(n_rows, n_genres)
-    found = scores_of_sums(row_sums(logits, genres), n_genres)
+    found = compute_scores(compute_row_sums(logits, genres), n_genres)
     for member, scores in enumerate(found):
         own, truth = logits[member].softmax(dim=1), genres[member]
         top = {"num_classes": n_genres, "top_k": min(3, n_genres), "average": "micro"}
@@ -87,7 +87,7 @@ def test_rows_that_fill_up_count_for_nothing() -> None:
     logits, genres = members(40, 5)
     logits[1, 30] = float("nan")
     valid = torch.arange(40)[None, :] < torch.tensor([40, 25, 1])[:, None]
-    found = scores_of_sums(row_sums(logits, genres, valid), 5)
+    found = compute_scores(compute_row_sums(logits, genres, valid), 5)
     for member, n_rows in enumerate((40, 25, 1)):
         alone = score(logits[member, :n_rows], genres[member, :n_rows])
         assert found[member].values == pytest.approx(alone.values, abs=1e-9)
@@ -96,8 +96,8 @@ def test_rows_that_fill_up_count_for_nothing() -> None:
 
 def test_the_sums_of_several_processes_can_be_added() -> None:
     logits, genres = members(40, 5)
-    parts = [row_sums(logits[:1, part], genres[:1, part]) for part in (slice(0, 25), slice(25, 40))]
-    (found,) = scores_of_sums(parts[0] + parts[1], 5)
+    parts = [compute_row_sums(logits[:1, part], genres[:1, part]) for part in (slice(0, 25), slice(25, 40))]
+    (found,) = compute_scores(parts[0] + parts[1], 5)
     assert found.values == pytest.approx(score(logits[0], genres[0]).values, abs=1e-9)
 
 

@@ -26,9 +26,9 @@ def untouched_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    cache_folders._temporary.cache_clear()
+    cache_folders._find_temporary.cache_clear()
     yield
-    cache_folders._temporary.cache_clear()
+    cache_folders._find_temporary.cache_clear()
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch
 def test_where_nothing_can_be_written_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_folders, "_temporary_bases", lambda: [tmp_path / "file"])
+    monkeypatch.setattr(cache_folders, "_list_temporary_bases", lambda: [tmp_path / "file"])
     assert cache_folder() is None
     prepare_caches()
     assert not os.environ.keys() & set(VARIABLES)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from genre_classifier.reporting.beside import beside_run, beside_sweep, grouped_command
+from genre_classifier.reporting.beside import (
+    build_grouped_command,
+    find_grouped_trials,
+    find_or_train_grouped_run,
+)
 from genre_classifier.reporting.contents import read_contents
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.ranking.leaderboard import read_trial
@@ -21,8 +25,8 @@ Copied = Callable[..., Path]
 def test_the_grouped_run_is_trained_once_and_found_again(folders: Folders, copied: Copied) -> None:
     contents = read_contents(RunFolder(copied(folders.random)))
 
-    trained = beside_run(contents, train_it=True)
-    found = beside_run(contents, train_it=False)
+    trained = find_or_train_grouped_run(contents, train_it=True)
+    found = find_or_train_grouped_run(contents, train_it=False)
 
     grouped = RunFolder(contents.folder.path / "grouped")
     metrics = grouped.read_metrics()
@@ -39,7 +43,7 @@ def test_the_trained_run_is_the_one_that_train_would_give(
     from genre_classifier.training.fit import train
 
     contents = read_contents(RunFolder(copied(folders.random)))
-    beside = beside_run(contents, train_it=True)
+    beside = find_or_train_grouped_run(contents, train_it=True)
 
     result = train(composed(*music_overrides, "data.split.method=grouped", f"run_dir={tmp_path / 'other'}"))
 
@@ -51,7 +55,7 @@ def test_a_grouped_run_with_other_settings_is_none(folders: Folders, copied: Cop
     folder = copied(folders.random, name="outputs/runs/day/random")
     copied(folders.run, name="outputs/runs/day/grouped")  # more epochs, another schedule
 
-    beside = beside_run(read_contents(RunFolder(folder)), train_it=False)
+    beside = find_or_train_grouped_run(read_contents(RunFolder(folder)), train_it=False)
 
     assert not beside.estimates
     assert beside.command.startswith("python train.py data=table")
@@ -63,7 +67,7 @@ def test_one_whose_rows_are_gone_says_so_and_how(folders: Folders, copied: Copie
     config = folder.config_yaml
     config.write_text(config.read_text().replace("music.csv", "gone.csv"))
 
-    beside = beside_run(read_contents(folder), train_it=True)
+    beside = find_or_train_grouped_run(read_contents(folder), train_it=True)
 
     assert not beside.estimates
     assert "It could not be trained" in beside.remark
@@ -75,7 +79,7 @@ def test_a_sweep_is_not_trained_again(folders: Folders) -> None:
     trial = read_trial(RunFolder(folders.random))
     assert trial is not None
 
-    beside = beside_sweep([trial], ("seed=1,2",))
+    beside = find_grouped_trials([trial], ("seed=1,2",))
 
     assert not beside.estimates
     assert beside.command == "python train.py -m seed=1,2 data.split.method=grouped"
@@ -83,11 +87,11 @@ def test_a_sweep_is_not_trained_again(folders: Folders) -> None:
 
 def test_the_grouped_partners_of_a_sweep_are_found(folders: Folders, copied: Copied) -> None:
     contents = read_contents(RunFolder(copied(folders.random)))
-    trained = beside_run(contents, train_it=True)
+    trained = find_or_train_grouped_run(contents, train_it=True)
     trial = read_trial(contents.folder)
     assert trial is not None
 
-    beside = beside_sweep([trial], ())
+    beside = find_grouped_trials([trial], ())
 
     assert beside.estimates == trained.estimates
     assert "no artist on two sides" in beside.protocol
@@ -95,17 +99,17 @@ def test_the_grouped_partners_of_a_sweep_are_found(folders: Folders, copied: Cop
 
 @pytest.mark.parametrize("method", ["stratified", "auto"])
 def test_a_method_that_was_asked_for_is_replaced(method: str) -> None:
-    assert grouped_command([f"data.split.method={method}", "a=b c"]) == (
+    assert build_grouped_command([f"data.split.method={method}", "a=b c"]) == (
         "python train.py 'a=b c' data.split.method=grouped"
     )
 
 
 def test_partners_need_the_same_rows(folders: Folders, copied: Copied) -> None:
     contents = read_contents(RunFolder(copied(folders.random)))
-    beside_run(contents, train_it=True)
+    find_or_train_grouped_run(contents, train_it=True)
     grouped = contents.folder.path / "grouped" / "run.json"
     record = json.loads(grouped.read_text())
     record["data"]["fingerprint"] = "other"
     grouped.write_text(json.dumps(record))
 
-    assert not beside_run(contents, train_it=False).estimates
+    assert not find_or_train_grouped_run(contents, train_it=False).estimates

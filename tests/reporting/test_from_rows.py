@@ -13,9 +13,9 @@ from torch import nn
 
 from genre_classifier.features.sets import CORE20, FMA518, GTZAN57
 from genre_classifier.network import GenreClassifier
-from genre_classifier.reporting.rows.embedding import last_hidden, mapped
-from genre_classifier.reporting.rows.families import families
-from genre_classifier.reporting.rows.importance import permutation_importance
+from genre_classifier.reporting.rows.embedding import compute_last_hidden, map_rows
+from genre_classifier.reporting.rows.families import group_into_families
+from genre_classifier.reporting.rows.importance import measure_importance
 
 
 class OneFeature(nn.Module):
@@ -42,7 +42,7 @@ def each(n: int) -> dict[str, list[int]]:
 def test_the_only_feature_that_counts_comes_first_and_costs_half() -> None:
     features, genres = rows()
 
-    drops = permutation_importance(OneFeature(2), features, genres, each(5))
+    drops = measure_importance(OneFeature(2), features, genres, each(5))
 
     assert drops[0].name == "f2"
     assert drops[0].accuracy == pytest.approx(0.5, abs=0.05)
@@ -58,7 +58,7 @@ def test_drops_are_those_of_an_independent_loop() -> None:
     columns = {"a": [0], "rest": [1, 2, 3]}
 
     drops = {
-        drop.name: drop for drop in permutation_importance(network, features, genres, columns, permutations=4)
+        drop.name: drop for drop in measure_importance(network, features, genres, columns, permutations=4)
     }
 
     def scores(x: np.ndarray) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def test_a_group_is_shuffled_as_one() -> None:
     features[:, 1] = features[:, 0]
     genres = torch.zeros(len(features), dtype=torch.long)
 
-    drops = permutation_importance(Difference(), features, genres, {"both": [0, 1], "one": [0]})
+    drops = measure_importance(Difference(), features, genres, {"both": [0, 1], "one": [0]})
 
     assert [drop.name for drop in drops] == ["one", "both"]
     assert drops[1].accuracy == 0
@@ -100,7 +100,7 @@ def test_features_are_left_as_they_were() -> None:
     features, genres = rows()
     before = features.clone()
 
-    permutation_importance(OneFeature(2), features, genres, each(5))
+    measure_importance(OneFeature(2), features, genres, each(5))
 
     assert torch.equal(features, before)
 
@@ -116,7 +116,7 @@ def test_features_are_left_as_they_were() -> None:
     ],
 )
 def test_families_of_features(names: Sequence[str], sizes: dict[str, int]) -> None:
-    found = families(names)
+    found = group_into_families(names)
 
     assert {name: len(found[name]) for name in sizes} == sizes
     assert sorted(position for positions in found.values() for position in positions) == list(
@@ -128,18 +128,18 @@ def test_the_last_hidden_layer_is_what_the_last_linear_layer_is_given() -> None:
     network = GenreClassifier(4, [8, 6], 3).eval()
     features = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
 
-    hidden = last_hidden(network, features)
+    hidden = compute_last_hidden(network, features)
 
     assert hidden is not None
     torch.testing.assert_close(hidden, network.network[:-1](features))
     torch.testing.assert_close(network.network[-1](hidden), network(features))
-    assert last_hidden(OneFeature(0), features) is None
+    assert compute_last_hidden(OneFeature(0), features) is None
 
 
 def test_the_map_is_that_of_principal_components() -> None:
     hidden = np.random.default_rng(0).normal(size=(30, 6)) * [5, 3, 1, 1, 1, 1]
 
-    found = mapped(hidden, "pca")
+    found = map_rows(hidden, "pca")
 
     expected = PCA(2).fit(hidden)
     np.testing.assert_allclose(np.abs(found.places), np.abs(expected.transform(hidden)), atol=1e-8)
@@ -148,4 +148,4 @@ def test_the_map_is_that_of_principal_components() -> None:
 
 @pytest.mark.parametrize("hidden", [np.zeros((5, 4)), np.arange(5.0)[:, None]])
 def test_rows_without_two_dimensions_have_a_map_as_well(hidden: np.ndarray) -> None:
-    assert np.isfinite(mapped(hidden, "pca").places).all()
+    assert np.isfinite(map_rows(hidden, "pca").places).all()

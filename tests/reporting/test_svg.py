@@ -11,10 +11,10 @@ from genre_classifier.evaluation.calibration import ReliabilityBin
 from genre_classifier.evaluation.drawing import PALETTE, drawn_name
 from genre_classifier.reporting.figures import (
     MARKERS,
-    curves,
-    importance_figure,
-    map_figure,
-    reliability_figure,
+    draw_curves,
+    draw_importance,
+    draw_map,
+    draw_reliability,
 )
 from genre_classifier.reporting.rows.embedding import Map
 from genre_classifier.reporting.rows.from_rows import Places
@@ -32,10 +32,10 @@ def figures(key: str) -> list[Figure]:
     history = {"train/loss": [(0, 1.0), (1, 0.5)], "val/loss": [(0, 1.1), (1, 0.9)]}
     bins = [ReliabilityBin(0.0, 0.5, 3, 0.4, 0.3), ReliabilityBin(0.5, 1.0, 0, None, None)]
     return [
-        importance_figure([DROP], f"{key}importance", "title", "meaning"),
-        map_figure(places, [f"_genre {i}" for i in range(20)], f"{key}map"),
-        reliability_figure(bins, f"{key}reliability"),
-        *curves(history, 1, f"{key}curve"),
+        draw_importance([DROP], f"{key}importance", "title", "meaning"),
+        draw_map(places, [f"_genre {i}" for i in range(20)], f"{key}map"),
+        draw_reliability(bins, f"{key}reliability"),
+        *draw_curves(history, 1, f"{key}curve"),
     ]
 
 
@@ -87,7 +87,7 @@ def test_a_figure_says_what_it_is_and_changes_nothing_else_in_the_page(drawn: li
     ],
 )
 def test_any_name_can_be_drawn(name: str) -> None:
-    svg = importance_figure([Drop(name, 1, 0.1, 0.1, 0.01, 0.01)], "key", name, name).svg
+    svg = draw_importance([Drop(name, 1, 0.1, 0.1, 0.01, 0.01)], "key", name, name).svg
 
     page = Page(svg)
     assert not {"script", "img"} & {tag for tag, _ in page.tags}

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from genre_classifier import class_names
 from genre_classifier.errors import CheckpointError, ConfigError, RunFolderError
-from genre_classifier.runs.configuration import configuration_of, trainable_configuration_of
+from genre_classifier.runs.configuration import read_configuration, read_trainable_configuration
 from genre_classifier.runs.folder import RunFolder
 from tests.conftest import composed
 from tests.exporting.conftest import finished_run
@@ -79,17 +79,17 @@ def test_a_class_named_in_the_saved_configuration_is_not_imported(
     received: RunFolder, spy: Path, group: str, target: str, tmp_path: Path
 ) -> None:
     from genre_classifier.exporting.export import export
-    from genre_classifier.reporting.beside import beside_run
+    from genre_classifier.reporting.beside import find_or_train_grouped_run
     from genre_classifier.reporting.contents import read_contents
 
     change(received, lambda content: content[group].update(_target_=target))
     with pytest.raises(
         ConfigError, match=rf"{group}._target_={target}: a name in a file alone imports nothing"
     ):
-        trainable_configuration_of(received)
+        read_trainable_configuration(received)
     with pytest.raises(ConfigError, match="a name in a file alone imports nothing"):
         export(exporting(received, tmp_path, "refit=full"))
-    beside = beside_run(read_contents(received), train_it=True)
+    beside = find_or_train_grouped_run(read_contents(received), train_it=True)
     assert "a name in a file alone imports nothing" in beside.remark
     assert not spy.exists()
 
@@ -102,7 +102,7 @@ def exporting(folder: RunFolder, tmp_path: Path, *overrides: str) -> Any:
 def test_a_class_that_the_user_names_is_used(received: RunFolder, spy: Path) -> None:
     change(received, lambda content: content["model"].update(_target_="sent_along.Net"))
     class_names.allow(["sent_along.Net"])
-    assert trainable_configuration_of(received).model._target_ == "sent_along.Net"
+    assert read_trainable_configuration(received).model._target_ == "sent_along.Net"
     assert spy.exists()
 
 
@@ -140,18 +140,18 @@ def test_an_interpolation_in_a_received_file_reads_nothing_of_this_machine(
 ) -> None:
     monkeypatch.setenv("A_SECRET", "this is not for the sender")
     change(received, lambda content: content["data"].update(path=text))
-    cfg = configuration_of(received)
+    cfg = read_configuration(received)
     assert cfg.data.path == str(music_csv), "the value that run.json recorded"
     assert "A_SECRET" not in OmegaConf.to_yaml(cfg)
     record = json.loads(received.run_json.read_text())
     del record["settings"]["data.path"]
     received.run_json.write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"data\.path=.*an interpolation in a file is not resolved"):
-        configuration_of(received)
+        read_configuration(received)
 
 
 def test_a_setting_that_follows_another_still_does(received: RunFolder) -> None:
-    cfg = configuration_of(received)
+    cfg = read_configuration(received)
     assert cfg.callbacks.checkpoint.monitor == cfg.optimized_metric == "val/f1"
     cfg.optimized_metric = "val/accuracy"
     assert cfg.callbacks.checkpoint.monitor == "val/accuracy"
@@ -170,14 +170,14 @@ def test_a_group_or_value_of_another_kind_is_one_error(received: RunFolder, grou
 
     change(received, put)
     with contextlib.suppress(ConfigError, RunFolderError):
-        cfg = trainable_configuration_of(received)
+        cfg = read_trainable_configuration(received)
         assert OmegaConf.to_container(cfg, resolve=False)
 
 
 def test_a_source_that_is_none_is_refused(received: RunFolder) -> None:
     change(received, lambda content: content["data"].update(source="demo.make"))
     with pytest.raises(ConfigError, match=r"data\.source=demo\.make is no source of this version"):
-        configuration_of(received)
+        read_configuration(received)
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "overrides.yaml", "hydra.yaml"])

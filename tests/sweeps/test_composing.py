@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.config.settings import flattened
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
-from genre_classifier.sweeps.start import problems_of_every_trial
+from genre_classifier.sweeps.start import find_problems_of_every_trial
 from tests.conftest import ROOT
 
 
@@ -127,7 +127,7 @@ def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
 def test_what_is_wrong_with_every_trial_is_known_before_the_first(
     overrides: list[str], told: list[str], as_the_first_trial: Callable[..., DictConfig]
 ) -> None:
-    found = problems_of_every_trial(as_the_first_trial(*overrides))
+    found = find_problems_of_every_trial(as_the_first_trial(*overrides))
     assert len(found) == len(told)
     for problem, text in zip(found, told, strict=True):
         assert problem.message.startswith(text)
@@ -135,9 +135,9 @@ def test_what_is_wrong_with_every_trial_is_known_before_the_first(
 
 def test_what_a_searchs_own_file_sweeps_needs_no_value(as_the_first_trial: Callable[..., DictConfig]) -> None:
     config = as_the_first_trial("data=table")
-    assert [problem.keys for problem in problems_of_every_trial(config)] == [("data.path",)]
+    assert [problem.keys for problem in find_problems_of_every_trial(config)] == [("data.path",)]
     config.hydra.sweeper.params = {"data.path": "a.csv,b.csv"}
-    assert problems_of_every_trial(config) == []
+    assert find_problems_of_every_trial(config) == []
 
 
 def test_sweeping_hydras_own_settings_stays_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:

@@ -12,7 +12,7 @@ from genre_classifier.data import sources
 from genre_classifier.errors import DataError, GenreClassifierError, SplitError
 from genre_classifier.sweeps import data_check
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
-from genre_classifier.sweeps.start import _swept
+from genre_classifier.sweeps.start import _find_swept
 from tests.conftest import ROOT, rows_of_music, write_csv
 
 
@@ -30,7 +30,7 @@ def check(hydra: Hydra, *overrides: str, launcher: str | None = None) -> None:
     config = hydra.config_loader.load_configuration("train", list(overrides), RunMode.MULTIRUN)
     if launcher is not None:
         config.hydra.launcher._target_ = launcher
-    data_check.check_data(config, _swept(config), SweepConfigLoader(hydra.config_loader))
+    data_check.check_data(config, _find_swept(config), SweepConfigLoader(hydra.config_loader))
 
 
 @pytest.fixture

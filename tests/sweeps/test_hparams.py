@@ -10,9 +10,9 @@ import pytest
 
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.finish import finish_sweep
-from genre_classifier.sweeps.hparams import counted_metrics, write_summary
+from genre_classifier.sweeps.hparams import list_shown_metrics, write_summary
 from genre_classifier.sweeps.stacked.fit import train_stack
-from genre_classifier.sweeps.trial import quiet
+from genre_classifier.sweeps.trial import silence
 from genre_classifier.training.fit import train
 from tests.conftest import composed
 from tests.sweeps.hparams_tab import NUMBER, TEXT, Tab
@@ -28,7 +28,7 @@ def swept(
         "optimized_metric=val/loss",
     ]
     configs = [
-        quiet(composed(*words, *overrides, f"run_dir={folder / str(number)}"))
+        silence(composed(*words, *overrides, f"run_dir={folder / str(number)}"))
         for number, overrides in enumerate(trials)
     ]
     SweepFolder(folder).path.mkdir()
@@ -95,7 +95,9 @@ def test_trials_without_tensorboard_files_get_none(tmp_path: Path, music_overrid
 def test_a_later_summary_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     write_summary(sweep, {"seed": True}, ["val/f1"])
-    write_summary(sweep, {"model.dropout": True, "optimizer._target_": False}, counted_metrics("train/loss"))
+    write_summary(
+        sweep, {"model.dropout": True, "optimizer._target_": False}, list_shown_metrics("train/loss")
+    )
     tab = Tab(tmp_path)
     assert tab.settings == {"model.dropout": NUMBER, "optimizer._target_": TEXT}
     assert tab.metrics == ["val/f1", "test/accuracy"]

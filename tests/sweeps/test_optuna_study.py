@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from genre_classifier.errors import RunFolderError
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.optuna_study import ResumableTPE, reopen
+from genre_classifier.sweeps.optuna_study import ResumableTPE, reopen_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -52,7 +52,7 @@ def test_a_study_that_was_stopped_anywhere_goes_on_as_if_it_had_not_been(tmp_pat
     run(study, 7)
     trial = study.ask()
     trial.suggest_float("x", 1e-3, 10.0, log=True)  # killed between two values of a trial
-    left = reopen(SweepFolder(cut), settings(cut, 12))
+    left = reopen_study(SweepFolder(cut), settings(cut, 12))
     assert left == 5
     run(study_in(cut), left)
     assert values(study_in(cut)) == values(study_in(whole))
@@ -63,7 +63,7 @@ def test_a_failed_trial_is_asked_for_again_with_its_values(tmp_path: Path) -> No
     run(study, 2)
     trial, x, c = asked(study)
     study.tell(trial, None, state=TrialState.FAIL)
-    assert reopen(SweepFolder(tmp_path), settings(tmp_path, 4)) == 2
+    assert reopen_study(SweepFolder(tmp_path), settings(tmp_path, 4)) == 2
     _, again_x, again_c = asked(study_in(tmp_path))
     assert (again_x, again_c) == (x, c)
 
@@ -87,7 +87,7 @@ def test_another_seed_is_another_search(tmp_path: Path) -> None:
 
 def test_a_missing_or_damaged_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"there is no study.db, the study to go on with"):
-        reopen(SweepFolder(tmp_path), settings(tmp_path, 4))
+        reopen_study(SweepFolder(tmp_path), settings(tmp_path, 4))
     (tmp_path / "study.db").write_bytes(b"not a database" * 100)
     with pytest.raises(RunFolderError, match=r"study.db: the study cannot be continued \(.*not a database"):
-        reopen(SweepFolder(tmp_path), settings(tmp_path, 4))
+        reopen_study(SweepFolder(tmp_path), settings(tmp_path, 4))

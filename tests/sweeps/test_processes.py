@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.record import reason_of
+from genre_classifier.runs.record import describe_reason
 from genre_classifier.sweeps import processes
-from genre_classifier.sweeps.trial import Start, _be_restartable
+from genre_classifier.sweeps.trial import Start, _make_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
 from tests.conftest import composed
 
@@ -48,18 +48,18 @@ def test_out_of_memory_is_said_where_the_system_says_so(
 ) -> None:
     counter = tmp_path / "memory.events"
     counter.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\n")
-    monkeypatch.setattr(processes, "_oom_counters", lambda: [tmp_path / "nothing", counter])
-    assert processes._oom_kills() == 2
+    monkeypatch.setattr(processes, "_list_oom_counters", lambda: [tmp_path / "nothing", counter])
+    assert processes._count_oom_kills() == 2
     assert processes.run_in_process(end, "kill 9", "trial-0") == UNKNOWN
     kills = iter([2, 3, 2, 3])
-    monkeypatch.setattr(processes, "_oom_kills", lambda: next(kills))
+    monkeypatch.setattr(processes, "_count_oom_kills", lambda: next(kills))
     assert processes.run_in_process(end, "kill 9", "trial-0") == KNOWN
     assert processes.run_in_process(end, "kill 15", "trial-0") == "killed by SIGTERM"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it elsewhere")
 def test_the_counters_of_this_system_can_be_read() -> None:
-    assert any(path.is_file() and "oom_kill" in path.read_text() for path in processes._oom_counters())
+    assert any(path.is_file() and "oom_kill" in path.read_text() for path in processes._list_oom_counters())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_counters_of_this_system_can_be_read() -> None:
     ],
 )
 def test_an_exception_is_told_with_what_it_says(error: BaseException, told: str) -> None:
-    assert reason_of(error) == told
+    assert describe_reason(error) == told
 
 
 def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings(
@@ -83,7 +83,7 @@ def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings
     job = composed(*words, "ckpt_path='/runs/my sweep/0/checkpoints/last.ckpt'")
     overrides = ("data=table", "data.path='a (1).csv'", "data.label=genre")
     monkeypatch.setattr(sys, "argv", ["of the sweep"])
-    _be_restartable(Start(job, {}, Path("sweep"), Path("/project/train.py"), overrides))
+    _make_restartable(Start(job, {}, Path("sweep"), Path("/project/train.py"), overrides))
     assert sys.argv == [
         "/project/train.py",
         *overrides,

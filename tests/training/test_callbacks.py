@@ -6,7 +6,7 @@ import torch
 
 from genre_classifier.errors import ConfigError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.training.callbacks import EpochProgress, History, RunCheckpoint, monitored
+from genre_classifier.training.callbacks import EpochProgress, History, RunCheckpoint, read_metric
 
 
 def trainer(**metrics: float) -> Any:
@@ -23,7 +23,7 @@ def trainer(**metrics: float) -> Any:
 
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="the metric 'val/f1' is not logged; there are train/f1, val/loss"):
-        monitored(trainer(train__f1=0.5, val__loss=1.0), "val/f1")
+        read_metric(trainer(train__f1=0.5, val__loss=1.0), "val/f1")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_metric_that_is_not_logged_is_named_with_those_that_are() -> None:
 def test_the_first_of_equal_epochs_stays_the_best(monitor: str, scores: list[float], best: int) -> None:
     callback = RunCheckpoint(RunFolder(cast(Any, None)), monitor)
     for epoch, score in enumerate(scores):
-        if callback.improves(score):
+        if callback.is_better(score):
             callback.best_score, callback.best_epoch = score, epoch
     assert callback.best_epoch == best
 

@@ -14,7 +14,7 @@ from genre_classifier.class_names import import_class
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.training import fit
 from genre_classifier.training.callbacks import EpochProgress, RunCheckpoint
-from genre_classifier.training.chunks import unsupported_hook
+from genre_classifier.training.chunks import find_unsupported_hook
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result, to_dict
 from tests.conftest import composed
@@ -163,7 +163,7 @@ def test_a_run_of_the_engine_can_go_on_by_autograd_and_the_other_way_round(
 
     def by_autograd(patch: pytest.MonkeyPatch, part: str) -> None:
         if part == "autograd":
-            patch.setattr(fit, "_why_autograd", lambda *_: "the test says so")
+            patch.setattr(fit, "_find_reason_for_autograd", lambda *_: "the test says so")
 
     with monkeypatch.context() as patch:
         patch.setattr(RunCheckpoint, "on_train_epoch_end", stopping)
@@ -228,7 +228,7 @@ def test_why_autograd_trains_a_run_is_named(recipe: str, trained: Train) -> None
     settings = to_train_config(composed(recipe, "run_dir=x"))
     model = to_dict(settings.model) | {"input_dim": 4, "num_classes": 3}
     import_class(model["_target_"])
-    reason = fit._why_autograd(settings, [], module(network=model))
+    reason = fit._find_reason_for_autograd(settings, [], module(network=model))
     assert reason is not None
     assert REFUSED[recipe] in reason
 
@@ -236,7 +236,7 @@ def test_why_autograd_trains_a_run_is_named(recipe: str, trained: Train) -> None
 def test_the_engine_takes_the_defaults() -> None:
     settings = to_train_config(composed("run_dir=x"))
     network = to_dict(settings.model) | {"input_dim": 20, "num_classes": 8}
-    assert fit._why_autograd(settings, [], module(network=network)) is None
+    assert fit._find_reason_for_autograd(settings, [], module(network=network)) is None
 
 
 @pytest.mark.parametrize(
@@ -260,8 +260,8 @@ def test_a_callback_that_must_see_every_mini_batch_is_found() -> None:
         def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             pass
 
-    assert unsupported_hook([pl.Callback(), EpochProgress()]) is None
-    assert unsupported_hook([pl.Callback(), Watching()]) == "Watching.on_after_backward"
+    assert find_unsupported_hook([pl.Callback(), EpochProgress()]) is None
+    assert find_unsupported_hook([pl.Callback(), Watching()]) == "Watching.on_after_backward"
 
 
 def test_the_bar_counts_mini_batches(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:

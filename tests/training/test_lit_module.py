@@ -78,7 +78,7 @@ def test_mixup_mixes_pairs_of_rows_and_their_losses_by_one_share() -> None:
     loss = made.training_step((x, y), 1)
     draws = MixupDraws([0.4], 40)
     draws.start_epoch([42], [2], [3])
-    shares, others = draws.at(1, torch.ones(1, 40, dtype=torch.bool))
+    shares, others = draws.read_step(1, torch.ones(1, 40, dtype=torch.bool))
     share, other = float(shares[0]), others[0]
     log_p = log_softmax(made(share * x + (1 - share) * x[other]))
     rows = np.arange(len(y))

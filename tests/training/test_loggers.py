@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.sweeps.trial import quiet
+from genre_classifier.sweeps.trial import silence
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 from genre_classifier.training.run import Result
 from tests.conftest import ROOT, composed
@@ -82,7 +82,7 @@ def test_a_single_run_draws_unless_told_not_to_and_a_trial_only_when_told_to(
     asked: str, alone: bool, in_a_sweep: bool, tmp_path: Path
 ) -> None:
     cfg = composed("logger=tensorboard", f"logger.figures={asked}", f"run_dir={tmp_path}")
-    for configuration, drawn in ((cfg, alone), (quiet(cfg), in_a_sweep)):
+    for configuration, drawn in ((cfg, alone), (silence(cfg), in_a_sweep)):
         assert (
             SplitTensorBoardLogger(str(tmp_path), to_train_config(configuration).logger.figures).figures
             is drawn
@@ -92,8 +92,8 @@ def test_a_single_run_draws_unless_told_not_to_and_a_trial_only_when_told_to(
 @pytest.mark.parametrize("logger", ["none", "csv"])
 def test_a_trial_may_have_another_logger_or_none(logger: str, tmp_path: Path) -> None:
     cfg = composed(f"logger={logger}", f"run_dir={tmp_path}")
-    assert quiet(cfg).logger == cfg.logger
-    assert not quiet(cfg).trainer.enable_progress_bar
+    assert silence(cfg).logger == cfg.logger
+    assert not silence(cfg).trainer.enable_progress_bar
 
 
 def test_a_run_without_figures_does_not_load_what_draws_them(

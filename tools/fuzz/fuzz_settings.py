@@ -15,7 +15,7 @@ import yaml
 with atheris.instrument_imports(include=["genre_classifier"]):
     from genre_classifier.data.scaler_state import ScalerStatistics
     from genre_classifier.errors import CheckpointError, ConfigError, RunFolderError
-    from genre_classifier.runs.configuration import trainable_configuration_of
+    from genre_classifier.runs.configuration import read_trainable_configuration
     from genre_classifier.runs.folder import CHECKPOINT_VERSION_KEY, RunFolder
     from genre_classifier.training.lit_module import GenreLitModule
 
@@ -108,7 +108,7 @@ def test_one(data: bytes) -> None:
 def _read_configuration(content: bytes) -> None:
     FOLDER.config_yaml.write_bytes(content)
     with contextlib.suppress(ConfigError, RunFolderError):
-        trainable_configuration_of(FOLDER)
+        read_trainable_configuration(FOLDER)
 
 
 def _read_checkpoint(settings: Any) -> None:

@@ -18,11 +18,11 @@ from threadpoolctl import threadpool_limits
 from genre_classifier.baselines.models import Baseline, Float64, Int64, fit_baseline
 from genre_classifier.config.schema import DataConfig
 from genre_classifier.config.settings import flat_settings
-from genre_classifier.data.scaling import fit_scaler, save_scaler, scaled
+from genre_classifier.data.scaling import fit_scaler, save_scaler, standardise
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import SplitError
-from genre_classifier.evaluation.metrics import evaluation_of
+from genre_classifier.evaluation.metrics import evaluate_logits
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.outcome import write_outcome
 from genre_classifier.runs.record import Record
@@ -52,7 +52,7 @@ class DividedTable:
         The features are rounded to float32, as a network has them.
         """
         rows = self.split.sides()[name]
-        return scaled(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
+        return standardise(self.scaler, self.table.features, rows).astype(np.float64), self.table.genres[rows]
 
 
 def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
@@ -130,14 +130,14 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
             )
             content |= fitted.selection.as_dict()
             evaluations = {
-                name: evaluation_of(
+                name: evaluate_logits(
                     fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
                 )
                 for name, held in rows.split.sides().items()
                 if len(held)
             }
         outcome = write_outcome(folder, rows.table, rows.split, evaluations)
-        record.finish(_value(outcome, cfg.optimized_metric), record.elapsed(), None, None)
+        record.finish(_value(outcome, cfg.optimized_metric), record.measure_seconds(), None, None)
     return record.content
 
 

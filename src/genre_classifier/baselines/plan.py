@@ -21,7 +21,7 @@ from genre_classifier.config.schema import DataConfig, register_schemas
 from genre_classifier.config.settings import flat_settings, is_about_the_machine
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.listing import RUN_FILE, Readable, lines_about, read_each
+from genre_classifier.runs.listing import RUN_FILE, Readable, format_unreadable, read_each
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
@@ -166,9 +166,9 @@ def data_overrides(data: str | None, path: str | None) -> list[str]:
 
 def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:
     """Return a run's configuration, and a key that runs of one division of the same rows share."""
-    from genre_classifier.runs.configuration import configuration_of
+    from genre_classifier.runs.configuration import read_configuration
 
-    cfg = configuration_of(folder)
+    cfg = read_configuration(folder)
     cfg.run_dir = "baselines"
     try:
         return _key(cfg, lambda name: True), cfg
@@ -198,7 +198,7 @@ def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable
     for key, cfg in runs:
         found.setdefault(key, (cfg, set()))[1].add(int(cfg.seed))
     if runs.unreadable and not found:
-        listed = "\n".join(lines_about(runs.unreadable))
+        listed = "\n".join(format_unreadable(runs.unreadable))
         raise RunFolderError(f"--like {folder}: there is no readable run\n{listed}")
     if not found:
         raise RunFolderError(

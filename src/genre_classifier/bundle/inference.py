@@ -17,7 +17,7 @@ from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, soft
 from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
-from genre_classifier.training.engine.layers import RefusedError, recorded_layers
+from genre_classifier.training.engine.layers import RefusedError, record_layers
 
 
 class ModelWrapper(Predictor):
@@ -234,7 +234,7 @@ def linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) ->
         return None
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
-        passed = [modules[name] for name in recorded_layers(model, training=False)]
+        passed = [modules[name] for name in record_layers(model, training=False)]
     except RefusedError:
         return None
     passed = [module for module in passed if type(module) not in (nn.Dropout, nn.Identity)]

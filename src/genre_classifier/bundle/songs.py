@@ -201,12 +201,10 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
 
 def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
     from genre_classifier.evaluation.drawing import png
-    from genre_classifier.evaluation.figures import over_time_figure
+    from genre_classifier.evaluation.figures import draw_over_time
 
     # A song of one window is a band as wide as the song.
     times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
     rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
     with replacing(path) as temporary:
-        temporary.write_bytes(
-            png(over_time_figure(times, rows, song.genre_names, song.window_seconds, title))
-        )
+        temporary.write_bytes(png(draw_over_time(times, rows, song.genre_names, song.window_seconds, title)))

@@ -94,7 +94,7 @@ def _read_options(options: argparse.Namespace) -> tuple[list[Division], list[str
     """Return the divisions, the models' names and the number of processes."""
     from genre_classifier.baselines.plan import composed_divisions, data_overrides, divisions_like
     from genre_classifier.machine.processors import usable_cores
-    from genre_classifier.runs.listing import lines_about
+    from genre_classifier.runs.listing import format_unreadable
 
     # argparse gives an option of several values the settings that follow it as well.
     models, late = _apart(options.models)
@@ -111,7 +111,7 @@ def _read_options(options: argparse.Namespace) -> tuple[list[Division], list[str
         raise ConfigError(f"--like {options.like} says which rows, and so does {given}: drop one of them")
     else:
         divisions = divisions_like(options.like, seeds)
-        say(*lines_about(divisions.unreadable), error=True)
+        say(*format_unreadable(divisions.unreadable), error=True)
     return divisions, models, options.jobs or usable_cores()
 
 
@@ -241,23 +241,23 @@ def _shown(chosen: Mapping[str, Any]) -> str:
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
     from genre_classifier.commands import command
-    from genre_classifier.runs.folder import relative
-    from genre_classifier.runs.listing import lines_about, read_each
-    from genre_classifier.runs.ranking.leaderboard import leaderboards, read_trial
+    from genre_classifier.runs.folder import shorten_path
+    from genre_classifier.runs.listing import format_unreadable, read_each
+    from genre_classifier.runs.ranking.leaderboard import rank_trials, read_trial
     from genre_classifier.runs.ranking.out_of_fold import write_out_of_fold
     from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard, write_trials
 
     trials = read_each(folder.trials(), read_trial)
-    boards = leaderboards(trials, folder.read_sweep()["optimized_metric"])
+    boards = rank_trials(trials, folder.read_sweep()["optimized_metric"])
     if boards:
         write_leaderboard(folder.leaderboard_csv, boards)
         write_trials(folder.trials_csv, boards)
     for board in boards:
         show_leaderboard(board)
     if len(boards) == 1 and write_out_of_fold(folder, boards) is not None:
-        say(f"out of fold  {relative(folder.out_of_fold_csv)}")
-    say(*lines_about(trials.unreadable))
-    where = relative(folder.path)
+        say(f"out of fold  {shorten_path(folder.out_of_fold_csv)}")
+    say(*format_unreadable(trials.unreadable))
+    where = shorten_path(folder.path)
     say(f"run folders  {where}")
     say(f"with others  {command('genre-classifier', 'leaderboard', where, 'outputs/runs')}")
     return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)

@@ -17,13 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Compare, and print the differences and the verdict."""
-    from genre_classifier.runs.listing import lines_about
-    from genre_classifier.runs.ranking.comparison import compare, names_of, verdict
-    from genre_classifier.runs.ranking.leaderboard import selection_metric
+    from genre_classifier.runs.listing import format_unreadable
+    from genre_classifier.runs.ranking.comparison import compare, describe_contestants, describe_verdict
+    from genre_classifier.runs.ranking.leaderboard import complete_metric_name
     from genre_classifier.terminal import say, say_table
 
-    found = compare(options.first, options.second, selection_metric(options.metric))
-    for name, lines in names_of(found).items():
+    found = compare(options.first, options.second, complete_metric_name(options.metric))
+    for name, lines in describe_contestants(found).items():
         say(f"{name:<9}{', '.join(lines)}")
     folds = found.differences[0].p_value is not None
     headings = ["first", "second", "difference", "95 % interval", *(["p"] if folds else [])]
@@ -46,5 +46,5 @@ def run(options: argparse.Namespace) -> None:
             f"McNemar  {test.only_first} rows right only in the first, {test.only_second} only in the second, "
             f"exact p = {test.p_value:.3f}"
         )
-    say(f"verdict  {verdict(found)}")
-    say(*lines_about([*found.first.unreadable, *found.second.unreadable]))
+    say(f"verdict  {describe_verdict(found)}")
+    say(*format_unreadable([*found.first.unreadable, *found.second.unreadable]))

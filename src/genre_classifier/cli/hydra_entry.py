@@ -58,10 +58,10 @@ def _sweep_finished() -> Iterator[None]:
         yield
     except ValueError as error:
         # Optuna asks for the best trial also where none is finished; the summary says how many failed, and why.
-        if _started_sweep() is None or not any(text in str(error) for text in NO_BEST_TRIAL):
+        if _get_started_sweep() is None or not any(text in str(error) for text in NO_BEST_TRIAL):
             raise
     finally:
-        sweep = _started_sweep()
+        sweep = _get_started_sweep()
         if sweep is not None:
             from genre_classifier.sweeps.finish import finish_sweep
 
@@ -70,9 +70,9 @@ def _sweep_finished() -> Iterator[None]:
         sys.exit(1)
 
 
-def _started_sweep() -> SweepFolder | None:
+def _get_started_sweep() -> SweepFolder | None:
     start = sys.modules.get("genre_classifier.sweeps.start")  # a single run does not load it
-    return None if start is None else start.started_sweep()
+    return None if start is None else start.get_started_sweep()
 
 
 @contextmanager
@@ -116,9 +116,9 @@ class RunStart(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():
-            from genre_classifier.sweeps.start import problems_of_every_trial, start_sweep
+            from genre_classifier.sweeps.start import find_problems_of_every_trial, start_sweep
 
-            raise_problems(problems_of_every_trial(config))
+            raise_problems(find_problems_of_every_trial(config))
             start_sweep(config)
 
 

@@ -283,7 +283,7 @@ def _parse_features(text: str) -> list[float]:
 
 
 def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
-    from genre_classifier.data.table import not_finite
+    from genre_classifier.data.table import describe_not_finite
     from genre_classifier.data.tables.columns import read_columns
     from genre_classifier.data.tables.readers import Asked
 
@@ -300,7 +300,7 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
         raise DataError(
             f"{path}: {found} numeric columns; the bundle takes {predictor.n_features} features and does not name them"
         )
-    bad = not_finite(columns.features, columns.feature_names, columns.row_name)
+    bad = describe_not_finite(columns.features, columns.feature_names, columns.row_name)
     if bad is not None:
         raise DataError(f"{path}, {bad}; correct them or remove the rows")
     answers = predictor.predict_batch(columns.features, top_k=top_k)
@@ -315,16 +315,16 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from genre_classifier.runs.listing import lines_about
-    from genre_classifier.runs.ranking.leaderboard import find_trials, leaderboards, selection_metric
+    from genre_classifier.runs.listing import format_unreadable
+    from genre_classifier.runs.ranking.leaderboard import complete_metric_name, find_trials, rank_trials
     from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard
 
-    metric = selection_metric(options.metric)
+    metric = complete_metric_name(options.metric)
     trials = find_trials(options.folders or [Path("outputs")])
-    boards = leaderboards(trials, metric, options.by)
+    boards = rank_trials(trials, metric, options.by)
     for board in boards:
         show_leaderboard(board)
-    say(*lines_about(trials.unreadable))
+    say(*format_unreadable(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the subcommand. It writes the report and prints where it is."""
     from genre_classifier.class_names import allow
     from genre_classifier.reporting.report import write_report
-    from genre_classifier.runs.folder import relative
+    from genre_classifier.runs.folder import shorten_path
     from genre_classifier.terminal import say
 
     allow(options.allow)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         )
     for warning in view.warnings:
         say(f"note: {warning}", error=True)
-    say(relative(path))
+    say(shorten_path(path))
 
 
 @contextmanager

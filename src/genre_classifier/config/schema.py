@@ -519,8 +519,8 @@ def data_settings(source: str) -> frozenset[str]:
 def register_schemas() -> None:
     """Register the schemas with Hydra, so that the defaults lists of the YAML files find them.
 
-    Hydra copies its repository, with all schemas in it, for every folder that ``--help`` lists. The store copies what it
-    hands out, so the copies of the repository may share it.
+    Hydra copies its repository, with all schemas in it, for every folder that ``--help`` lists. The store copies what
+    it hands out, so the copies of the repository may share it.
     """
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store = ConfigStore.instance()

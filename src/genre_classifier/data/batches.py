@@ -56,7 +56,7 @@ class RowOrder:
     def __call__(self) -> Tensor:
         """Return the row indices of this epoch and process, shape (row,)."""
         if self.shuffle:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
             order = torch.randperm(self.n_rows, generator=generator)
         else:
             order = torch.arange(self.n_rows)
@@ -164,7 +164,7 @@ class Chunks:
             yield Chunk(self.batches.features[index], self.batches.genres[index], batch_size)
 
 
-def mixed_seed(seed: int, epoch: int) -> int:
+def mix_seed(seed: int, epoch: int) -> int:
     """Return one 63-bit seed of a run's seed and an epoch (splitmix64's finaliser, Steele et al., 2014)."""
     mask = (1 << 64) - 1
     value = (seed * 0x9E3779B97F4A7C15 + epoch + 1) & mask

@@ -1,4 +1,4 @@
-"""The LightningDataModule: reads, splits, scales, and serves batches."""
+"""The LightningDataModule, which reads, splits and scales the rows and yields batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genre_classifier.config.schema import DataConfig
 from genre_classifier.data.batches import Chunks, RowOrder, TensorBatches
-from genre_classifier.data.scaling import fit_scaler, scaled
+from genre_classifier.data.scaling import fit_scaler, standardise
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
@@ -49,7 +49,7 @@ class GenreDataModule(pl.LightningDataModule):
         self._sides: dict[str, tuple[Tensor, Tensor]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split and scale; a second call does nothing."""
+        """Read, split and scale the rows. A second call does nothing."""
         if self._sides:
             return
         table = self._table = self._table or read(self.config)
@@ -57,7 +57,7 @@ class GenreDataModule(pl.LightningDataModule):
         scaler = self._scaler = fit_scaler(table.features, split.train)
         self._sides = {
             name: (
-                torch.from_numpy(scaled(scaler, table.features, rows)),
+                torch.from_numpy(standardise(scaler, table.features, rows)),
                 torch.from_numpy(table.genres[rows]),
             )
             for name, rows in split.sides().items()
@@ -66,17 +66,17 @@ class GenreDataModule(pl.LightningDataModule):
     @property
     def table(self) -> FeatureTable:
         """The table as read."""
-        return _after_setup(self._table)
+        return _require_setup(self._table)
 
     @property
     def data_split(self) -> Split:
         """The split of the rows."""
-        return _after_setup(self._split)
+        return _require_setup(self._split)
 
     @property
     def scaler(self) -> StandardScaler:
         """The StandardScaler, fitted on the training rows only."""
-        return _after_setup(self._scaler)
+        return _require_setup(self._scaler)
 
     def side(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the standardised features (row, feature) and genres (row,) of ``train``, ``val`` or ``test``."""
@@ -84,9 +84,9 @@ class GenreDataModule(pl.LightningDataModule):
         return self._sides[name]
 
     def train_dataloader(self) -> TensorBatches | Chunks:
-        """Batches in a new order each epoch, in a fixed one while overfitting a few batches; in chunks where asked."""
+        """Batches in a new order each epoch, or in a fixed order with overfit_batches; in chunks for the engine."""
         overfitting = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        batches = self._batches("train", shuffle=not overfitting)
+        batches = self._build_batches("train", shuffle=not overfitting)
         if self.batches_per_chunk is None:
             return batches
         # Lightning's limit counts what a loader yields, here chunks; it is at least the chunks that this limit leaves.
@@ -95,13 +95,13 @@ class GenreDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none without validation rows."""
-        return self._batches("val") if len(self.side("val")[1]) else []
+        return self._build_batches("val") if len(self.side("val")[1]) else []
 
     def test_dataloader(self) -> TensorBatches | list[Any]:
         """Batches in the table's order; none without test rows."""
-        return self._batches("test") if len(self.side("test")[1]) else []
+        return self._build_batches("test") if len(self.side("test")[1]) else []
 
-    def _batches(self, name: str, shuffle: bool = False) -> TensorBatches:
+    def _build_batches(self, name: str, shuffle: bool = False) -> TensorBatches:
         features, genres = self.side(name)
         trainer = self.trainer
         order = RowOrder(
@@ -119,7 +119,7 @@ class GenreDataModule(pl.LightningDataModule):
 T = TypeVar("T")
 
 
-def _after_setup(value: T | None) -> T:
+def _require_setup(value: T | None) -> T:
     if value is None:
         raise RuntimeError("call GenreDataModule.setup() first")
     return value

@@ -78,7 +78,7 @@ def fetch(archive: Archive, folder: Path, *, url: str | None = None, progress: b
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{archive.name}.part"
     _download(url or archive.url, part, progress)
-    found = _sha1(part)
+    found = _compute_sha1(part)
     if found != archive.sha1:
         part.unlink()
         raise DataError(
@@ -100,7 +100,7 @@ def _download(url: str, part: Path, progress: bool) -> None:
             _save(response, part, have, progress)
     except urllib.error.HTTPError as error:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # there was nothing left to fetch
+            return  # the whole file is already here
         raise DataError(f"{url}: the server answered {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
@@ -131,7 +131,7 @@ def _save(response: http.client.HTTPResponse, part: Path, have: int, progress: b
             raise ConnectionError(f"{stream.tell():,} of {total:,} bytes came")
 
 
-def _sha1(path: Path) -> str:
+def _compute_sha1(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha1").hexdigest()
 
@@ -145,7 +145,7 @@ def _unpack(path: Path, members: Sequence[str], folder: Path) -> None:
                     raise DataError(
                         f"{path}: there is no {member} in the archive; it has {', '.join(inside)}"
                     )
-                # The name in the archive decides nothing about where the file goes.
+                # The name in the archive does not decide where the file is written.
                 with (
                     archive.open(inside[member]) as source,
                     replacing(folder / member) as temporary,

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from genre_classifier.data.splits import SIDES, Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.data.values import Int64, row_blocks
+from genre_classifier.data.values import Int64, divide_rows
 
 TOLERANCE = 1e-6
 EXAMPLES = 20
@@ -59,7 +59,7 @@ def find_duplicates(table: FeatureTable, split: Split) -> Duplicates:
     sides = [split.sides()[name] for name in SIDES]
     rows = np.concatenate(sides)
     side_of = np.repeat(np.arange(len(SIDES)), [len(side) for side in sides])
-    copies = _copies(table, rows)
+    copies = _find_copies(table, rows)
     counts = dict.fromkeys(SIDES[1:], 0)
     other_genre = 0
     examples: list[tuple[str, str, str, str]] = []
@@ -77,15 +77,15 @@ def find_duplicates(table: FeatureTable, split: Split) -> Duplicates:
     return Duplicates(counts, other_genre, tuple(examples))
 
 
-def _copies(table: FeatureTable, rows: Int64) -> list[Int64]:
+def _find_copies(table: FeatureTable, rows: Int64) -> list[Int64]:
     """Return positions in `rows` that are copies of each other, one array for each set of two or more."""
     scale = np.maximum(np.abs(table.features.min(axis=0)), np.abs(table.features.max(axis=0)))
     scale = np.where(scale > 0, scale, 1).astype(np.float64)
     direction = np.random.default_rng(0).uniform(0.5, 1.0, table.features.shape[1]) / scale
     projection = np.empty(len(rows))
-    for block in row_blocks(len(rows), table.features.shape[1]):
+    for block in divide_rows(len(rows), table.features.shape[1]):
         projection[block] = table.features[rows[block]] @ direction
-    # Copies cannot project further apart than this.
+    # The projections of two copies differ by at most this.
     reach = TOLERANCE * float((direction * scale).sum()) * (1 + 1e-6)
     order = np.argsort(projection, kind="stable")
     links: list[Int64] = []
@@ -94,7 +94,7 @@ def _copies(table: FeatureTable, rows: Int64) -> list[Int64]:
         if not len(near):
             break
         one, other = order[near], order[near + step]
-        links.append(np.stack([one, other])[:, _agree(table, rows[one], rows[other], scale)])
+        links.append(np.stack([one, other])[:, _find_agreement(table, rows[one], rows[other], scale)])
     if not links:
         return []
     ends = np.concatenate(links, axis=1)
@@ -105,9 +105,9 @@ def _copies(table: FeatureTable, rows: Int64) -> list[Int64]:
     return np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1) if len(by_label) else []
 
 
-def _agree(table: FeatureTable, one: Int64, other: Int64, scale: np.ndarray) -> np.ndarray:
+def _find_agreement(table: FeatureTable, one: Int64, other: Int64, scale: np.ndarray) -> np.ndarray:
     agreed = np.empty(len(one), dtype=np.bool_)
-    for block in row_blocks(len(one), table.features.shape[1]):
+    for block in divide_rows(len(one), table.features.shape[1]):
         apart = np.abs(table.features[one[block]].astype(np.float64) - table.features[other[block]])
         agreed[block] = (apart <= TOLERANCE * scale).all(axis=1)
     return agreed

@@ -116,14 +116,16 @@ class ScalerStatistics:
             samples = attributes.get("n_samples_seen_")
             names = attributes.get("feature_names_in_")
             statistics = cls(
-                n_features=_whole(attributes.get("n_features_in_", _length(attributes.get("scale_")))),
+                n_features=_read_whole(
+                    attributes.get("n_features_in_", _read_length(attributes.get("scale_")))
+                ),
                 with_mean=attributes["with_mean"],
                 with_std=attributes["with_std"],
-                mean=_floats(attributes.get("mean_")),
-                scale=_floats(attributes.get("scale_")),
-                variance=_floats(attributes.get("var_")),
-                n_samples_seen=None if samples is None else _without_numpy(samples),
-                feature_names=None if names is None else tuple(_without_numpy(names)),
+                mean=_read_floats(attributes.get("mean_")),
+                scale=_read_floats(attributes.get("scale_")),
+                variance=_read_floats(attributes.get("var_")),
+                n_samples_seen=None if samples is None else _strip_numpy(samples),
+                feature_names=None if names is None else tuple(_strip_numpy(names)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{where}: not a fitted StandardScaler ({error!r})") from error
@@ -235,22 +237,22 @@ def _are_strings(values: Sequence[Any]) -> bool:
     return all(type(value) is str for value in values)
 
 
-def _length(values: Any) -> int:
-    return 0 if values is None else len(_without_numpy(values))
+def _read_length(values: Any) -> int:
+    return 0 if values is None else len(_strip_numpy(values))
 
 
-def _whole(value: Any) -> int:
-    number = _without_numpy(value)
+def _read_whole(value: Any) -> int:
+    number = _strip_numpy(value)
     if type(number) is not int:
         raise ValueError(f"expected a whole number, found {number!r}")
     return number
 
 
-def _floats(values: Any) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in _without_numpy(values))
+def _read_floats(values: Any) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in _strip_numpy(values))
 
 
-def _without_numpy(value: Any) -> Any:
+def _strip_numpy(value: Any) -> Any:
     """Return a number, or a tuple of the items of a one-dimensional array."""
     if isinstance(value, np.ndarray):
         if value.ndim > 1:
@@ -278,7 +280,7 @@ def _read_pickle(content: bytes, where: str) -> dict[str, Any]:
         if not isinstance(scaler, Call) or scaler.name not in _SCALERS or type(scaler.state) is not dict:
             found = scaler.name if isinstance(scaler, Call) else type(scaler).__name__
             raise PickleError(f"not a pickled StandardScaler but a {found}")
-        return {key: _value(item) for key, item in scaler.state.items() if _is_wanted(key)}
+        return {key: _read_value(item) for key, item in scaler.state.items() if _is_wanted(key)}
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise BundleError(f"{where}: refused; {error}") from error
 
@@ -287,27 +289,27 @@ def _is_wanted(key: Any) -> bool:
     return isinstance(key, str) and (key in {"with_mean", "with_std"} or key.endswith("_"))
 
 
-def _value(item: Any) -> Any:
+def _read_value(item: Any) -> Any:
     """Return the plain value or numpy array that an attribute of the pickled scaler stands for."""
     if item is None or type(item) in (bool, int, float, str):
         return item
     if isinstance(item, Call) and item.name in _ARRAYS:
         _, shape, dtype, _, content = item.state
-        return _array(dtype, shape, content)
+        return _build_array(dtype, shape, content)
     if isinstance(item, Call) and item.name in _BUFFERS:
         buffer, dtype, shape = item.arguments[:3]
-        return _array(dtype, shape, buffer)
+        return _build_array(dtype, shape, buffer)
     if isinstance(item, Call) and item.name in _NUMBERS:
         dtype, content = item.arguments
-        return _array(dtype, (), content)
+        return _build_array(dtype, (), content)
     found = item.name if isinstance(item, Call) else type(item).__name__
     raise ValueError(f"found {found} where a number or an array belongs")
 
 
-def _array(dtype: Any, shape: Any, content: Any) -> np.ndarray:
+def _build_array(dtype: Any, shape: Any, content: Any) -> np.ndarray:
     if type(shape) is not tuple or len(shape) > 1 or not all(type(size) is int for size in shape):
         raise ValueError("an array that is not one-dimensional")
-    code, order = _code_and_order(dtype)
+    code, order = _read_code_and_order(dtype)
     if code in ("O8", "O", "O4"):
         if type(content) is not list or not _are_strings(content) or shape != (len(content),):
             raise ValueError("an array of objects that are not strings")
@@ -327,7 +329,7 @@ def _array(dtype: Any, shape: Any, content: Any) -> np.ndarray:
     return values if shape else values[0]
 
 
-def _code_and_order(dtype: Any) -> tuple[str, str]:
+def _read_code_and_order(dtype: Any) -> tuple[str, str]:
     """Return a pickled dtype's code and byte order."""
     if not isinstance(dtype, Call) or dtype.name != _DTYPE or type(dtype.arguments[0]) is not str:
         raise ValueError("an array without a dtype")

@@ -1,4 +1,4 @@
-"""The StandardScaler: fitted on training rows only, applied and saved. Its plain numbers: see `scaler_state`."""
+"""Fit, apply and save the StandardScaler. `scaler_state` has it as plain numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from genre_classifier.data.values import Float32, Int64, row_blocks
+from genre_classifier.data.values import Float32, Int64, divide_rows
 from genre_classifier.files.atomic import replacing
 
 
@@ -22,12 +22,12 @@ def fit_scaler(features: Float32, rows: Int64) -> StandardScaler:
         The training rows.
     """
     scaler = StandardScaler()
-    for block in row_blocks(len(rows), features.shape[1]):
+    for block in divide_rows(len(rows), features.shape[1]):
         scaler.partial_fit(features[rows[block]].astype(np.float64))
     return scaler
 
 
-def scaled(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
+def standardise(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
     """Return the given rows standardised.
 
     Returns
@@ -36,7 +36,7 @@ def scaled(scaler: StandardScaler, features: Float32, rows: Int64) -> Float32:
         Rounded once, after the float64 arithmetic.
     """
     result = np.empty((len(rows), features.shape[1]), dtype=np.float32)
-    for block in row_blocks(len(rows), features.shape[1]):
+    for block in divide_rows(len(rows), features.shape[1]):
         result[block] = scaler.transform(features[rows[block]].astype(np.float64), copy=False)
     return result
 

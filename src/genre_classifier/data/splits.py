@@ -98,11 +98,11 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
         The rows cannot be divided in this way. The message names the genre, group, file or id that prevents it.
     """
     if config.method is SplitMethod.all:
-        return _all(table, config)
+        return _train_on_all(table, config)
     if config.column is not None:
-        return _given_by_column(table, config)
+        return _split_by_column(table, config)
     if any((config.files.train, config.files.val, config.files.test)):
-        return _given_by_files(table, config)
+        return _split_by_files(table, config)
     if config.method is SplitMethod.given:
         column = "" if table.source.name in WITHOUT_SPLIT_COLUMN else "data.split.column or "
         raise SplitError(f"data.split.method=given needs {column}data.split.files.test")
@@ -111,15 +111,15 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
     )
     if grouped and table.groups is None:
         raise SplitError(
-            f"data.split.method=grouped, but {table.where} has no groups: {_how_to_group(table)}, or use "
+            f"data.split.method=grouped, but {table.where} has no groups: {_describe_grouping(table)}, or use "
             "data/split=stratified"
         )
     if config.folds is not None:
-        return _fold(table, config, grouped)
-    return _holdout(table, config, grouped)
+        return _split_by_fold(table, config, grouped)
+    return _hold_out(table, config, grouped)
 
 
-def _how_to_group(table: FeatureTable) -> str:
+def _describe_grouping(table: FeatureTable) -> str:
     if "group" in data_settings(table.source.name):
         return "name their column with data.group=..."
     if table.source.name == "audio_folder":
@@ -127,30 +127,30 @@ def _how_to_group(table: FeatureTable) -> str:
     return "read the table with data=table and a column of groups"
 
 
-def _all(table: FeatureTable, config: SplitConfig) -> Split:
+def _train_on_all(table: FeatureTable, config: SplitConfig) -> Split:
     """Let every row train, except rows that the split's files leave out."""
     side_of = np.zeros(len(table), dtype=np.int64)
     how = "all rows train, none is held out"
     if any((config.files.train, config.files.val, config.files.test)):
-        side_of = _sides_by_files(table, config)
-        how = f"all rows of the files {_file_names(config.files)} train, none is held out"
+        side_of = _read_sides(table, config)
+        how = f"all rows of the files {_join_file_names(config.files)} train, none is held out"
     none = np.empty(0, dtype=np.int64)
     return Split(np.flatnonzero(side_of >= 0).astype(np.int64), none, none, Protocol("all", how, None, None))
 
 
-def _holdout(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
+def _hold_out(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     rng = np.random.default_rng(config.seed)
     shares = np.array([config.train, config.val, config.test])
     rows = np.arange(len(table))
     train, val, test = _divide(table, rows, shares, rng, grouped)
     percent = "/".join(f"{share * 100:g}" for share in shares)
-    how, disjoint = _how(table, grouped)
+    how, disjoint = _describe_method(table, grouped)
     name = "grouped" if grouped else "stratified"
     protocol = Protocol(name, f"{percent} % holdout, {how}, seed {config.seed}", disjoint, config.seed)
     return Split(train, val, test, protocol)
 
 
-def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
+def _describe_method(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
     if grouped:
         return f"no {table.group_name} on two sides", True
     if table.groups is not None:
@@ -161,13 +161,13 @@ def _how(table: FeatureTable, grouped: bool) -> tuple[str, bool | None]:
     return "random rows stratified by genre, no groups known", None
 
 
-def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
+def _split_by_fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     folds, fold = config.folds, config.fold
     if folds is None or fold is None or not 0 <= fold < folds:
         raise SplitError(
             f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1"
         )
-    rest, test = _folds(table, folds, config.seed, grouped)[fold]
+    rest, test = _draw_folds(table, folds, config.seed, grouped)[fold]
     shares = np.array([config.train, config.val, 0.0])
     train, val, _ = _divide(
         table,
@@ -177,7 +177,7 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
         grouped,
         complete=False,
     )
-    how, disjoint = _how(table, grouped)
+    how, disjoint = _describe_method(table, grouped)
     return Split(
         train,
         val,
@@ -191,8 +191,8 @@ def _fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> Split:
     )
 
 
-def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tuple[Int64, Int64]]:
-    """Return, per fold, the rows that do not test and the rows that test.
+def _draw_folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tuple[Int64, Int64]]:
+    """Return for each fold the other rows and its test rows.
 
     The rows that do not test have every genre. A genre with fewer groups (rows) than folds is missing in the test rows
     of some folds.
@@ -206,11 +206,13 @@ def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tu
     largest = int(np.bincount(table.genres).max())
     if folds > min(units, largest):
         raise SplitError(
-            f"{table.where}: {_counted(table, units, unit)}, at most {largest} rows of one genre: too few for {folds} "
-            "folds; add tracks, or use fewer folds"
+            f"{table.where}: {_describe_count(table, units, unit)}, at most {largest} rows of one genre: "
+            f"too few for {folds} folds; add tracks, or use fewer folds"
         )
-    counts = zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True)
-    scarce = [f"{name!r} has {_counted(table, count, unit)}" for name, count in counts if count < folds]
+    counts = zip(table.genre_names, _count_units_per_genre(table, rows, unit), strict=True)
+    scarce = [
+        f"{name!r} has {_describe_count(table, count, unit)}" for name, count in counts if count < folds
+    ]
     if scarce and table not in _warned:
         _warned.add(table)
         log.warning(
@@ -221,7 +223,7 @@ def _folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> list[tu
         )
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     for attempt in range(FOLD_ATTEMPTS):
-        # The seed's folds are kept unless they put all groups of a genre into one fold.
+        # The first draw counts unless it puts all groups of a genre into one fold.
         state = seed if attempt == 0 else int(np.random.default_rng([seed, attempt]).integers(2**31))
         splitter = kind(n_splits=folds, shuffle=True, random_state=state)
         with warnings.catch_warnings():
@@ -257,9 +259,9 @@ def _divide(
     needed = used if complete else 1
     _require_per_genre(table, rows, needed, unit, f"{used} sides ({', '.join(np.array(SIDES)[shares > 0])})")
     if grouped:
-        side_of = _grouped_sides(table, rows, shares, rng, complete)
+        side_of = _draw_grouped_sides(table, rows, shares, rng, complete)
     else:
-        side_of = _stratified_sides(table, rows, shares, rng)
+        side_of = _draw_stratified_sides(table, rows, shares, rng)
     missing = sorted(set(range(len(table.genre_names))) - set(table.genres[rows[side_of == 1]].tolist()))
     if not complete and shares[1] > 0 and missing:
         log.warning(
@@ -272,7 +274,7 @@ def _divide(
     return train, val, test
 
 
-def _units_per_genre(table: FeatureTable, rows: Int64, unit: str) -> list[int]:
+def _count_units_per_genre(table: FeatureTable, rows: Int64, unit: str) -> list[int]:
     found = []
     for genre in range(len(table.genre_names)):
         mine = rows[table.genres[rows] == genre]
@@ -280,20 +282,20 @@ def _units_per_genre(table: FeatureTable, rows: Int64, unit: str) -> list[int]:
     return found
 
 
-def _counted(table: FeatureTable, count: int, unit: str) -> str:
+def _describe_count(table: FeatureTable, count: int, unit: str) -> str:
     return f"{count} {unit if unit == 'row' else table.group_name}{'' if count == 1 else 's'}"
 
 
 def _require_per_genre(table: FeatureTable, rows: Int64, needed: int, unit: str, what: str) -> None:
-    for name, found in zip(table.genre_names, _units_per_genre(table, rows, unit), strict=True):
+    for name, found in zip(table.genre_names, _count_units_per_genre(table, rows, unit), strict=True):
         if found < needed:
             raise SplitError(
-                f"{table.where}: genre {name!r} has {_counted(table, found, unit)}, too few for {what}; "
+                f"{table.where}: genre {name!r} has {_describe_count(table, found, unit)}, too few for {what}; "
                 "add tracks, leave the genre out, or choose another split"
             )
 
 
-def _stratified_sides(
+def _draw_stratified_sides(
     table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator
 ) -> Int64:
     side_of = np.empty(len(rows), dtype=np.int64)
@@ -305,7 +307,7 @@ def _stratified_sides(
 
 
 def _apportion(total: int, shares: np.ndarray) -> Int64:
-    """Return the number of rows per side, by largest remainder. Each side with a share gets a row while rows last."""
+    """Return the number of rows per side, by largest remainder. A share above 0 gives at least a row if they last."""
     exact = shares * total
     counts = np.floor(exact).astype(np.int64)
     for side in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
@@ -317,7 +319,7 @@ def _apportion(total: int, shares: np.ndarray) -> Int64:
     return counts
 
 
-def _grouped_sides(
+def _draw_grouped_sides(
     table: FeatureTable, rows: Int64, shares: np.ndarray, rng: np.random.Generator, complete: bool
 ) -> Int64:
     """Return the side of each row. Whole groups go to sides, largest first.
@@ -369,7 +371,7 @@ def _require_every_genre(table: FeatureTable, held: np.ndarray, active: Int64) -
             )
 
 
-def _given_by_column(table: FeatureTable, config: SplitConfig) -> Split:
+def _split_by_column(table: FeatureTable, config: SplitConfig) -> Split:
     if table.given_split is None:
         raise SplitError(f"{table.where}: column {config.column!r} gave no split")
     side_of = np.empty(len(table), dtype=np.int64)
@@ -381,15 +383,15 @@ def _given_by_column(table: FeatureTable, config: SplitConfig) -> Split:
                 f"expected {', '.join(SIDE_NAMES)}"
             )
         side_of[row] = SIDES.index(side)
-    return _given(table, config, side_of, f"given by column {config.column!r}")
+    return _split_as_given(table, config, side_of, f"given by column {config.column!r}")
 
 
-def _given_by_files(table: FeatureTable, config: SplitConfig) -> Split:
-    side_of = _sides_by_files(table, config)
-    return _given(table, config, side_of, f"given by files {_file_names(config.files)}")
+def _split_by_files(table: FeatureTable, config: SplitConfig) -> Split:
+    side_of = _read_sides(table, config)
+    return _split_as_given(table, config, side_of, f"given by files {_join_file_names(config.files)}")
 
 
-def _sides_by_files(table: FeatureTable, config: SplitConfig) -> Int64:
+def _read_sides(table: FeatureTable, config: SplitConfig) -> Int64:
     if config.files.test is None:
         raise SplitError("data.split.files needs the file of the test rows: set data.split.files.test")
     side_of = np.full(len(table), -1, dtype=np.int64)
@@ -408,12 +410,12 @@ def _sides_by_files(table: FeatureTable, config: SplitConfig) -> Int64:
     return side_of
 
 
-def _file_names(files: SplitFiles) -> str:
+def _join_file_names(files: SplitFiles) -> str:
     return ", ".join(f"{side}: {Path(path).name}" for side in SIDES if (path := getattr(files, side)))
 
 
 class _Lookup:
-    """Finds the rows that a line of a split file names: by id, by the id's stem, or by the group."""
+    """Finds the rows for a line of a split file: by id, by the id's stem, or by the group."""
 
     def __init__(self, table: FeatureTable) -> None:
         self.table = table
@@ -422,7 +424,7 @@ class _Lookup:
             self.rows[str(name)].append(row)
         self.stems: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(table.ids):
-            self.stems[stem(str(name))].append(row)
+            self.stems[get_stem(str(name))].append(row)
         self.groups: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(table.groups if table.groups is not None else ()):
             self.groups[str(name)].append(row)
@@ -430,14 +432,14 @@ class _Lookup:
     def __call__(self, line: str, where: str) -> list[int]:
         if line in self.rows:
             return self.rows[line]
-        found = self.stems.get(stem(line), [])
+        found = self.stems.get(get_stem(line), [])
         if len(found) > 1:
             raise SplitError(
                 f"{where}: {line!r} matches {len(found)} ids, such as {self.table.ids[found[0]]!r} and "
                 f"{self.table.ids[found[1]]!r}; write the whole id"
             )
         if not found:
-            found = self.groups.get(line, []) or self.groups.get(stem(line), [])
+            found = self.groups.get(line, []) or self.groups.get(get_stem(line), [])
         if not found:
             raise SplitError(
                 f"{where}: {line!r} is no id of {self.table.where} (its ids look like {self.table.ids[0]!r}); "
@@ -446,7 +448,7 @@ class _Lookup:
         return found
 
 
-def stem(name: str) -> str:
+def get_stem(name: str) -> str:
     """Return the last part of a path without an audio suffix: ``blues/blues.00029.wav`` gives ``blues.00029``."""
     last = PurePosixPath(name.replace("\\", "/"))
     return last.stem if last.suffix.lower() in AUDIO_SUFFIXES else last.name
@@ -471,7 +473,7 @@ def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
             side_of[row] = side
 
 
-def _given(table: FeatureTable, config: SplitConfig, side_of: Int64, how: str) -> Split:
+def _split_as_given(table: FeatureTable, config: SplitConfig, side_of: Int64, how: str) -> Split:
     sides = [np.flatnonzero(side_of == side).astype(np.int64) for side in range(3)]
     for side in (0, 2):
         if len(sides[side]) == 0:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.config.schema import NanPolicy
-from genre_classifier.data.values import Float32, Int64, far_values, finite_rows
+from genre_classifier.data.values import Float32, Int64, find_far_values, find_finite_rows
 from genre_classifier.errors import DataError
 from genre_classifier.features.artists import is_nobody
 from genre_classifier.features.names import alike, normalised, refuse_alike_genres
@@ -28,7 +28,7 @@ Text = npt.NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table's rows come from.
+    """The origin of a table's rows.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class FeatureTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that a result depends on: features, genres, names, ids, groups, given split."""
+        """SHA-256 of everything that affects a result: features, genres, names, ids, groups, given split."""
         digest = hashlib.sha256()
         digest.update(np.ascontiguousarray(self.features).data)
         digest.update(np.ascontiguousarray(self.genres).data)
@@ -195,12 +195,12 @@ def build_table(
     """
     if len(labels) == 0:
         raise DataError(f"{where} has a header but no rows: nothing to train on")
-    bad = not_finite(features, feature_names, row_name)
+    bad = describe_not_finite(features, feature_names, row_name)
     if bad is not None and nan is NanPolicy.error:
         raise DataError(f"{where}, {bad}; correct them, or leave them out with data.nan=drop")
     keep = np.arange(len(features), dtype=np.int64)
     if bad is not None:
-        keep = np.flatnonzero(finite_rows(features))
+        keep = np.flatnonzero(find_finite_rows(features))
         log.warning(
             "%s: %d of %d rows dropped for NaN or infinity, the first for %s",
             where,
@@ -218,7 +218,7 @@ def build_table(
     def texts(values: Sequence[object], what: str, *, may_be_blank: bool = False) -> Text:
         column = (columns or {}).get(what)
         suffix = "" if column is None else f", column {column!r}"
-        return _texts(values, keep, what, where, lambda row: f"{row_name(row)}{suffix}", may_be_blank)
+        return _check_texts(values, keep, what, where, lambda row: f"{row_name(row)}{suffix}", may_be_blank)
 
     genre_text = texts(labels, "genre")
     refuse_alike_genres(genre_text, where)
@@ -231,7 +231,9 @@ def build_table(
     group_text = None
     if groups is not None:
         group_name = group_name or "group"
-        group_text = _without_nobodies(texts(groups, "group", may_be_blank=True), ids_text, group_name, where)
+        group_text = _separate_nobodies(
+            texts(groups, "group", may_be_blank=True), ids_text, group_name, where
+        )
         _warn_of_alike(group_text, group_name, where)
     return FeatureTable(
         features=features,
@@ -248,8 +250,8 @@ def build_table(
     )
 
 
-def _without_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> Text:
-    """Return the groups, each row a group of its own that is blank or names nobody, such as 'Various Artists'."""
+def _separate_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> Text:
+    """Return the groups. A row whose group is blank or names nobody, such as 'Various Artists', is a separate group."""
     nobodies = Counter(name for name in groups if is_nobody(name))
     if not nobodies:
         return groups
@@ -268,9 +270,11 @@ def _without_nobodies(groups: Text, ids: Text, group_name: str, where: str) -> T
     return np.array(alone, dtype=object)
 
 
-def not_finite(features: Float32, feature_names: Sequence[str], row_name: Callable[[int], str]) -> str | None:
+def describe_not_finite(
+    features: Float32, feature_names: Sequence[str], row_name: Callable[[int], str]
+) -> str | None:
     """Return the place of the first NaN or infinity and the number of rows with one; None if there is none."""
-    bad = ~finite_rows(features)
+    bad = ~find_finite_rows(features)
     if not bad.any():
         return None
     row = int(np.argmax(bad))
@@ -286,7 +290,7 @@ def not_finite(features: Float32, feature_names: Sequence[str], row_name: Callab
 def _warn_of_far_values(
     features: Float32, feature_names: Sequence[str], where: str, row_name: Callable[[int], str]
 ) -> None:
-    found = list(far_values(features))
+    found = list(find_far_values(features))
     if not found:
         return
     shown = [
@@ -317,7 +321,7 @@ def _warn_of_alike(groups: Text, what: str, where: str) -> None:
         )
 
 
-def _texts(
+def _check_texts(
     values: Sequence[object],
     keep: Int64,
     what: str,
@@ -356,14 +360,14 @@ def _check_shapes(table: FeatureTable) -> None:
         raise DataError(
             f"{table.where}: {rows} rows of {len(table.feature_names)} features: nothing to train on"
         )
-    if not finite_rows(table.features).all():
+    if not find_finite_rows(table.features).all():
         raise DataError(f"{table.where}: a feature is NaN or infinite")
     if table.genres.min() < 0 or table.genres.max() >= len(table.genre_names):
         raise DataError(f"{table.where}: genre indices reach beyond the {len(table.genre_names)} genre names")
 
 
 def _check_letters(table: FeatureTable) -> None:
-    """Raise DataError for half of a surrogate pair, which no file, report or answer can hold."""
+    """Raise DataError for half of a surrogate pair, which cannot be written to any file, report or answer."""
     for what, names in (
         ("feature name", table.feature_names),
         ("genre name", table.genre_names),

@@ -21,17 +21,17 @@ GAP = 10
 LARGEST_SHARE = 0.1
 
 
-def row_blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
-    """Yield slices over rows of about a million values each, so that what is computed by block stays small."""
+def divide_rows(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield slices over rows of about a million values each, so that results by block need little memory."""
     size = max(1, BLOCK_VALUES // max(1, n_columns))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 
 
-def finite_rows(features: Float32) -> npt.NDArray[np.bool_]:
+def find_finite_rows(features: Float32) -> npt.NDArray[np.bool_]:
     """Return for each row whether it has neither NaN nor infinity, shape (row,)."""
     finite = np.empty(len(features), dtype=np.bool_)
-    for block in row_blocks(*features.shape):
+    for block in divide_rows(*features.shape):
         finite[block] = np.isfinite(features[block]).all(axis=1)
     return finite
 
@@ -54,7 +54,7 @@ class FarValues:
     high: float
 
 
-def far_values(features: Float32) -> Iterator[FarValues]:
+def find_far_values(features: Float32) -> Iterator[FarValues]:
     """Yield the columns with a slipped decimal point, a code such as -999 or another unit; never of fewer than 10 rows.
 
     The whole table is looked at in blocks of rows, a column only where something in it is far.
@@ -72,18 +72,20 @@ def far_values(features: Float32) -> Iterator[FarValues]:
     usual = np.quantile(np.abs(sampled - middle), 0.9, axis=0, method="lower")
     low, high = middle - FAR * usual, middle + FAR * usual
     suspicious = np.zeros(columns, dtype=np.bool_)
-    for block in row_blocks(rows, columns):
+    for block in divide_rows(rows, columns):
         values = features[block]
         suspicious |= (values.min(axis=0) < low) | (values.max(axis=0) > high)
     for column in np.flatnonzero(suspicious).tolist():
         values = features[:, column].astype(np.float64)
-        far = _beyond_gap(np.abs(values - middle[column]), float(usual[column]), abs(float(middle[column])))
+        far = _find_beyond_gap(
+            np.abs(values - middle[column]), float(usual[column]), abs(float(middle[column]))
+        )
         if 0 < len(far) <= max(1, LARGEST_SHARE * rows):
             rest = np.delete(values, far)
             yield FarValues(column, far, float(rest.min()), float(rest.max()))
 
 
-def _beyond_gap(distances: npt.NDArray[np.float64], usual: float, size: float) -> Int64:
+def _find_beyond_gap(distances: npt.NDArray[np.float64], usual: float, size: float) -> Int64:
     """Return the rows whose distance from the median is beyond a gap, nearest of all gaps."""
     if not usual:  # nearly all values are one: the others are measured by each other, or by that one
         others = distances[distances > 0]

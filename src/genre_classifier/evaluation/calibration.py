@@ -40,14 +40,14 @@ class ReliabilityBin:
     accuracy: float | None
 
 
-def bin_of(confidence: Float64) -> Int64:
+def find_bins(confidence: Float64) -> Int64:
     """Return the bin, from 0, of each confidence: 15 of equal width (Naeini et al., 2015)."""
     ends = np.linspace(0, 1, CALIBRATION_BINS + 1)
     found = np.searchsorted(ends, confidence, side="right") - 1
     return np.clip(found, 0, CALIBRATION_BINS - 1).astype(np.int64)
 
 
-def reliability(probabilities: Float64, genres: Int64) -> list[ReliabilityBin]:
+def compute_reliability(probabilities: Float64, genres: Int64) -> list[ReliabilityBin]:
     """Return the bins of a reliability diagram.
 
     Parameters
@@ -57,7 +57,7 @@ def reliability(probabilities: Float64, genres: Int64) -> list[ReliabilityBin]:
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == genres
-    bins = bin_of(confidence)
+    bins = find_bins(confidence)
     ends = np.linspace(0, 1, CALIBRATION_BINS + 1)
     found = []
     for number in range(CALIBRATION_BINS):
@@ -68,7 +68,7 @@ def reliability(probabilities: Float64, genres: Int64) -> list[ReliabilityBin]:
     return found
 
 
-def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
+def compute_expected_calibration_error(bins: list[ReliabilityBin]) -> float:
     """Return the mean distance between confidence and accuracy over rows (Naeini et al., 2015)."""
     rows = sum(one.rows for one in bins)
     distances = (
@@ -118,7 +118,7 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def effect_of_temperature(
+def measure_temperature_effect(
     val_logits: Tensor, val_genres: Tensor, test_logits: Tensor, test_genres: Tensor
 ) -> dict[str, Any]:
     """Return the temperature that fits the validation rows best, and its effect on the test rows.
@@ -142,8 +142,8 @@ def effect_of_temperature(
     before, after = (
         {
             "loss": float(functional.cross_entropy(logits, test_genres)),
-            "ece": expected_calibration_error(
-                reliability(torch.softmax(logits, dim=1).numpy(), test_genres.numpy())
+            "ece": compute_expected_calibration_error(
+                compute_reliability(torch.softmax(logits, dim=1).numpy(), test_genres.numpy())
             ),
         }
         for logits in (test_logits.double(), test_logits.double() / temperature)

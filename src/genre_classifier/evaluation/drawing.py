@@ -122,7 +122,7 @@ def picture_name(name: object, position: int) -> str:
     Two names in a script that the font lacks may look the same, so such a name is preceded by the genre's position.
     """
     text = drawn_name(name)
-    return text if {ord(letter) for letter in text} <= _letters() else f"{position}: {text}"
+    return text if {ord(letter) for letter in text} <= _read_letters() else f"{position}: {text}"
 
 
 def share_colour(share: float) -> str:
@@ -134,7 +134,7 @@ def share_colour(share: float) -> str:
 
 
 @cache
-def _letters() -> frozenset[int]:
+def _read_letters() -> frozenset[int]:
     """Return the code points that the font has."""
     from matplotlib.font_manager import findfont, get_font
 

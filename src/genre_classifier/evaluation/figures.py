@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: str) -> Figure:
+def draw_confusion(confusion: np.ndarray, genre_names: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix: counts as text, shares of the true genre's rows as colour.
 
     A genre without rows has no shares; its row is grey and says so.
@@ -81,7 +81,7 @@ def confusion_figure(confusion: np.ndarray, genre_names: Sequence[str], title: s
     return figure
 
 
-def per_genre_f1_figure(
+def draw_f1_per_genre(
     f1: Sequence[float], support: Sequence[int], genre_names: Sequence[str], title: str
 ) -> Figure:
     """Draw a bar of F1 per genre, with its number of rows.
@@ -115,7 +115,7 @@ def per_genre_f1_figure(
     return figure
 
 
-def over_time_figure(
+def draw_over_time(
     seconds: np.ndarray, probabilities: np.ndarray, genre_names: Sequence[str], window: float, title: str
 ) -> Figure:
     """Draw a song's genres over its time as bands on top of each other, the most probable genre at the bottom.

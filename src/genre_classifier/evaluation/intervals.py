@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import ndtr, ndtri
 
 from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of, n_columns
-from genre_classifier.evaluation.calibration import bin_of
+from genre_classifier.evaluation.calibration import find_bins
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -60,7 +60,7 @@ class Intervals:
         }
 
 
-def intervals(
+def compute_intervals(
     logits: Float64, genres: Int64, groups: Text | None = None, group_name: str = "group"
 ) -> Intervals | None:
     """Return the 95 % interval of every metric.
@@ -81,29 +81,30 @@ def intervals(
     Intervals or None
         None if there are fewer than two groups or rows, which say nothing about the spread.
     """
-    units, n_units = _units(len(genres), groups)
+    units, n_units = _number_units(len(genres), groups)
     if n_units < 2:
         return None
     n_genres = logits.shape[1]
-    sums = _unit_sums(logits, genres, units, n_units)
+    sums = _sum_by_unit(logits, genres, units, n_units)
     total = np.asarray(sums.sum(axis=0))  # (1, column)
-    point = {name: float(value[0]) for name, value in _metrics(total, n_genres).items()}
-    drawn = _joined(_metrics(block, n_genres) for block in _resampled(sums, n_units))
+    point = {name: float(value[0]) for name, value in _compute_metrics(total, n_genres).items()}
+    drawn = _join(_compute_metrics(block, n_genres) for block in _resample(sums, n_units))
     left_out = None
     if n_units <= MOST_JACKKNIFED:
-        left_out = _joined(_metrics(block, n_genres) for block in _leaving_out(sums))
+        left_out = _join(_compute_metrics(block, n_genres) for block in _leave_out_each(sums))
     ends = {
-        name: _bca(point[name], drawn[name], None if left_out is None else left_out[name]) for name in point
+        name: _compute_bca(point[name], drawn[name], None if left_out is None else left_out[name])
+        for name in point
     }
     return Intervals(ends, n_units, "row" if groups is None else group_name)
 
 
-def difference_intervals(
+def compute_difference_intervals(
     first: Sequence[Float64], second: Sequence[Float64], genres: Int64, groups: Text | None = None
 ) -> dict[str, tuple[float, float, float]]:
     """Return each metric's difference between two models on the same rows, with its 95 % interval.
 
-    Both are scored on the same resamples (BCa, as `intervals`), so that what makes a row hard for both cancels.
+    Both are scored on the same resamples (BCa, as `compute_intervals`), so that what makes a row hard for both cancels.
 
     Parameters
     ----------
@@ -123,37 +124,37 @@ def difference_intervals(
     ValueError
         There are fewer than two rows or groups.
     """
-    units, n_units = _units(len(genres), groups)
+    units, n_units = _number_units(len(genres), groups)
     if n_units < 2:
         raise ValueError(f"{n_units} group or row: at least two are needed to tell their spread")
     n_genres = first[0].shape[1]
     parts = [
-        (sign / len(replicates), _unit_sums(logits, genres, units, n_units))
+        (sign / len(replicates), _sum_by_unit(logits, genres, units, n_units))
         for sign, replicates in ((1, first), (-1, second))
         for logits in replicates
     ]
 
     def difference(of: Callable[[csr_matrix], Iterator[Float64]]) -> dict[str, Float64]:
         scores = [
-            (weight, _joined(_metrics(block, n_genres) for block in of(sums))) for weight, sums in parts
+            (weight, _join(_compute_metrics(block, n_genres) for block in of(sums))) for weight, sums in parts
         ]
         return {
             name: np.sum([weight * found[name] for weight, found in scores], axis=0) for name in scores[0][1]
         }
 
     point = difference(lambda sums: iter([np.asarray(sums.sum(axis=0))]))
-    drawn = difference(lambda sums: _resampled(sums, n_units))
-    left_out = difference(_leaving_out) if n_units <= MOST_JACKKNIFED else None
+    drawn = difference(lambda sums: _resample(sums, n_units))
+    left_out = difference(_leave_out_each) if n_units <= MOST_JACKKNIFED else None
     return {
         name: (
             float(point[name][0]),
-            *_bca(float(point[name][0]), drawn[name], None if left_out is None else left_out[name]),
+            *_compute_bca(float(point[name][0]), drawn[name], None if left_out is None else left_out[name]),
         )
         for name in point
     }
 
 
-def _units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
+def _number_units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
     """Return the unit of each row, and how many units there are."""
     if groups is None:
         return np.arange(n_rows), n_rows
@@ -161,7 +162,7 @@ def _units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
     return units.astype(np.int64), len(names)
 
 
-def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> csr_matrix:
+def _sum_by_unit(logits: Float64, genres: Int64, units: Int64, n_units: int) -> csr_matrix:
     """Return what the metrics are made of, summed by unit: (unit, column), see `Counts`."""
     n_rows, n_genres = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -172,7 +173,7 @@ def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> cs
     confidence = np.exp(-log_sum)
     n_top = min(3, n_genres)
     found = (np.argpartition(-shifted, n_top - 1, axis=1)[:, :n_top] == genres[:, None]).any(axis=1)
-    bins = bin_of(confidence)
+    bins = find_bins(confidence)
     first_bin = n_genres**2
     columns = np.stack(
         [
@@ -189,12 +190,12 @@ def _unit_sums(logits: Float64, genres: Int64, units: Int64, n_units: int) -> cs
     return csr_matrix((values.ravel(), where), shape=shape)
 
 
-def _metrics(sums: Float64, n_genres: int) -> dict[str, Float64]:
+def _compute_metrics(sums: Float64, n_genres: int) -> dict[str, Float64]:
     """Return the metrics, each (resample,), of sums (resample, column)."""
     return metrics_of(Counts(sums, n_genres))
 
 
-def _resampled(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
+def _resample(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
     """Yield blocks of RESAMPLES sums (resample, column) over units drawn with replacement."""
     rng = np.random.default_rng(SEED)
     size = max(1, BLOCK_VALUES // max(sums.shape))
@@ -205,7 +206,7 @@ def _resampled(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
         yield np.asarray((sums.T @ times.T.astype(np.float64)).T)
 
 
-def _leaving_out(sums: csr_matrix) -> Iterator[Float64]:
+def _leave_out_each(sums: csr_matrix) -> Iterator[Float64]:
     """Yield blocks of sums (unit, column) over all units but one."""
     total = np.asarray(sums.sum(axis=0))
     size = max(1, BLOCK_VALUES // sums.shape[1])
@@ -213,12 +214,12 @@ def _leaving_out(sums: csr_matrix) -> Iterator[Float64]:
         yield total - sums[start : start + size].toarray()
 
 
-def _joined(blocks: Iterator[dict[str, Float64]]) -> dict[str, Float64]:
+def _join(blocks: Iterator[dict[str, Float64]]) -> dict[str, Float64]:
     parts = list(blocks)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _bca(point: float, drawn: Float64, left_out: Float64 | None) -> tuple[float, float]:
+def _compute_bca(point: float, drawn: Float64, left_out: Float64 | None) -> tuple[float, float]:
     """Return the ends of a BCa interval.
 
     Parameters

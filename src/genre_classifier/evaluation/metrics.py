@@ -28,7 +28,7 @@ class Scores:
 
 
 @torch.no_grad()
-def row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Tensor:
+def compute_row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the sums over rows that `Counts` describes, shape (member, column). Sums of several processes add up.
 
     Parameters
@@ -64,13 +64,13 @@ def row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None) -> Ten
     return sums.view(n_members, width)
 
 
-def scores_of_sums(sums: Tensor, n_genres: int) -> list[Scores]:
+def compute_scores(sums: Tensor, n_genres: int) -> list[Scores]:
     """Return each member's scores.
 
     Parameters
     ----------
     sums : Tensor [shape=(member, column)]
-        See `row_sums`.
+        See `compute_row_sums`.
     """
     counts = Counts(sums.cpu(), n_genres)
     values = {name: found.tolist() for name, found in metrics_of(counts).items()}
@@ -107,21 +107,21 @@ class GenreMetrics(torchmetrics.Metric):
         total_loss : float, optional
             The sum of the rows' losses, if they are not the cross entropy.
         """
-        sums = row_sums(logits[None], genres[None])
+        sums = compute_row_sums(logits[None], genres[None])
         if total_loss is not None:
             Counts(sums, self.n_genres).loss[:] = total_loss
         self.sums = self.sums.to(sums) + sums
 
     def compute(self) -> dict[str, Tensor]:
         """Return each metric by name, and ``f1_per_genre`` [shape=(genre,)]."""
-        (scores,) = scores_of_sums(self.sums, self.n_genres)
+        (scores,) = compute_scores(self.sums, self.n_genres)
         values = {name: torch.tensor(value, dtype=torch.float64) for name, value in scores.values.items()}
         return values | {"f1_per_genre": scores.f1_per_genre}
 
 
 def score(logits: Tensor, genres: Tensor) -> Scores:
     """Return the metrics of logits (row, genre) against true genres (row,)."""
-    return scores_of_sums(row_sums(logits[None], genres[None]), logits.shape[1])[0]
+    return compute_scores(compute_row_sums(logits[None], genres[None]), logits.shape[1])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +170,14 @@ def evaluate(network: nn.Module, features: Tensor, genres: Tensor) -> Evaluation
         logits = torch.cat([network(block) for block in features.split(8192)])
     finally:
         network.train(was_training)
-    return evaluation_of(logits, genres)
+    return evaluate_logits(logits, genres)
 
 
-def evaluation_of(logits: Tensor, genres: Tensor) -> Evaluation:
+def evaluate_logits(logits: Tensor, genres: Tensor) -> Evaluation:
     """Return the evaluation of logits (row, genre), or log probabilities, against true genres (row,)."""
-    sums = row_sums(logits[None], genres[None])
+    sums = compute_row_sums(logits[None], genres[None])
     n_genres = logits.shape[1]
-    (scores,) = scores_of_sums(sums, n_genres)
+    (scores,) = compute_scores(sums, n_genres)
     return Evaluation(
         loss=float(functional.cross_entropy(logits, genres)),
         scores=scores,

@@ -31,7 +31,7 @@ class McNemar:
     p_value: float
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
+def run_mcnemar_test(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
     """Return McNemar's test of the rows that two models classified right.
 
     Parameters
@@ -61,7 +61,7 @@ class CorrectedT:
     p_value: float
 
 
-def corrected_t(values: Sequence[float], overlap: float) -> CorrectedT:
+def run_corrected_t_test(values: Sequence[float], overlap: float) -> CorrectedT:
     """Return mean, 95 % interval and p-value of differences over folds (Nadeau and Bengio, 2003).
 
     Parameters

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from scipy.special import expit, logit
 
-from genre_classifier.evaluation.paired_tests import corrected_t
+from genre_classifier.evaluation.paired_tests import run_corrected_t_test
 
 # Fewer values have a t interval that is mostly the quantile: 12.7 standard errors either way for two.
 FEWEST = 4
 
 
-def interval_of_mean(
+def compute_interval_of_mean(
     metric: str, values: Sequence[float], overlap: float = 0.0
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of a metric's mean over replicates; None for fewer than four.
@@ -39,7 +39,7 @@ def interval_of_mean(
     """
     if len(values) < FEWEST:
         return None
-    test = corrected_t(values, overlap)
+    test = run_corrected_t_test(values, overlap)
     mean, half_width = test.mean, test.half_width
     if half_width == 0:
         return mean, mean

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from genre_classifier.bundle.format import TOLERANCE, typical_rows
 from genre_classifier.data.scaler_state import ScalerStatistics
-from genre_classifier.data.scaling import scaled
+from genre_classifier.data.scaling import standardise
 from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
+from genre_classifier.runs.folder import RunFolder, read_checkpoint, shorten_path
 from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
 
@@ -71,7 +71,7 @@ class Candidate:
 
     def logits(self, features: npt.NDArray[np.float32]) -> Tensor:
         """Return logits, float64 (row, genre), of raw features (row, feature), computed as in training."""
-        standardised = torch.from_numpy(scaled(self.scaler, features, np.arange(len(features))))
+        standardised = torch.from_numpy(standardise(self.scaler, features, np.arange(len(features))))
         with torch.no_grad():
             return torch.cat([self.network(block) for block in standardised.split(BLOCK_ROWS)]).double()
 
@@ -144,7 +144,7 @@ def measured(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]
     for split in SPLITS:
         features, genres = rows.side(split)
         if len(genres):
-            standardised = scaled(candidate.scaler, features, np.arange(len(features)))
+            standardised = standardise(candidate.scaler, features, np.arange(len(features)))
             evaluation = evaluate(candidate.network, torch.from_numpy(standardised), genres)
             found[split] = evaluation.as_dict()
     return found
@@ -178,7 +178,7 @@ def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceA
         return replace(
             answers, description=f"{answers.description} (there is no predictions.csv to compare with)"
         )
-    where = relative(folder.predictions_csv)
+    where = shorten_path(folder.predictions_csv)
     recorded = folder.read_predictions()
     ids = [str(rows.table.ids[row]) for row in rows.split.test]
     if set(ids) != set(recorded):
@@ -194,6 +194,6 @@ def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceA
     if not differences[worst] < TOLERANCE:
         raise ExportError(
             f"{where}: id {ids[worst]!r} has probabilities that differ by {differences[worst]:.3g} from those of "
-            f"{relative(candidate.choice.checkpoint)}; the files of the run do not belong together"
+            f"{shorten_path(candidate.choice.checkpoint)}; the files of the run do not belong together"
         )
     return replace(answers, description=f"{answers.description}, the same as in predictions.csv")

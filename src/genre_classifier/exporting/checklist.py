@@ -19,9 +19,9 @@ from genre_classifier.config.settings import replicate_hash
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import ExportError, GenreClassifierError, RunFolderError
 from genre_classifier.exporting.candidate import Candidate, ReferenceAnswers
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 from genre_classifier.runs.listing import read_each
-from genre_classifier.runs.ranking.leaderboard import Trial, estimated, read_trial
+from genre_classifier.runs.ranking.leaderboard import Trial, estimate_metric, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 # Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
@@ -76,7 +76,7 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     folds = own.settings.get("data.split.folds")
     if folds is None:
         return ChecklistItem(CROSS_VALIDATION, False, unmet), None
-    where = relative(folder.path.absolute().parent)
+    where = shorten_path(folder.path.absolute().parent)
     replicates = _replicates(own)
     tested = {trial.fold for trial in replicates if trial.settings.get("seed") == own.settings.get("seed")}
     if len(tested) < folds:
@@ -101,7 +101,9 @@ def _over_folds(
     if any("test/accuracy" not in trial.metrics for trial in trials):
         return ChecklistItem(CROSS_VALIDATION, False, f"a fold in {where} has no test metrics"), None
     names = [name for name in trials[0].metrics if name.startswith("test/")]
-    estimates = {name: estimated(name, {trial: trial.metrics[name] for trial in trials}) for name in names}
+    estimates = {
+        name: estimate_metric(name, {trial: trial.metrics[name] for trial in trials}) for name in names
+    }
     accuracy, f1 = estimates["test/accuracy"], estimates["test/f1"]
     seeds = len({trial.settings.get("seed") for trial in trials})
     evidence = (

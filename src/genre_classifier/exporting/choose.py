@@ -11,9 +11,9 @@ from pathlib import Path
 from genre_classifier.commands import argument
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError
-from genre_classifier.runs.folder import RunFolder, relative
-from genre_classifier.runs.listing import Unreadable, lines_about, read_each, run_folders
-from genre_classifier.runs.ranking.leaderboard import Row, Trial, best_trial, leaderboards, read_trial
+from genre_classifier.runs.folder import RunFolder, shorten_path
+from genre_classifier.runs.listing import Unreadable, find_run_folders, format_unreadable, read_each
+from genre_classifier.runs.ranking.leaderboard import Row, Trial, find_best_trial, rank_trials, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 SYNTHETIC = "on synthetic data"
@@ -91,7 +91,7 @@ def _named_checkpoint(path: Path) -> Choice:
         raise CheckpointError(f"ckpt={path}: there is no such file; a run keeps its own under checkpoints/")
     folder = RunFolder(path.absolute().parent.parent)
     belongs = path.absolute().parent == folder.checkpoints and folder.run_json.is_file()
-    return Choice(path, RunFolder(relative(folder.path)) if belongs else None, "named by ckpt=", (), {})
+    return Choice(path, RunFolder(shorten_path(folder.path)) if belongs else None, "named by ckpt=", (), {})
 
 
 def _named_run(folder: RunFolder) -> Choice:
@@ -124,9 +124,9 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
         )
     trials = read_each(sweep.trials(), read_trial)
     if not trials:
-        listed = "\n".join(lines_about(trials.unreadable))
+        listed = "\n".join(format_unreadable(trials.unreadable))
         raise ExportError(f"sweep={sweep.path}: no trial of it can be read\n{listed}")
-    boards = leaderboards(trials, metric)
+    boards = rank_trials(trials, metric)
     if len(boards) > 1:
         raise ExportError(
             f"sweep={sweep.path}: its trials were on {len(boards)} different tables or splits, whose numbers do not "
@@ -141,7 +141,7 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
             f"{argument('sweep.resume', sweep.path)}"
         )
     best = rows[0]
-    trial = best_trial(_exportable(best), metric)
+    trial = find_best_trial(_exportable(best), metric)
     assert trial is not None
     considered = tuple(_finished(row, metric) for row in rows)
     reason = f"of {len(rows)} configurations the best by {metric}, {best.estimates[metric].mean:.4f}"
@@ -160,7 +160,7 @@ def _exportable(row: Row) -> list[Trial]:
 
 
 def _finished(row: Row, metric: str) -> Finished:
-    trial = best_trial(_exportable(row), metric) or row.trials[0]
+    trial = find_best_trial(_exportable(row), metric) or row.trials[0]
     return Finished(trial.folder, row.estimates[metric].mean, trial.synthetic, "")
 
 
@@ -177,7 +177,7 @@ def _best(outputs: Path) -> Choice:
             f"outputs_dir={outputs}: no finished run with a checkpoint and a validation F1{found}; train one with "
             "python train.py, or name what to export with run=FOLDER or ckpt=FILE"
         )
-        raise ExportError("\n".join([message, *lines_about(left_out)]))
+        raise ExportError("\n".join([message, *format_unreadable(left_out)]))
     best = finished[0]
     reason = f"the only finished run, validation F1 {best.score:.4f}"
     if len(finished) > 1:
@@ -188,7 +188,7 @@ def _best(outputs: Path) -> Choice:
 def _survey(outputs: Path) -> tuple[list[Finished], Counter[str], list[Unreadable]]:
     """Return the runs that can be exported, best first, how many others there are of each kind, and the unreadable."""
     finished, skipped = [], Counter[str]()
-    looked_at = read_each(map(RunFolder, run_folders(outputs)), _look_at)
+    looked_at = read_each(map(RunFolder, find_run_folders(outputs)), _look_at)
     for found in looked_at:
         if isinstance(found, Finished):
             finished.append(found)
@@ -229,16 +229,16 @@ def _listed(counts: Mapping[str, int]) -> str:
 def describe(choice: Choice, shown: int = 5) -> list[str]:
     """Return the lines that say which runs were considered and why this one."""
     if choice.folder is not None and choice.folder.best_checkpoint == choice.checkpoint:
-        what = str(relative(choice.folder.path))
+        what = str(shorten_path(choice.folder.path))
     else:
-        what = str(relative(choice.checkpoint))
+        what = str(shorten_path(choice.checkpoint))
     lines = [f"{what}, {choice.reason}"]
     for run in choice.considered[:shown] if len(choice.considered) > 1 else ():
         note = ", synthetic data" if run.synthetic else ""
-        lines.append(f"  {run.score:.4f}  {relative(run.folder.path)}{note}")
+        lines.append(f"  {run.score:.4f}  {shorten_path(run.folder.path)}{note}")
     if len(choice.considered) > shown:
         lines.append(f"  and {len(choice.considered) - shown} more")
     if choice.skipped:
         lines.append(f"  skipped {sum(choice.skipped.values())}: {_listed(choice.skipped)}")
-    lines += (f"  {line}" for line in lines_about(choice.unreadable))
+    lines += (f"  {line}" for line in format_unreadable(choice.unreadable))
     return lines

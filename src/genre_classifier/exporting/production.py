@@ -39,7 +39,7 @@ from genre_classifier.exporting.refit import refitted
 from genre_classifier.exporting.staging import staging_folder
 from genre_classifier.exporting.temperature import calibrated
 from genre_classifier.features.sets import FeatureSetReference, recognise
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 from genre_classifier.runs.rows import RunRows
 
 
@@ -196,7 +196,7 @@ def _details(judged: Candidate, final: Candidate, calibration: Calibration | Non
         feature_set=_feature_set(final),
         run=RunReference(
             folder=_folder_of(final),
-            checkpoint=os.fspath(relative(final.choice.checkpoint)),
+            checkpoint=os.fspath(shorten_path(final.choice.checkpoint)),
             best_epoch=final.epoch,
             seed=final.seed,
             data_fingerprint=final.data.get("fingerprint"),
@@ -217,4 +217,4 @@ def _feature_set(candidate: Candidate) -> FeatureSetReference | None:
 
 def _folder_of(candidate: Candidate) -> str:
     path = candidate.choice.checkpoint.parent if candidate.folder is None else candidate.folder.path
-    return os.fspath(relative(path))
+    return os.fspath(shorten_path(path))

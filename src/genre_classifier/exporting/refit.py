@@ -13,8 +13,8 @@ from genre_classifier.config.schema import CheckpointConfig, SplitMethod, Strate
 from genre_classifier.errors import ConfigError, ExportError
 from genre_classifier.exporting.candidate import Candidate, load
 from genre_classifier.exporting.choose import Choice
-from genre_classifier.runs.configuration import trainable_configuration_of
-from genre_classifier.runs.folder import RunFolder, claim, relative
+from genre_classifier.runs.configuration import read_trainable_configuration
+from genre_classifier.runs.folder import RunFolder, claim, shorten_path
 from genre_classifier.training.fit import train
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,16 @@ def refitted(candidate: Candidate, outputs: Path) -> Candidate:
             f"refit=full needs the configuration of the run, and {candidate.choice.checkpoint} lies outside of a "
             "run's folder: name one with run=FOLDER"
         )
-    saved = trainable_configuration_of(candidate.folder)
+    saved = read_trainable_configuration(candidate.folder)
     now = datetime.now().astimezone()
     folder = RunFolder(claim(outputs / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}", exact=False))
     cfg = refit_config(saved, folder.path, epochs=candidate.epoch + 1)
     folder.write_config(cfg)
     log.info(
-        "%-12s training on all rows for %d epochs in %s", "refit", candidate.epoch + 1, relative(folder.path)
+        "%-12s training on all rows for %d epochs in %s",
+        "refit",
+        candidate.epoch + 1,
+        shorten_path(folder.path),
     )
     result = train(cfg)
     if result is None or result.best_checkpoint is None:

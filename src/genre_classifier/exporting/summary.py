@@ -5,7 +5,7 @@ from __future__ import annotations
 from genre_classifier.bundle.format import ChecklistItem
 from genre_classifier.commands import command
 from genre_classifier.exporting.export import Export
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 from genre_classifier.terminal import say, say_table
 
 MARKS = {True: "yes", False: "NO", None: "?"}
@@ -26,8 +26,8 @@ def show(export: Export) -> None:
         )
     _say_checklist(export)
     for part, path in export.paths.items():
-        line(part, str(relative(path)))
-    bundle = relative(export.paths["model"]).with_suffix("")
+        line(part, str(shorten_path(path)))
+    bundle = shorten_path(export.paths["model"]).with_suffix("")
     line("verify it", command("genre-classifier", "verify", bundle))
     line("serve it", command("genre-classifier", "serve", "--bundle", bundle))
 

@@ -28,10 +28,10 @@ def cache_folder() -> Path | None:
     It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. Where neither can be written, as in a container whose user has no
     home, a folder for temporary files that only this user can write takes its place. None if there is none either.
     """
-    home = _home(".cache")
+    home = _find_home(".cache")
     if home is not None and _is_writable(home / OURS):
         return home / OURS
-    temporary = _temporary()
+    temporary = _find_temporary()
     return None if temporary is None else temporary / OURS
 
 
@@ -42,7 +42,7 @@ def prepare_caches() -> None:
     processes that are started later inherit, and only those whose folder could not be written otherwise.
     """
     lacking = [variable for variable, names in _FOLDERS.items() if not _has_folder(variable, names)]
-    temporary = _temporary() if lacking else None
+    temporary = _find_temporary() if lacking else None
     if temporary is not None:
         os.environ.update(dict.fromkeys(lacking, str(temporary)))
         if "numba" in sys.modules:
@@ -51,11 +51,11 @@ def prepare_caches() -> None:
 
 def _has_folder(variable: str, names: tuple[str, ...]) -> bool:
     chosen = os.environ.get(variable)
-    homes = [Path(chosen)] if chosen else [_home(name) for name in names]
+    homes = [Path(chosen)] if chosen else [_find_home(name) for name in names]
     return all(home is not None and _is_writable(home) for home in homes)
 
 
-def _home(name: str) -> Path | None:
+def _find_home(name: str) -> Path | None:
     chosen = os.environ.get(_BASES[name])
     if chosen:
         return Path(chosen)
@@ -76,10 +76,10 @@ def _is_writable(folder: Path) -> bool:
 
 
 @cache
-def _temporary() -> Path | None:
+def _find_temporary() -> Path | None:
     """Return a folder for temporary files that nobody else can write: numba runs what it finds in its cache."""
     user = os.getuid() if hasattr(os, "getuid") else ""
-    for base in _temporary_bases():
+    for base in _list_temporary_bases():
         folder = base / f"genre-classifier-{user}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -92,7 +92,7 @@ def _temporary() -> Path | None:
     return None
 
 
-def _temporary_bases() -> list[Path]:
+def _list_temporary_bases() -> list[Path]:
     bases = [Path("/dev/shm")] if sys.platform == "linux" else []
     try:
         return [Path(tempfile.gettempdir()), *bases]

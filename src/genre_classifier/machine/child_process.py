@@ -42,11 +42,11 @@ def die_with_parent(parent_pid: int | None = None) -> None:
     if sentinel is None:
         if os.getppid() != parent_pid:  # it ended before anything watched it
             _die()
-        sentinel = _process_descriptor(parent_pid)
+        sentinel = _open_process_descriptor(parent_pid)
     threading.Thread(target=_die_after, args=(sentinel, parent_pid), daemon=True).start()
 
 
-def _process_descriptor(pid: int | None) -> int | None:
+def _open_process_descriptor(pid: int | None) -> int | None:
     """Return a descriptor that is ready when a process has ended; None if the system has no such descriptor."""
     try:
         return os.pidfd_open(pid) if sys.platform == "linux" and pid is not None else None

@@ -31,7 +31,7 @@ def take_gpu(sweep: Path) -> str | None:
     str or None
         The GPU's number; None if there are fewer than two to choose from.
     """
-    visible = _visible_gpus()
+    visible = _list_visible_gpus()
     if len(visible) < 2:
         return None
     device = free_device(sweep, visible)
@@ -55,7 +55,7 @@ def free_device(sweep: Path, devices: Sequence[str]) -> str:
     return devices[os.getpid() % len(devices)]
 
 
-def _visible_gpus() -> list[str]:
+def _list_visible_gpus() -> list[str]:
     listed = os.environ.get(VISIBLE)
     if listed is not None:
         return [device.strip() for device in listed.split(",") if device.strip()]

@@ -1,4 +1,4 @@
-"""One HTML file of a run or sweep, complete in itself.
+"""Writes a run's or a sweep's report: one HTML file that needs no other file.
 
-Start at report.py; run_view.py and sweep_view.py gather what the templates show. Uses runs and evaluation.
+Start at report.py. run_view.py and sweep_view.py gather the content of the templates. Uses runs and evaluation.
 """

@@ -16,7 +16,7 @@ from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.predictions import Predictions, read_predictions
 
 LOG_LINES = 30
-LOG_BYTES = 64 * 2**10  # at the log's end, in which they are looked for
+LOG_BYTES = 64 * 2**10  # at the log's end, which contain these lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class RunContents:
     predictions : Predictions or None
         Of the test rows.
     history : mapping of str to list of tuple of float
-        By column, epoch and value, cells without a value left out.
+        Pairs of epoch and value by column, without empty cells.
     settings : mapping of str to Any
         The run's settings, by flat names.
     overrides : tuple of str
-        What its command line said.
+        The overrides of its command line.
     log_tail : str
         The last lines of train.log.
     """
@@ -53,7 +53,7 @@ class RunContents:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed`` or ``running``, which a killed run says as well."""
+        """``finished``, ``failed`` or ``running``. A killed run still has ``running``."""
         return str(self.run.get("status", "unknown"))
 
     @property
@@ -68,7 +68,7 @@ class RunContents:
 
     @property
     def group_name(self) -> str:
-        """What must stay on one side, in the singular."""
+        """The name of a group, such as ``artist``, in the singular."""
         return str(self.data.get("group_name") or "group")
 
     @property
@@ -97,15 +97,15 @@ def read_contents(folder: RunFolder) -> RunContents:
         run=run,
         metrics=folder.read_metrics() if finished else {},
         predictions=read_predictions(folder) if finished else None,
-        history=_history(folder),
-        settings=run.get("settings") or _saved_settings(folder),
-        overrides=_overrides(folder),
-        log_tail=_log_tail(folder),
+        history=_read_history(folder),
+        settings=run.get("settings") or _read_saved_settings(folder),
+        overrides=_read_overrides(folder),
+        log_tail=_read_log_tail(folder),
     )
 
 
-def _history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
-    """Return history.csv's columns; a line that a killed run left half written is left out."""
+def _read_history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
+    """Return history.csv's columns."""
     path = folder.history_csv
     if not path.is_file():
         return {}
@@ -124,21 +124,21 @@ def _history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def _saved_settings(folder: RunFolder) -> Mapping[str, Any]:
+def _read_saved_settings(folder: RunFolder) -> Mapping[str, Any]:
     try:
         return flattened(folder.read_settings())
     except RunFolderError:
         return {}
 
 
-def _overrides(folder: RunFolder) -> tuple[str, ...]:
+def _read_overrides(folder: RunFolder) -> tuple[str, ...]:
     try:
         return folder.read_overrides()
-    except RunFolderError:  # the settings say the same
+    except RunFolderError:  # the settings contain the same values
         return ()
 
 
-def _log_tail(folder: RunFolder) -> str:
+def _read_log_tail(folder: RunFolder) -> str:
     try:
         with opened(folder.log) as file:
             file.seek(max(0, file.seek(0, io.SEEK_END) - LOG_BYTES))

@@ -22,15 +22,15 @@ from genre_classifier.evaluation.drawing import (
 )
 from genre_classifier.reporting.rows.from_rows import Places
 from genre_classifier.reporting.rows.importance import Drop
-from genre_classifier.reporting.svg import Figure, inline
-from genre_classifier.runs.ranking.figure import draw_setting, swept, trials_with_setting
+from genre_classifier.reporting.svg import Figure, convert_to_inline
+from genre_classifier.runs.ranking.figure import draw_setting, find_swept, select_trials_with_setting
 from genre_classifier.runs.ranking.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Column = Sequence[tuple[float, float]]
-WIDTH = 4.4  # inches; what a phone shows at nearly its own size
+WIDTH = 4.4  # inches; a phone shows this nearly in full size
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 CURVES = (
     ("loss", "Loss", "The mean cross entropy; where validation rises while training falls, the network learns "
@@ -40,21 +40,23 @@ CURVES = (
 )  # fmt: skip
 
 
-def curves(history: Mapping[str, Column], best_epoch: int | None, key: str) -> list[Figure]:
+def draw_curves(history: Mapping[str, Column], best_epoch: int | None, key: str) -> list[Figure]:
     """Draw loss and F1 by epoch for training and validation rows, and the learning rate where it changed."""
     found = []
     for name, title, meaning in CURVES:
         lines = {side: history.get(f"{side}/{name}", ()) for side in ("train", "val")}
         if any(lines.values()):
-            found.append(_curve(lines, best_epoch, f"{key}{name}", title, meaning))
+            found.append(_draw_curve(lines, best_epoch, f"{key}{name}", title, meaning))
     rate = history.get("learning_rate", ())
     if len({value for _, value in rate}) > 1:
         meaning = "The optimizer's step size at the end of each epoch, as the schedule moved it."
-        found.append(_curve({"learning rate": rate}, best_epoch, f"{key}rate", "Learning rate", meaning))
+        found.append(_draw_curve({"learning rate": rate}, best_epoch, f"{key}rate", "Learning rate", meaning))
     return found
 
 
-def _curve(lines: Mapping[str, Column], best_epoch: int | None, key: str, title: str, meaning: str) -> Figure:
+def _draw_curve(
+    lines: Mapping[str, Column], best_epoch: int | None, key: str, title: str, meaning: str
+) -> Figure:
     names = {"train": "training", "val": "validation"}
     with drawing():
         figure = new_figure(WIDTH, 2.7)
@@ -62,7 +64,7 @@ def _curve(lines: Mapping[str, Column], best_epoch: int | None, key: str, title:
         for (side, column), colour in zip(lines.items(), (BLUE, ORANGE), strict=False):
             if column:
                 epochs, values = zip(*column, strict=True)
-                # A line through one point is not to be seen.
+                # A line through one point is invisible without a marker.
                 marker = "o" if len(column) == 1 else ""
                 axes.plot(epochs, values, color=colour, label=names.get(side), marker=marker)
         if best_epoch is not None:
@@ -73,10 +75,10 @@ def _curve(lines: Mapping[str, Column], best_epoch: int | None, key: str, title:
         axes.grid(axis="y")
         axes.locator_params(axis="x", integer=True)
         axes.legend()
-        return inline(figure, key, title, meaning)
+        return convert_to_inline(figure, key, title, meaning)
 
 
-def reliability_figure(bins: Sequence[ReliabilityBin], key: str) -> Figure:
+def draw_reliability(bins: Sequence[ReliabilityBin], key: str) -> Figure:
     """Draw accuracy against confidence by bin, above the number of rows of each bin."""
     title = "Reliability"
     meaning = (
@@ -105,10 +107,10 @@ def reliability_figure(bins: Sequence[ReliabilityBin], key: str) -> Figure:
                 )
         below.set(xlabel="confidence", ylabel="rows", ylim=(0, max(counts) * 1.3))
         below.locator_params(axis="y", nbins=3, integer=True)
-        return inline(figure, key, title, meaning)
+        return convert_to_inline(figure, key, title, meaning)
 
 
-def importance_figure(drops: Sequence[Drop], key: str, title: str, meaning: str) -> Figure:
+def draw_importance(drops: Sequence[Drop], key: str, title: str, meaning: str) -> Figure:
     """Draw the drop of accuracy by feature or family, with its spread over the permutations."""
     with drawing():
         figure = new_figure(WIDTH, 0.24 * len(drops) + 0.75)
@@ -126,11 +128,11 @@ def importance_figure(drops: Sequence[Drop], key: str, title: str, meaning: str)
         axes.set_xlabel("drop of test accuracy")
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
-        return inline(figure, key, title, meaning)
+        return convert_to_inline(figure, key, title, meaning)
 
 
-def map_figure(places: Places, genre_names: Sequence[str], key: str) -> Figure:
-    """Draw the rows' places, a colour and marker for each genre, wrong answers hollow."""
+def draw_map(places: Places, genre_names: Sequence[str], key: str) -> Figure:
+    """Draw the rows' places, with a colour and marker for each genre. Wrong answers are hollow."""
     with drawing():
         lines = -(-len(genre_names) // 3)
         figure = new_figure(WIDTH * 1.25, WIDTH + 0.2 * lines)
@@ -145,7 +147,7 @@ def map_figure(places: Places, genre_names: Sequence[str], key: str) -> Figure:
             handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.3
         )
         title = "Map of the last hidden layer"
-        return inline(figure, key, title, _meaning_of_map(places))
+        return convert_to_inline(figure, key, title, _describe_map(places))
 
 
 def _draw_genre(axes: Axes, places: Places, number: int, name: str) -> object:
@@ -163,7 +165,7 @@ def _draw_genre(axes: Axes, places: Places, number: int, name: str) -> object:
     return Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=name)
 
 
-def _meaning_of_map(places: Places) -> str:
+def _describe_map(places: Places) -> str:
     shown = len(places.genres)
     which = f"{shown} of the {places.total} test rows" if shown < places.total else "the test rows"
     how = (
@@ -177,14 +179,16 @@ def _meaning_of_map(places: Places) -> str:
     )
 
 
-def sweep_figures(board: Leaderboard, key: str) -> list[Figure]:
+def draw_settings(board: Leaderboard, key: str) -> list[Figure]:
     """Draw the trials' metric against each setting in which they differ."""
-    trials, settings = swept(board)
+    trials, settings = find_swept(board)
     found = []
     for number, setting in enumerate(settings if trials else ()):
         with drawing():
             figure = new_figure(WIDTH, 2.9)
-            draw_setting(figure.subplots(), trials_with_setting(board, setting), setting, board.metric)
+            draw_setting(figure.subplots(), select_trials_with_setting(board, setting), setting, board.metric)
             meaning = "A dot a trial; the line joins the means of equal values."
-            found.append(inline(figure, f"{key}{number}", f"{board.metric} against {setting}", meaning))
+            found.append(
+                convert_to_inline(figure, f"{key}{number}", f"{board.metric} against {setting}", meaning)
+            )
     return found

@@ -1,4 +1,4 @@
-"""The page: a view put into its template, written in one step."""
+"""Render a view with its template, and write the page in one step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from genre_classifier.reporting.sweep_view import SweepView
 from genre_classifier.terminal import visible_lines
 
 
-def page(view: RunView | SweepView) -> str:
-    """Return the report as one HTML document that refers to nothing outside of itself."""
-    template = _environment().get_template("run.html" if isinstance(view, RunView) else "sweep.html")
+def render_page(view: RunView | SweepView) -> str:
+    """Return the report as one HTML document without links to other files."""
+    template = _build_environment().get_template("run.html" if isinstance(view, RunView) else "sweep.html")
     return template.render(
         view=view,
         metric_names=[metric.heading for metric in METRICS],
@@ -28,7 +28,7 @@ def page(view: RunView | SweepView) -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write the document; a reader sees the old one or the new one.
+    """Write the document in one step. A reader sees either the old or the new one.
 
     Raises
     ------
@@ -44,29 +44,29 @@ def write_page(path: Path, text: str) -> None:
         ) from error
 
 
-def _environment() -> Environment:
+def _build_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("genre_classifier.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=_make_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"digits": _digits, "percent": _percent}
+    environment.filters |= {"digits": _format_number, "percent": _format_percent}
     return environment
 
 
-def _digits(value: float | None, digits: int = 3) -> str:
+def _format_number(value: float | None, digits: int = 3) -> str:
     return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.0f}\N{NARROW NO-BREAK SPACE}%"
 
 
-def _printable(value: object) -> object:
-    """Return a text with its control characters and reversing or unseen letters written out; anything else as it is."""
+def _make_printable(value: object) -> object:
+    """Return a text with its control, reversing and invisible letters written out. Other values are unchanged."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return visible_lines(value)

@@ -9,25 +9,25 @@ from typing import Any
 
 from genre_classifier.commands import command, program, setting, train_command
 from genre_classifier.config.metrics import METRICS
-from genre_classifier.reporting.beside import Beside, beside_run, is_random_despite_groups
+from genre_classifier.reporting.beside import Beside, find_or_train_grouped_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.figures import curves, importance_figure, map_figure
+from genre_classifier.reporting.figures import draw_curves, draw_importance, draw_map
 from genre_classifier.reporting.rows.embedding import Method
-from genre_classifier.reporting.rows.from_rows import MOST_FEATURES, FromRows, Importance, from_rows
+from genre_classifier.reporting.rows.from_rows import MOST_FEATURES, FromRows, Importance, analyse_rows
 from genre_classifier.reporting.rows.importance import PERMUTATIONS
 from genre_classifier.reporting.sections import (
     Calibration,
     Confusion,
     Mistake,
     Number,
-    calibration_of_run,
-    confusion_of_run,
-    ends,
-    intervals_of_run,
-    mistakes_of,
+    list_mistakes,
+    read_calibration,
+    read_confusion,
+    read_ends,
+    read_intervals,
 )
 from genre_classifier.reporting.svg import Figure
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 
 FEATURES_SHOWN = 30
 SIDE_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -40,13 +40,13 @@ class About:
     Parameters
     ----------
     facts : tuple of tuple of str
-        Name and value: where the rows come from, their licence, what to cite, versions.
+        Name and value: origin of the rows, licence, citation, versions.
     overrides : tuple of str
-        What the command line asked for.
+        The overrides of the command line.
     settings : tuple of tuple of str
         Every setting and its value.
     commands : tuple of tuple of str
-        What it does, and the command.
+        The purpose of a command, and the command.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -64,16 +64,16 @@ class RunView:
     name, status, reason, model : str
     started, took : str
     protocol : str
-        How the rows were split, in words.
+        The split in words.
     numbers : tuple of Number
         Of the test rows.
     level : str
-        How the intervals were made.
+        The method of the intervals.
     warnings, notes : tuple of str
-        What a reader must not miss, and what is good to know.
+        Warnings about the numbers, and less important remarks.
     beside : Beside or None
     metrics : tuple
-        By side: its name, its rows, and a value a metric.
+        For each side: its name, its rows, and one value per metric.
     curves : tuple of Figure
     confusion : Confusion or None
     calibration : Calibration or None
@@ -82,7 +82,7 @@ class RunView:
     importance_note : str
     map : Figure or None
     why_not : str
-        Why there is neither importance nor map, or not all of them.
+        The reason why importance and map are missing; empty if they are not.
     about : About
     log_tail : str
     """
@@ -112,7 +112,7 @@ class RunView:
     log_tail: str
 
 
-def run_view(
+def build_run_view(
     contents: RunContents, *, with_rows: bool, method: Method, key: str = "run", alone: bool = True
 ) -> RunView:
     """Return a run's report.
@@ -121,56 +121,58 @@ def run_view(
     ----------
     contents : RunContents
     with_rows : bool
-        Whether the rows may be read again, for what needs them.
+        Whether the rows may be read again.
     method : str
-        Of the map.
+        Method of the map.
     key : str
-        Starts the ids of the figures.
+        Start of the figures' ids.
     alone : bool
-        False for a trial within a sweep's report, which has the grouped number itself.
+        False for a trial in a sweep's report, which shows the grouped result itself.
     """
     finished = contents.status == "finished"
-    intervals = intervals_of_run(contents) if finished else {}
+    intervals = read_intervals(contents) if finished else {}
     row_figures = (
-        from_rows(contents, method) if finished and with_rows else FromRows(None, None, _left_out(finished))
+        analyse_rows(contents, method)
+        if finished and with_rows
+        else FromRows(None, None, _explain_left_out(finished))
     )
     beside = None
     if alone and finished and is_random_despite_groups(contents.protocol):
-        beside = beside_run(contents, train_it=with_rows)
+        beside = find_or_train_grouped_run(contents, train_it=with_rows)
     genre_names = contents.metrics.get("genre_names") or contents.data.get("genres") or []
     best_epoch = contents.run.get("best_epoch")
     return RunView(
-        name=str(relative(contents.folder.path)),
+        name=str(shorten_path(contents.folder.path)),
         status=contents.status,
         reason=str(contents.run.get("reason") or ""),
-        model=model_in_words(contents),
-        started=_date(contents.run.get("started")),
-        took=_duration(contents),
+        model=describe_model(contents),
+        started=_format_date(contents.run.get("started")),
+        took=_format_duration(contents),
         protocol=str(contents.protocol.get("description", "")),
-        numbers=_numbers(contents, intervals),
-        level=level_in_words(intervals),
-        warnings=tuple(warnings_about(contents)),
-        notes=tuple(_notes(contents)),
+        numbers=_list_numbers(contents, intervals),
+        level=describe_level(intervals),
+        warnings=tuple(list_warnings(contents)),
+        notes=tuple(_list_notes(contents)),
         beside=beside,
-        metrics=tuple(_metrics(contents)),
-        curves=tuple(curves(contents.history, best_epoch, key)),
-        confusion=confusion_of_run(contents) if finished else None,
-        calibration=calibration_of_run(contents, intervals, key) if finished else None,
-        mistakes=mistakes_of(contents.predictions),
-        importance=tuple(_importance_figures(row_figures.importance, key)),
-        importance_note=_importance_note(row_figures.importance),
-        map=None if row_figures.places is None else map_figure(row_figures.places, genre_names, f"{key}map"),
+        metrics=tuple(_list_metrics(contents)),
+        curves=tuple(draw_curves(contents.history, best_epoch, key)),
+        confusion=read_confusion(contents) if finished else None,
+        calibration=read_calibration(contents, intervals, key) if finished else None,
+        mistakes=list_mistakes(contents.predictions),
+        importance=tuple(_draw_importance(row_figures.importance, key)),
+        importance_note=_describe_importance(row_figures.importance),
+        map=None if row_figures.places is None else draw_map(row_figures.places, genre_names, f"{key}map"),
         why_not=row_figures.why_not,
-        about=about(contents),
+        about=build_about(contents),
         log_tail="" if finished else contents.log_tail,
     )
 
 
-def _left_out(finished: bool) -> str:
+def _explain_left_out(finished: bool) -> str:
     return "--no-rows was given" if finished else "the run is not finished"
 
 
-def model_in_words(contents: RunContents) -> str:
+def describe_model(contents: RunContents) -> str:
     """Return a description of the model."""
     settings = contents.settings
     baseline = contents.run.get("baseline")
@@ -190,14 +192,14 @@ def model_in_words(contents: RunContents) -> str:
     return name
 
 
-def _date(text: Any) -> str:
+def _format_date(text: Any) -> str:
     try:
         return f"{datetime.fromisoformat(str(text)):%Y-%m-%d %H:%M %Z}".strip()
     except ValueError:
         return ""
 
 
-def _duration(contents: RunContents) -> str:
+def _format_duration(contents: RunContents) -> str:
     seconds, epochs = contents.run.get("seconds"), contents.run.get("epochs")
     if seconds is None:
         return ""
@@ -212,14 +214,16 @@ def _duration(contents: RunContents) -> str:
     return f"{text}, {epochs} epochs{best_in_words}"
 
 
-def _numbers(contents: RunContents, intervals: Mapping[str, Any]) -> tuple[Number, ...]:
+def _list_numbers(contents: RunContents, intervals: Mapping[str, Any]) -> tuple[Number, ...]:
     test = contents.metrics.get("test") or {}
     names = (("accuracy", "Test accuracy"), ("f1", "Weighted F1, test"))
-    return tuple(Number(words, test[name], *ends(intervals, name)) for name, words in names if name in test)
+    return tuple(
+        Number(words, test[name], *read_ends(intervals, name)) for name, words in names if name in test
+    )
 
 
-def level_in_words(intervals: Mapping[str, Any]) -> str:
-    """Return how the intervals of a run's metrics were computed."""
+def describe_level(intervals: Mapping[str, Any]) -> str:
+    """Describe how the intervals of a run's metrics were computed."""
     if not intervals:
         return "There is no interval: it takes two groups or rows to tell their spread."
     unit = str(intervals.get("unit", "row"))
@@ -230,8 +234,8 @@ def level_in_words(intervals: Mapping[str, Any]) -> str:
     )
 
 
-def warnings_about(contents: RunContents) -> list[str]:
-    """Return what makes a run's numbers worth less than they look."""
+def list_warnings(contents: RunContents) -> list[str]:
+    """Return the reasons why a run's numbers are less reliable than they look."""
     found = []
     if is_random_despite_groups(contents.protocol):
         name = contents.group_name
@@ -257,7 +261,7 @@ def warnings_about(contents: RunContents) -> list[str]:
     return found
 
 
-def _notes(contents: RunContents) -> list[str]:
+def _list_notes(contents: RunContents) -> list[str]:
     found = []
     if contents.data and contents.protocol and contents.protocol.get("groups_disjoint") is None:
         found.append(
@@ -271,7 +275,7 @@ def _notes(contents: RunContents) -> list[str]:
     return found
 
 
-def _metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, ...]]]:
+def _list_metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, ...]]]:
     rows = contents.data.get("rows_by_split") or {}
     return [
         (words, rows.get(side), tuple(contents.metrics[side].get(metric.name) for metric in METRICS))
@@ -280,7 +284,7 @@ def _metrics(contents: RunContents) -> list[tuple[str, Any, tuple[float | None, 
     ]
 
 
-def _importance_figures(importance: Importance | None, key: str) -> list[Figure]:
+def _draw_importance(importance: Importance | None, key: str) -> list[Figure]:
     if importance is None:
         return []
     found = []
@@ -289,38 +293,36 @@ def _importance_figures(importance: Importance | None, key: str) -> list[Figure]
             "What the test accuracy loses when all features of a family are shuffled among the rows together."
         )
         found.append(
-            importance_figure(
-                importance.by_family, f"{key}families", "Importance of feature families", meaning
-            )
+            draw_importance(importance.by_family, f"{key}families", "Importance of feature families", meaning)
         )
     if importance.by_feature:
         shown = importance.by_feature[:FEATURES_SHOWN]
         meaning = "The same for one feature at a time; features that tell the same stand in for each other."
-        found.append(importance_figure(shown, f"{key}features", "Importance of features", meaning))
+        found.append(draw_importance(shown, f"{key}features", "Importance of features", meaning))
     return found
 
 
-def _importance_note(importance: Importance | None) -> str:
+def _describe_importance(importance: Importance | None) -> str:
     if importance is None:
         return ""
-    parts = [f"Each bar is the mean of {PERMUTATIONS} permutations of {importance.rows} test rows, its line their "
+    sentences = [f"Each bar is the mean of {PERMUTATIONS} permutations of {importance.rows} test rows, its line their "
              "standard deviation."]  # fmt: skip
     if not importance.by_feature:
-        parts.append(
+        sentences.append(
             f"With {importance.features} features, more than {MOST_FEATURES}, they are shuffled by family only."
         )
     elif importance.features > FEATURES_SHOWN:
-        parts.append(f"The {FEATURES_SHOWN} features of {importance.features} that cost most are shown.")
-    return " ".join(parts)
+        sentences.append(f"The {FEATURES_SHOWN} features of {importance.features} that cost most are shown.")
+    return " ".join(sentences)
 
 
-def about(contents: RunContents) -> About:
+def build_about(contents: RunContents) -> About:
     """Return the origin of a run's rows, its settings, and the command to repeat it."""
     data = contents.data
     made_with = data.get("feature_set")
     facts = [
         ("data", str(data.get("where", ""))),
-        ("rows", _rows_in_words(data)),
+        ("rows", _describe_rows(data)),
         ("features", f"{data['features']}" + (f", {made_with['name']}" if made_with else "") if data else ""),
         ("origin", str(data.get("origin", ""))),
         ("licence", str(data.get("licence", ""))),
@@ -336,12 +338,12 @@ def about(contents: RunContents) -> About:
     return About(
         facts=tuple((name, value) for name, value in facts if value),
         overrides=contents.overrides,
-        settings=tuple((name, _shown(value)) for name, value in contents.settings.items()),
-        commands=tuple(_commands(contents)),
+        settings=tuple((name, _format_value(value)) for name, value in contents.settings.items()),
+        commands=tuple(_list_commands(contents)),
     )
 
 
-def _rows_in_words(data: Mapping[str, Any]) -> str:
+def _describe_rows(data: Mapping[str, Any]) -> str:
     if not data:
         return ""
     sides = data.get("rows_by_split") or {}
@@ -350,12 +352,12 @@ def _rows_in_words(data: Mapping[str, Any]) -> str:
     return f"{data.get('rows')} ({divided}){groups}"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _commands(contents: RunContents) -> Sequence[tuple[str, str]]:
-    folder = relative(contents.folder.path)
+def _list_commands(contents: RunContents) -> Sequence[tuple[str, str]]:
+    folder = shorten_path(contents.folder.path)
     found = []
     if contents.folder.overrides_yaml.is_file():
         found.append(("train it again", train_command(contents.overrides)))

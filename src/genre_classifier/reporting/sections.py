@@ -1,4 +1,4 @@
-"""The parts of a report that follow from judged rows: headline, confusion, genres, calibration, mistakes."""
+"""Build the parts of a report that need predictions: headline, confusion, genres, calibration, mistakes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.evaluation.calibration import ReliabilityBin, expected_calibration_error
+from genre_classifier.evaluation.calibration import ReliabilityBin, compute_expected_calibration_error
 from genre_classifier.evaluation.drawing import DARK, share_colour
 from genre_classifier.reporting.contents import RunContents
-from genre_classifier.reporting.figures import reliability_figure
+from genre_classifier.reporting.figures import draw_reliability
 from genre_classifier.reporting.svg import Figure
 from genre_classifier.runs.predictions import (
     GenreScores,
     Int64,
     Predictions,
-    scores_per_genre,
+    compute_scores_per_genre,
 )
 
 MISTAKES = 15
-# From this many genres on, the confusion matrix is set in small type.
+# With more genres, the confusion matrix is set in small type.
 MANY_GENRES = 12
 
 
@@ -36,7 +36,7 @@ class Number:
     low, high : float or None
         Its 95 % interval, or None.
     least, most : float or None
-        The smallest and largest of the values whose mean it is, where there are several.
+        The smallest and largest value, if the metric is a mean of several.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Cell:
     ----------
     count : int
     share : float or None
-        Of the true genre's rows; None where it has none.
+        Share of the true genre's rows; None if it has none.
     colour : str
-        Behind the count, as CSS.
+        The background, as CSS.
     dark : bool
         Whether the letters must be light.
     """
@@ -75,7 +75,7 @@ class Confusion:
     Parameters
     ----------
     side : str
-        Which rows it counts, in words.
+        The counted rows, in words.
     genre_names : tuple of str
     cells : tuple of tuple of Cell
         By true genre, then by predicted genre.
@@ -146,79 +146,81 @@ class Mistake:
     truth: float
 
 
-def confusion_of(counts: Int64, genre_names: Sequence[str], side: str) -> Confusion | None:
-    """Return the matrix of counts (true genre, predicted genre); None where it counts no rows."""
+def build_confusion(counts: Int64, genre_names: Sequence[str], side: str) -> Confusion | None:
+    """Return the confusion matrix of counts (true genre, predicted genre); None if all counts are 0."""
     if not counts.sum():
         return None
     support = counts.sum(axis=1)
     cells = tuple(
-        tuple(_cell(int(count), int(total)) for count in line)
+        tuple(_build_cell(int(count), int(total)) for count in line)
         for line, total in zip(counts, support, strict=True)
     )
-    return Confusion(side, tuple(genre_names), cells, tuple(scores_per_genre(counts, genre_names)))
+    return Confusion(side, tuple(genre_names), cells, tuple(compute_scores_per_genre(counts, genre_names)))
 
 
-def _cell(count: int, support: int) -> Cell:
+def _build_cell(count: int, support: int) -> Cell:
     share = count / support if support else None
     return Cell(count, share, share_colour(share or 0), (share or 0) > DARK)
 
 
-def confusion_of_run(contents: RunContents) -> Confusion | None:
+def read_confusion(contents: RunContents) -> Confusion | None:
     """Return the confusion of a run's test rows, else of its validation rows."""
     if contents.predictions is not None and len(contents.predictions):
-        return confusion_of(contents.predictions.confusion(), contents.predictions.genre_names, "test rows")
+        return build_confusion(
+            contents.predictions.count_confusion(), contents.predictions.genre_names, "test rows"
+        )
     recorded = contents.metrics.get("confusion") or {}
     names = contents.metrics.get("genre_names") or contents.data.get("genres") or []
     for side, words in (("test", "test rows"), ("val", "validation rows")):
         counts = np.array(recorded.get(side, []), dtype=np.int64)
         if counts.shape == (len(names), len(names)) and len(names):
-            return confusion_of(counts, names, words)
+            return build_confusion(counts, names, words)
     return None
 
 
-def intervals_of_run(contents: RunContents) -> Mapping[str, Any]:
-    """Return the test rows' intervals as metrics.json has them, else computed from predictions.csv."""
+def read_intervals(contents: RunContents) -> Mapping[str, Any]:
+    """Return the test rows' intervals from metrics.json, else compute them from predictions.csv."""
     recorded = contents.metrics.get("intervals")
     if recorded is not None:
         return recorded.get("test") or {}
     if contents.predictions is None or not len(contents.predictions):
         return {}
-    return contents.predictions.intervals(contents.group_name) or {}
+    return contents.predictions.compute_intervals(contents.group_name) or {}
 
 
-def ends(intervals: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
+def read_ends(intervals: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
     """Return the ends of a metric's interval; None twice if it has no interval."""
     low, high = intervals.get(name) or (None, None)
     return low, high
 
 
-def calibration_of_run(contents: RunContents, intervals: Mapping[str, Any], key: str) -> Calibration | None:
+def read_calibration(contents: RunContents, intervals: Mapping[str, Any], key: str) -> Calibration | None:
     """Return the calibration of a run's test rows; None if the run has no test predictions."""
     recorded = (contents.metrics.get("reliability") or {}).get("test")
     if recorded:
         bins = [ReliabilityBin(*line) for line in recorded]
     elif contents.predictions is not None and len(contents.predictions):
-        bins = contents.predictions.reliability()
+        bins = contents.predictions.bin_reliability()
     else:
         return None
-    return calibration_of(bins, intervals, temperature_in_words(contents), key)
+    return build_calibration(bins, intervals, describe_temperature(contents), key)
 
 
-def calibration_of(
+def build_calibration(
     bins: list[ReliabilityBin], intervals: Mapping[str, Any], temperature: str, key: str
 ) -> Calibration:
     """Return the calibration that the bins of a reliability diagram show."""
-    low, high = ends(intervals, "ece")
+    low, high = read_ends(intervals, "ece")
     return Calibration(
-        reliability_figure(bins, f"{key}reliability"),
-        expected_calibration_error(bins),
+        draw_reliability(bins, f"{key}reliability"),
+        compute_expected_calibration_error(bins),
         low,
         high,
         temperature,
     )
 
 
-def temperature_in_words(contents: RunContents) -> str:
+def describe_temperature(contents: RunContents) -> str:
     """Return the effect of temperature scaling on the test rows, in words."""
     found = contents.metrics.get("temperature")
     if found is None:
@@ -238,7 +240,7 @@ def temperature_in_words(contents: RunContents) -> str:
     )
 
 
-def mistakes_of(predictions: Predictions | None) -> tuple[Mistake, ...]:
+def list_mistakes(predictions: Predictions | None) -> tuple[Mistake, ...]:
     """Return the most confident mistakes."""
     if predictions is None:
         return ()
@@ -252,5 +254,5 @@ def mistakes_of(predictions: Predictions | None) -> tuple[Mistake, ...]:
             confidence=float(p[row, predictions.predicted[row]]),
             truth=float(p[row, predictions.true[row]]),
         )
-        for row in predictions.most_confident_mistakes(MISTAKES)
+        for row in predictions.find_confident_mistakes(MISTAKES)
     )

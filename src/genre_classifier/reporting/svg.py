@@ -1,4 +1,4 @@
-"""Figures as inline SVG: text stays text, ids are unique in the page, nothing points outside of it."""
+"""Convert figures to inline SVG: text stays text, ids are unique in the page, and no link leaves the page."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Figure:
     ----------
     title : str
     meaning : str
-        One sentence on what it shows.
+        One sentence about the content.
     svg : str
-        The markup, safe to put into the page as it is.
+        The markup, which is safe in the page.
     """
 
     title: str
@@ -34,16 +34,16 @@ class Figure:
     svg: str
 
 
-def inline(figure: Drawing, key: str, title: str, meaning: str) -> Figure:
+def convert_to_inline(figure: Drawing, key: str, title: str, meaning: str) -> Figure:
     """Return a matplotlib figure as inline SVG.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     key : str
-        Letters and digits, another one for each figure of the page.
+        Letters and digits. Each figure of a page needs another key.
     title, meaning : str
-        What it is and what it shows; a screen reader reads both.
+        Title and description. A screen reader reads both.
     """
     drawn = ElementTree.fromstring(svg(figure, key))
     view = drawn.attrib["viewBox"]
@@ -53,12 +53,12 @@ def inline(figure: Drawing, key: str, title: str, meaning: str) -> Figure:
     })  # fmt: skip
     ElementTree.SubElement(root, "title", id=f"{key}-title").text = one_line(title)
     ElementTree.SubElement(root, "desc", id=f"{key}-desc").text = one_line(meaning)
-    # Left out is matplotlib's style, which would hold for the whole page; style.css has it for the figures.
+    # Matplotlib's style is left out, because it would apply to the whole page. style.css has it for the figures.
     root.extend(part for part in drawn if part.find(f"{_NAMESPACE}style") is None)
     for element in root.iter():
-        element.tag = element.tag.removeprefix(_NAMESPACE)  # HTML knows svg and what is in it
+        element.tag = element.tag.removeprefix(_NAMESPACE)  # HTML needs no namespace
         if element.tag == "g":
-            element.attrib.pop("id", None)  # numbered from 1 in each figure, and nothing refers to it
+            element.attrib.pop("id", None)  # the same in each figure, and no element refers to it
         if _LINK in element.attrib:
             element.set("href", element.attrib.pop(_LINK))
     ElementTree.indent(root, "")

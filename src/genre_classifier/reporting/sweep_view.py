@@ -14,35 +14,35 @@ from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.replicates import FEWEST
-from genre_classifier.reporting.beside import Beside, beside_sweep, is_random_despite_groups
+from genre_classifier.reporting.beside import Beside, find_grouped_trials, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents, read_contents
-from genre_classifier.reporting.figures import sweep_figures
+from genre_classifier.reporting.figures import draw_settings
 from genre_classifier.reporting.rows.embedding import Method
-from genre_classifier.reporting.run_view import RunView, run_view, warnings_about
+from genre_classifier.reporting.run_view import RunView, build_run_view, list_warnings
 from genre_classifier.reporting.sections import (
     Calibration,
     Confusion,
     Mistake,
     Number,
-    calibration_of,
-    confusion_of,
-    mistakes_of,
+    build_calibration,
+    build_confusion,
+    list_mistakes,
 )
 from genre_classifier.reporting.svg import Figure
-from genre_classifier.runs.folder import relative
-from genre_classifier.runs.listing import Readable, lines_about, read_each, unreadable
-from genre_classifier.runs.predictions import joined
+from genre_classifier.runs.folder import shorten_path
+from genre_classifier.runs.listing import Readable, describe_unreadable, format_unreadable, read_each
+from genre_classifier.runs.predictions import join_predictions
 from genre_classifier.runs.ranking.leaderboard import (
     Estimate,
     Leaderboard,
     Row,
     Trial,
-    best_trial,
-    leaderboards,
+    find_best_trial,
+    rank_trials,
     read_trial,
 )
 from genre_classifier.runs.ranking.out_of_fold import complete_folds
-from genre_classifier.runs.ranking.tables import LIKE_BEST, mean_of
+from genre_classifier.runs.ranking.tables import LIKE_BEST, average_known
 from genre_classifier.runs.sweep_folder import SweepFolder
 
 ROWS_SHOWN = 50
@@ -179,16 +179,16 @@ class SweepView:
     commands: tuple[tuple[str, str], ...]
 
 
-def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepView:
+def build_sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepView:
     """Return a sweep's report.
 
     Parameters
     ----------
     sweep : SweepFolder
     with_rows : bool
-        Whether the rows may be read again, for what needs them.
+        Whether the rows may be read again.
     method : str
-        Of the map.
+        Method of the map.
 
     Raises
     ------
@@ -197,38 +197,40 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
     """
     record = sweep.read_sweep() if sweep.sweep_json.is_file() else {}
     trials = read_each(sweep.trials(), read_trial)
-    metric = _metric(record, trials)
-    boards, row, contents = _best(sweep, trials, metric)
-    trial = None if row is None else best_trial(row.finished, metric)
+    metric = _find_metric(record, trials)
+    boards, row, contents = _find_best(sweep, trials, metric)
+    trial = None if row is None else find_best_trial(row.finished, metric)
     best = None if trial is None else contents[trial]
     folds = row if row is not None and complete_folds(row) else None
     overrides = tuple(map(str, record.get("overrides") or ()))
     beside = None
     if row is not None and best is not None and is_random_despite_groups(best.protocol):
-        beside = beside_sweep(row.finished, overrides)
+        beside = find_grouped_trials(row.finished, overrides)
     view = (
-        None if best is None else run_view(best, with_rows=with_rows, method=method, key="best", alone=False)
+        None
+        if best is None
+        else build_run_view(best, with_rows=with_rows, method=method, key="best", alone=False)
     )
     return SweepView(
-        name=str(relative(sweep.path)),
+        name=str(shorten_path(sweep.path)),
         started=str(record.get("started", "")).replace("T", " ")[:16],
-        counts=_counts(trials, record.get("expected"), len(trials.unreadable)),
+        counts=_describe_counts(trials, record.get("expected"), len(trials.unreadable)),
         is_cross_validation=folds is not None,
         protocol=row.trials[0].protocol if row is not None else "",
-        numbers=_numbers(row, view, folds is not None),
-        level=_level(row, view, folds is not None),
-        chosen=_chosen(row, boards, metric, folds is not None),
-        warnings=() if best is None else tuple(warnings_about(best)),
+        numbers=_list_numbers(row, view, folds is not None),
+        level=_describe_level(row, view, folds is not None),
+        chosen=_describe_choice(row, boards, metric, folds is not None),
+        warnings=() if best is None else tuple(list_warnings(best)),
         beside=beside,
-        boards=tuple(_board(board, f"board{number}x") for number, board in enumerate(boards)),
-        failures=tuple(_failures(trials, boards)),
-        out_of_fold=None if folds is None else _out_of_fold(folds, contents),
+        boards=tuple(_build_board(board, f"board{number}x") for number, board in enumerate(boards)),
+        failures=tuple(_list_failures(trials, boards)),
+        out_of_fold=None if folds is None else _gather_out_of_fold(folds, contents),
         best=view,
-        commands=tuple(_commands(sweep, overrides)),
+        commands=tuple(_list_commands(sweep, overrides)),
     )
 
 
-def _metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+def _find_metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     candidates = [
         record.get("optimized_metric"),
         *(trial.settings.get("optimized_metric") for trial in trials),
@@ -236,12 +238,12 @@ def _metric(record: Mapping[str, Any], trials: Sequence[Trial]) -> str:
     return next((str(name) for name in candidates if name in SELECTION_METRICS), "val/f1")
 
 
-def _best(
+def _find_best(
     sweep: SweepFolder, trials: Readable[Trial], metric: str
 ) -> tuple[list[Leaderboard], Row | None, dict[Trial, RunContents]]:
-    """Rank the trials; return the leaderboards, the best configuration and the contents of its finished trials.
+    """Rank the trials. Return the leaderboards, the best configuration and the contents of its finished trials.
 
-    A trial of it whose contents cannot be read moves to `trials.unreadable`, and the others are ranked again.
+    If the contents of such a trial cannot be read, it moves to `trials.unreadable`, and the others are ranked again.
 
     Raises
     ------
@@ -249,35 +251,35 @@ def _best(
         There is no trial that can be read.
     """
     while trials:
-        boards = leaderboards(trials, metric)
+        boards = rank_trials(trials, metric)
         row = next((board.rows[0] for board in boards if board.rows[0].rank is not None), None)
         contents: dict[Trial, RunContents] = {}
         for trial in () if row is None else row.finished:
             try:
                 contents[trial] = read_contents(trial.folder)
             except RunFolderError as error:
-                trials.unreadable.append(unreadable(trial.folder, error))
+                trials.unreadable.append(describe_unreadable(trial.folder, error))
                 trials.remove(trial)
         if row is None or len(contents) == len(row.finished):
             return boards, row, contents
     if not trials.unreadable:
         raise RunFolderError(f"{sweep.path}: no trial of this sweep has begun, so there is nothing to report")
-    listed = "\n".join(lines_about(trials.unreadable))
+    listed = "\n".join(format_unreadable(trials.unreadable))
     raise RunFolderError(f"{sweep.path}: no trial of this sweep can be read\n{listed}")
 
 
-def _counts(trials: Sequence[Trial], expected: Any, n_unreadable: int) -> str:
+def _describe_counts(trials: Sequence[Trial], expected: Any, n_unreadable: int) -> str:
     counts = Counter(trial.status for trial in trials)
-    parts = [f"{counts['finished']} of {max(expected or 0, len(trials) + n_unreadable)} trials finished"]
-    parts += [f"{counts[status]} {words}" for status, words in (("failed", "failed"), ("running", "not at their end"))
+    counted = [f"{counts['finished']} of {max(expected or 0, len(trials) + n_unreadable)} trials finished"]
+    counted += [f"{counts[status]} {words}" for status, words in (("failed", "failed"), ("running", "not at their end"))
               if counts[status]]  # fmt: skip
     if n_unreadable:
-        parts.append(f"{n_unreadable} unreadable and left out")
-    return ", ".join(parts)
+        counted.append(f"{n_unreadable} unreadable and left out")
+    return ", ".join(counted)
 
 
-def _numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number, ...]:
-    """Return the best configuration's mean over replicates; of a single one the run's own numbers."""
+def _list_numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number, ...]:
+    """Return the best configuration's mean over replicates, or the numbers of its single run."""
     if row is None:
         return ()
     if len(row.finished) == 1 and best is not None:
@@ -290,7 +292,7 @@ def _numbers(row: Row | None, best: RunView | None, folds: bool) -> tuple[Number
     )
 
 
-def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
+def _describe_level(row: Row | None, best: RunView | None, folds: bool) -> str:
     if row is None:
         return "No trial is finished."
     if len(row.finished) == 1:
@@ -312,7 +314,7 @@ def _level(row: Row | None, best: RunView | None, folds: bool) -> str:
     )
 
 
-def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: bool) -> str:
+def _describe_choice(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: bool) -> str:
     if row is None:
         return ""
     among = next(len(board.rows) for board in boards if row in board.rows)
@@ -328,33 +330,33 @@ def _chosen(row: Row | None, boards: Sequence[Leaderboard], metric: str, folds: 
     return text + apart
 
 
-def _board(board: Leaderboard, key: str) -> Board:
+def _build_board(board: Leaderboard, key: str) -> Board:
     metrics = (board.metric, "test/accuracy", "test/f1")
-    lines = [_line(board, row, metrics) for row in board.rows[:ROWS_SHOWN]]
+    lines = [_build_line(board, row, metrics) for row in board.rows[:ROWS_SHOWN]]
     return Board(
         protocol=board.protocol or "protocol unknown",
         metrics=metrics,
         keys=board.keys,
         lines=tuple(lines),
         left_out=len(board.rows) - len(lines),
-        remarks=tuple(_remarks(board)),
-        figures=tuple(sweep_figures(board, key)),
+        remarks=tuple(_list_remarks(board)),
+        figures=tuple(draw_settings(board, key)),
     )
 
 
-def _line(board: Leaderboard, row: Row, metrics: Sequence[str]) -> Line:
+def _build_line(board: Leaderboard, row: Row, metrics: Sequence[str]) -> Line:
     return Line(
         rank="" if row.rank is None else str(row.rank),
         settings=tuple(shown_value(row.settings.get(key)) for key in board.keys),
         estimates=tuple(row.estimates.get(name) for name in metrics),
         replicates=len(row.finished),
-        seconds=mean_of([trial.seconds for trial in row.finished]),
+        seconds=average_known([trial.seconds for trial in row.finished]),
         verdict="best" if row.rank == 1 else LIKE_BEST[row.like_best],
         status=row.status,
     )
 
 
-def _remarks(board: Leaderboard) -> list[str]:
+def _list_remarks(board: Leaderboard) -> list[str]:
     found = []
     ranked = [row for row in board.rows if row.rank is not None]
     if any(row.like_best for row in board.rows):
@@ -366,7 +368,7 @@ def _remarks(board: Leaderboard) -> list[str]:
     return found
 
 
-def _failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
+def _list_failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> list[Failure]:
     keys = dict.fromkeys([*(key for board in boards for key in board.keys), *REPLICATE_KEYS])
     return [
         Failure(
@@ -384,24 +386,26 @@ def _failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> list[Fa
     ] + [Failure(one.folder.name, "", "unreadable", one.reason) for one in trials.unreadable]
 
 
-def _out_of_fold(row: Row, contents: Mapping[Trial, RunContents]) -> OutOfFold | None:
-    parts = [contents[trial].predictions for trial in row.finished]
-    present = [part for part in parts if part is not None and len(part)]
+def _gather_out_of_fold(row: Row, contents: Mapping[Trial, RunContents]) -> OutOfFold | None:
+    tested = [contents[trial].predictions for trial in row.finished]
+    present = [fold for fold in tested if fold is not None and len(fold)]
     if not present:
         return None
-    rows = joined(present)
+    rows = join_predictions(present)
     seeds = len({trial.settings.get("seed") for trial in row.finished})
     side = "rows, each by the model that had not seen it" + (f", with {seeds} seeds" if seeds > 1 else "")
     return OutOfFold(
         accuracy=float((rows.true == rows.predicted).mean()),
         seeds=seeds,
-        confusion=confusion_of(rows.confusion(), rows.genre_names, side),
-        calibration=calibration_of(rows.reliability(), {}, _temperatures(list(contents.values())), "folds"),
-        mistakes=mistakes_of(rows),
+        confusion=build_confusion(rows.count_confusion(), rows.genre_names, side),
+        calibration=build_calibration(
+            rows.bin_reliability(), {}, _describe_temperatures(list(contents.values())), "folds"
+        ),
+        mistakes=list_mistakes(rows),
     )
 
 
-def _temperatures(folds: Sequence[RunContents]) -> str:
+def _describe_temperatures(folds: Sequence[RunContents]) -> str:
     recorded = [contents.metrics.get("temperature") or {} for contents in folds]
     fitted = [found for found in recorded if found.get("temperature") is not None]
     if not fitted:
@@ -414,8 +418,8 @@ def _temperatures(folds: Sequence[RunContents]) -> str:
     )
 
 
-def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
-    folder = relative(sweep.path)
+def _list_commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
+    folder = shorten_path(sweep.path)
     again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,

@@ -20,16 +20,16 @@ from genre_classifier.runs.folder import RunFolder
 # "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
 _REFERENCE: Final = re.compile(r"[^${}]*\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}[^${}]*")
 
-# What OmegaConf raises besides its own for a node of the wrong kind, and pathlib for a path that cannot be.
+# OmegaConf also raises these for a node of the wrong kind, and pathlib for an impossible path.
 _OF_OMEGACONF: Final = (AttributeError, KeyError, TypeError, ValueError, RuntimeError)
 
 
-def configuration_of(folder: RunFolder) -> DictConfig:
+def read_configuration(folder: RunFolder) -> DictConfig:
     """Return a run's configuration with its schemas. Paths of its data lead to the same files as in the run.
 
-    The file may come from anywhere. A setting in it may follow another one, as in ``${trainer.max_epochs}``. For every
-    other interpolation, such as ``${oc.env:HOME}``, the value that run.json recorded is taken: nothing is resolved
-    on this machine. Classes that the configuration names are looked up by `class_names`, which knows what is allowed.
+    The file may come from anywhere. A setting in it may follow another one, as in ``${trainer.max_epochs}``. Every
+    other interpolation, such as ``${oc.env:HOME}``, is replaced by the value in run.json: this machine resolves none.
+    `class_names` looks up the classes in the configuration and knows which ones are allowed.
 
     Raises
     ------
@@ -39,15 +39,15 @@ def configuration_of(folder: RunFolder) -> DictConfig:
     settings = folder.read_settings()
     recorded = folder.read_run().get("settings")
     recorded = {**(recorded if isinstance(recorded, dict) else {}), "run_dir": str(folder.path)}
-    start = folder.working_folder()
+    start = folder.read_working_folder()
     try:
-        cfg = restored(OmegaConf.create(_without_resolvers(settings, flattened(settings), recorded)))
+        cfg = restored(OmegaConf.create(_replace_resolvers(settings, flattened(settings), recorded)))
         _check_groups(cfg)
         if start is not None:
             for key in PATHS:
                 value = OmegaConf.select(cfg, key)
                 if isinstance(value, str):
-                    OmegaConf.update(cfg, key, str(_from(start, expanded(value))))
+                    OmegaConf.update(cfg, key, str(_resolve_path(start, expanded(value))))
     except ConfigError:
         raise
     except (OmegaConfBaseException, *_OF_OMEGACONF) as error:
@@ -58,15 +58,15 @@ def configuration_of(folder: RunFolder) -> DictConfig:
     return cfg
 
 
-def trainable_configuration_of(folder: RunFolder) -> DictConfig:
-    """Return a run's configuration, to train by it: each class that it names is one that a file may name.
+def read_trainable_configuration(folder: RunFolder) -> DictConfig:
+    """Return a run's configuration for training, after checking that a file may name each of its classes.
 
     Raises
     ------
     RunFolderError, ConfigError
-        As `configuration_of`; also for a class that the user has not named (see `class_names`).
+        As `read_configuration`, and for a class that a file may not name (see `class_names`).
     """
-    cfg = configuration_of(folder)
+    cfg = read_configuration(folder)
     for group in ("model", "optimizer", "scheduler", "logger"):
         if cfg.get(group) is not None:
             try:
@@ -76,11 +76,11 @@ def trainable_configuration_of(folder: RunFolder) -> DictConfig:
     return cfg
 
 
-def _without_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> Any:
-    """Return settings in which an interpolation follows one setting that has a value itself."""
+def _replace_resolvers(node: Any, flat: Mapping[str, Any], recorded: Mapping[str, Any], key: str = "") -> Any:
+    """Return settings whose interpolations only name another setting with a value. Others get their recorded value."""
     if isinstance(node, dict) and node:
         return {
-            name: _without_resolvers(child, flat, recorded, f"{key}.{name}".removeprefix("."))
+            name: _replace_resolvers(child, flat, recorded, f"{key}.{name}".removeprefix("."))
             for name, child in node.items()
         }
     if "${" not in str(node):
@@ -108,7 +108,7 @@ def _check_groups(node: DictConfig, key: str = "") -> None:
             _check_groups(child, where)
 
 
-def _from(start: Path, path: Path) -> Path:
-    """Return where a path led from `start`; from here, where run and data were moved together."""
-    led = start / path
-    return path if not led.exists() and path.exists() else led
+def _resolve_path(start: Path, path: Path) -> Path:
+    """Return a path relative to `start`, or to this folder if run and data were moved here together."""
+    original = start / path
+    return path if not original.exists() and path.exists() else original

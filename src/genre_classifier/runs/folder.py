@@ -164,7 +164,7 @@ class RunFolder:
         return header, rows
 
     def read_settings(self) -> dict[str, Any]:
-        """Return the configuration that the run was started with. Interpolations stay text.
+        """Return the configuration at the run's start. Interpolations stay text.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class RunFolder:
             raise RunFolderError(f"{path}: expected a list of overrides")
         return tuple(content)
 
-    def working_folder(self) -> Path | None:
+    def read_working_folder(self) -> Path | None:
         """Return the folder that the run's relative paths start from; None if it is not recorded."""
         found = self.read_run().get("working_folder")
         if found is None:  # a run of an earlier version; Hydra recorded the folder
@@ -231,7 +231,7 @@ class RunFolder:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise RunFolderError, with the reason and what to do, if `path` cannot be written within the block."""
+    """Raise RunFolderError, with the reason and a remedy, if the block cannot write `path`."""
     try:
         yield
     except OSError as error:
@@ -241,7 +241,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
     except (
         UnicodeEncodeError
-    ) as error:  # a byte of a file's name, which Python keeps as half a surrogate pair
+    ) as error:  # Python keeps a byte of a file's name that is not UTF-8 as half a surrogate pair
         before, after = error.object[: error.start], error.object[error.start :]
         name = before.rpartition('"')[2][-100:] + after.partition('"')[0][:100]
         raise RunFolderError(
@@ -249,8 +249,8 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def relative(path: Path) -> Path:
-    """Return a path relative to the folder of the command, if it is below it."""
+def shorten_path(path: Path) -> Path:
+    """Return a path relative to the folder of the command; unchanged or absolute if it is outside."""
     from genre_classifier.config.settings import started_in
 
     start = started_in()
@@ -288,11 +288,11 @@ def hold(folder: Path, *, to_train: bool = False) -> None:
             try:
                 lock.acquire(timeout=0)
             except Timeout:  # which is an OSError
-                raise RunFolderError(_taken(folder)) from None
+                raise RunFolderError(_describe_taken(folder)) from None
         _held[key] = lock
     if to_train:
         if key in _in_use:
-            raise RunFolderError(_taken(folder))
+            raise RunFolderError(_describe_taken(folder))
         _in_use.add(key)
 
 
@@ -301,7 +301,7 @@ def let_go(folder: Path) -> None:
     key = folder.resolve()
     _in_use.discard(key)
     if (lock := _held.pop(key, None)) is not None:
-        # Before the release: after it, the file may belong to another process.
+        # The file is removed first, because after the release it may belong to another process.
         (key / ".lock").unlink(missing_ok=True)
         lock.release()
 
@@ -312,7 +312,7 @@ def _let_all_go() -> None:
         let_go(folder)
 
 
-def _taken(folder: Path) -> str:
+def _describe_taken(folder: Path) -> str:
     return (
         f"{folder}: another run is at work in this folder; choose a folder that does not exist yet, or wait for that "
         "run, or stop it"
@@ -375,7 +375,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     CheckpointError
         The file is missing, damaged, or no checkpoint of this project.
     """
-    from genre_classifier.files.torch_file import (  # what reads no weights needs no numpy
+    from genre_classifier.files.torch_file import (  # imports numpy, which other readers do not need
         MAX_BYTES,
         load_torch_file,
     )
@@ -413,7 +413,7 @@ def _check_content(checkpoint: Mapping[str, Any]) -> None:
         raise ValueError("it has no hyper_parameters or no state_dict")
     check_plain(settings, "hyper_parameters", most=MAX_SETTINGS)
     check_plain(settings.get("network"), "the network's settings")
-    for key in ("loops", "genre_classifier_settings"):  # what a resumed training goes by
+    for key in ("loops", "genre_classifier_settings"):  # a resumed training uses these
         if not isinstance(checkpoint.get(key, {}), dict):
             raise ValueError(f"its {key} are a {type(checkpoint[key]).__name__}, not a mapping")
         check_plain(checkpoint.get(key), key, most=MAX_SETTINGS)

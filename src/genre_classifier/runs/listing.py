@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.runs.folder import RunFolder, relative
+from genre_classifier.runs.folder import RunFolder, shorten_path
 
 T = TypeVar("T")
 SHOWN = 20
@@ -24,7 +24,7 @@ class Unreadable:
     ----------
     folder : Path
     reason : str
-        Which file, and what is wrong with it.
+        The file and its fault.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class Readable(list[T]):
     Attributes
     ----------
     unreadable : list of Unreadable
-        What could not.
+        The folders that cannot be read.
     """
 
     def __init__(self, items: Iterable[T] = (), unreadable: Iterable[Unreadable] = ()) -> None:
@@ -46,17 +46,17 @@ class Readable(list[T]):
 
 
 def read_each(folders: Iterable[RunFolder], read: Callable[[RunFolder], T]) -> Readable[T]:
-    """Read every folder; note those for which `read` raises an error of this package."""
+    """Read every folder, and note those for which `read` raises an error of this package."""
     found: Readable[T] = Readable()
     for folder in folders:
         try:
             found.append(read(folder))
         except GenreClassifierError as error:
-            found.unreadable.append(unreadable(folder, error))
+            found.unreadable.append(describe_unreadable(folder, error))
     return found
 
 
-def unreadable(folder: RunFolder, error: GenreClassifierError) -> Unreadable:
+def describe_unreadable(folder: RunFolder, error: GenreClassifierError) -> Unreadable:
     """Return the note about a folder whose reading raised an error."""
     reason = str(error).splitlines()[0]
     for start in (f"{folder.path}{os.sep}", f"{folder.path}: "):
@@ -64,27 +64,29 @@ def unreadable(folder: RunFolder, error: GenreClassifierError) -> Unreadable:
     return Unreadable(folder.path, reason)
 
 
-def lines_about(left_out: Iterable[Unreadable]) -> Iterator[str]:
+def format_unreadable(left_out: Iterable[Unreadable]) -> Iterator[str]:
     """Yield lines that name the folders that were left out."""
     notes = list(left_out)
     if not notes:
         return
     yield f"{len(notes)} {'folder is' if len(notes) == 1 else 'folders are'} unreadable and left out:"
     for note in notes[:SHOWN]:
-        yield f"  {relative(note.folder)}: {note.reason}"
+        yield f"  {shorten_path(note.folder)}: {note.reason}"
     if len(notes) > SHOWN:
         yield f"  and {len(notes) - SHOWN} more"
 
 
-def run_folders(start: Path, *, depth: int | None = None, skip: frozenset[str] = frozenset()) -> list[Path]:
-    """Return the folders at and below `start` that have a run.json, be it a broken link, sorted.
+def find_run_folders(
+    start: Path, *, depth: int | None = None, skip: frozenset[str] = frozenset()
+) -> list[Path]:
+    """Return the folders at and below `start` that have a run.json, sorted. A broken link counts as a run.json.
 
     Parameters
     ----------
     start : Path
-        A run's own folder gives itself alone.
+        If it is itself a run's folder, it is the only result.
     depth : int, optional
-        How many levels to go down; all if not given.
+        The number of levels to go down. The default is all.
     skip : frozenset of str
         Names of folders that are not entered.
     """

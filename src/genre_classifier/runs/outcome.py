@@ -1,4 +1,4 @@
-"""Write the results of a model's predictions to its run folder, for networks and baselines alike."""
+"""Write a model's results to its run folder. Networks and baselines share this."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import from_numpy
 from genre_classifier.data.duplicates import find_duplicates
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.evaluation.calibration import effect_of_temperature, reliability
-from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.evaluation.calibration import compute_reliability, measure_temperature_effect
+from genre_classifier.evaluation.intervals import compute_intervals
 from genre_classifier.evaluation.metrics import Evaluation
 from genre_classifier.runs.folder import RunFolder
 
@@ -27,16 +27,18 @@ def write_outcome(
     table : FeatureTable
     split : Split
     evaluations : mapping of str to Evaluation
-        By side, those with rows.
+        By side. Only sides with rows have one.
     """
-    outcome = _outcome(table, split, evaluations)
+    outcome = _build_outcome(table, split, evaluations)
     folder.write_metrics(outcome)
     if "test" in evaluations:
-        folder.write_predictions(*_predictions(table, split, evaluations["test"]))
+        folder.write_predictions(*_build_predictions(table, split, evaluations["test"]))
     return outcome
 
 
-def _outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+def _build_outcome(
+    table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
+) -> dict[str, Any]:
     names = table.genre_names
     outcome: dict[str, Any] = {side: evaluation.as_dict() for side, evaluation in evaluations.items()}
     outcome |= {
@@ -51,18 +53,18 @@ def _outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evalua
         "duplicates": find_duplicates(table, split).as_dict(),
     }
     if "test" in evaluations:
-        outcome |= _about_test_rows(table, split, evaluations)
+        outcome |= _evaluate_test_rows(table, split, evaluations)
     return outcome
 
 
-def _about_test_rows(
+def _evaluate_test_rows(
     table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     test = evaluations["test"]
     logits, genres = test.logits.cpu().double(), table.genres[split.test]
     groups = None if table.groups is None else table.groups[split.test]
-    found = intervals(logits.numpy(), genres, groups, table.group_name or "group")
-    bins = reliability(test.probabilities.cpu().double().numpy(), genres)
+    found = compute_intervals(logits.numpy(), genres, groups, table.group_name or "group")
+    bins = compute_reliability(test.probabilities.cpu().double().numpy(), genres)
     about: dict[str, Any] = {
         "intervals": {} if found is None else {"test": found.as_dict()},
         "reliability": {
@@ -70,7 +72,7 @@ def _about_test_rows(
         },
     }
     if "val" in evaluations:
-        about["temperature"] = effect_of_temperature(
+        about["temperature"] = measure_temperature_effect(
             evaluations["val"].logits.cpu().double(),
             from_numpy(table.genres[split.val]),
             logits,
@@ -79,7 +81,7 @@ def _about_test_rows(
     return about
 
 
-def _predictions(
+def _build_predictions(
     table: FeatureTable, split: Split, evaluation: Evaluation
 ) -> tuple[list[str], Iterator[list[Any]]]:
     names = table.genre_names

@@ -1,4 +1,4 @@
-"""The rows of predictions.csv, and the figures computed from them."""
+"""The rows of predictions.csv, and metrics computed from them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.calibration import ReliabilityBin, reliability
-from genre_classifier.evaluation.intervals import intervals
+from genre_classifier.evaluation.calibration import ReliabilityBin, compute_reliability
+from genre_classifier.evaluation.intervals import compute_intervals
 from genre_classifier.runs.folder import RunFolder
 
 Float64 = npt.NDArray[np.float64]
@@ -48,14 +48,14 @@ class Predictions:
         """Whether the rows have groups."""
         return bool((self.groups != "").any())
 
-    def confusion(self) -> Int64:
+    def count_confusion(self) -> Int64:
         """Return counts of rows (true genre, predicted genre)."""
         n = len(self.genre_names)
         return np.bincount(self.true * n + self.predicted, minlength=n * n).reshape(n, n)
 
-    def reliability(self) -> list[ReliabilityBin]:
+    def bin_reliability(self) -> list[ReliabilityBin]:
         """Return the bins of the reliability diagram."""
-        return reliability(self.probabilities, self.true)
+        return compute_reliability(self.probabilities, self.true)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -63,11 +63,11 @@ class Predictions:
         right: npt.NDArray[np.bool_] = self.predicted == self.true
         return right
 
-    def logits(self) -> Float64:
-        """Return log probabilities (row, genre); a probability of 0 is one that underflowed."""
+    def compute_logits(self) -> Float64:
+        """Return log probabilities (row, genre). A probability of 0 is taken as the smallest positive number."""
         return np.log(np.maximum(self.probabilities, SMALLEST))
 
-    def by_id(self) -> Predictions:
+    def sort_by_id(self) -> Predictions:
         """Return the rows in the order of their ids."""
         order = np.argsort(self.ids.astype(str), kind="stable")
         return Predictions(
@@ -79,12 +79,14 @@ class Predictions:
             probabilities=self.probabilities[order],
         )
 
-    def intervals(self, group_name: str) -> dict[str, object] | None:
-        """Return what metrics.json says of the test rows' intervals, computed from these rows."""
-        found = intervals(self.logits(), self.true, self.groups if self.has_groups else None, group_name)
+    def compute_intervals(self, group_name: str) -> dict[str, object] | None:
+        """Return the intervals of these rows' metrics, in the form of metrics.json; None if there are none."""
+        found = compute_intervals(
+            self.compute_logits(), self.true, self.groups if self.has_groups else None, group_name
+        )
         return None if found is None else found.as_dict()
 
-    def most_confident_mistakes(self, number: int) -> list[int]:
+    def find_confident_mistakes(self, number: int) -> list[int]:
         """Return the positions of wrong answers, the most confident first."""
         wrong = np.flatnonzero(self.true != self.predicted)
         confidence = self.probabilities[wrong, self.predicted[wrong]]
@@ -129,21 +131,21 @@ def read_predictions(folder: RunFolder) -> Predictions | None:
         ) from error
 
 
-def joined(parts: Sequence[Predictions]) -> Predictions:
-    """Return the rows of several, such as the folds of a cross-validation, one after the other.
+def join_predictions(folds: Sequence[Predictions]) -> Predictions:
+    """Return the rows of several runs, such as the folds of a cross-validation, one after the other.
 
     Raises
     ------
     RunFolderError
-        They know different genres.
+        They have different genres.
     """
-    names = parts[0].genre_names
-    if any(part.genre_names != names for part in parts):
+    names = folds[0].genre_names
+    if any(fold.genre_names != names for fold in folds):
         raise RunFolderError("the folds' predictions.csv have different genres; they do not belong together")
     return Predictions(
         names,
         *(
-            np.concatenate([getattr(part, field) for part in parts])
+            np.concatenate([getattr(fold, field) for fold in folds])
             for field in ("ids", "groups", "true", "predicted", "probabilities")
         ),
     )
@@ -151,13 +153,13 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
 
 @dataclass(frozen=True)
 class GenreScores:
-    """One genre's line of the table.
+    """The scores of one genre.
 
     Parameters
     ----------
     name : str
     precision, recall, f1 : float or None
-        None where nothing was, or was to be, called so.
+        None if the score divides by 0: no row has, or no row is predicted to have, the genre.
     support : int
         Rows of the genre.
     """
@@ -169,7 +171,7 @@ class GenreScores:
     support: int
 
 
-def scores_per_genre(confusion: Int64, genre_names: Sequence[str]) -> list[GenreScores]:
+def compute_scores_per_genre(confusion: Int64, genre_names: Sequence[str]) -> list[GenreScores]:
     """Return precision, recall and F1 of each genre from counts (true genre, predicted genre)."""
     found = []
     for index, name in enumerate(genre_names):
@@ -187,7 +189,7 @@ def scores_per_genre(confusion: Int64, genre_names: Sequence[str]) -> list[Genre
     return found
 
 
-def accuracy_and_f1(confusion: Int64) -> tuple[float, float]:
+def compute_accuracy_and_f1(confusion: Int64) -> tuple[float, float]:
     """Return accuracy and weighted F1 of counts (true genre, predicted genre)."""
     support, called = confusion.sum(axis=1), confusion.sum(axis=0)
     right, total = np.diagonal(confusion), confusion.sum()

@@ -21,7 +21,7 @@ from genre_classifier.config.settings import started_in
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import RunFolderError
-from genre_classifier.runs.folder import RunFolder, hold, let_go, relative, writing
+from genre_classifier.runs.folder import RunFolder, hold, let_go, shorten_path, writing
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Record:
     settings : mapping of str to Any
         The run's settings, by flat names; ``seed``, ``optimized_metric`` and ``ckpt_path`` among them.
     enabled : bool
-        False in the processes of a distributed run that leave the writing to the first.
+        False in processes of a distributed run other than the first. Only the first writes.
     """
 
     def __init__(self, folder: RunFolder, settings: Mapping[str, Any], *, enabled: bool = True) -> None:
@@ -51,10 +51,10 @@ class Record:
             "working_folder": str(started_in()),
             "resumed_from": settings.get("ckpt_path"),
             "settings": dict(settings),
-            "versions": versions(),
+            "versions": collect_versions(),
         }
 
-    def elapsed(self) -> float:
+    def measure_seconds(self) -> float:
         """Return the seconds since the run began."""
         return time.monotonic() - self.started
 
@@ -84,14 +84,14 @@ class Record:
         self._write()
         self._end()
 
-    def interrupted(self, epoch: int) -> KeyboardInterrupt:
-        """Return what Ctrl-C becomes: it says how to go on."""
+    def build_interruption(self, epoch: int) -> KeyboardInterrupt:
+        """Return the exception for Ctrl-C. Its message says how to go on."""
         last = self.folder.last_checkpoint
         if not last.exists():
             return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
         return KeyboardInterrupt(
             f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
-            f"{argument('ckpt_path', relative(last))}"
+            f"{argument('ckpt_path', shorten_path(last))}"
         )
 
     @contextmanager
@@ -112,19 +112,19 @@ class Record:
             try:
                 hold(self.folder.path, to_train=True)
             except RunFolderError:
-                self.enabled = False  # what stands there is the other's
+                self.enabled = False  # the files there belong to another run
                 raise
         self._write()
 
     def fail(self, error: BaseException) -> None:
         """Record that the run failed, and why."""
-        self.fail_because(reason_of(error))
+        self.fail_because(describe_reason(error))
 
     def fail_because(self, reason: str) -> None:
         """Record the reason why the run failed. The first reason is kept."""
         if self.content["status"] == "failed":
             return
-        self.content |= {"status": "failed", "reason": reason, "seconds": round(self.elapsed(), 3)}
+        self.content |= {"status": "failed", "reason": reason, "seconds": round(self.measure_seconds(), 3)}
         try:
             self._write()
         except Exception:
@@ -140,8 +140,8 @@ class Record:
             self.folder.write_run(self.content)
 
 
-def reason_of(error: BaseException) -> str:
-    """Return what an exception says of why a run failed."""
+def describe_reason(error: BaseException) -> str:
+    """Return the reason for a run's failure from its exception."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     name = type(error).__name__
@@ -152,8 +152,8 @@ def reason_of(error: BaseException) -> str:
     return f"{name}: {error}" if str(error) else f"{name} without a message"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
+def collect_versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on."""
     return {
         "genre_classifier": __version__,
         "python": platform.python_version(),

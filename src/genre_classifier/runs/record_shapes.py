@@ -1,8 +1,8 @@
 """Check the structure of run.json, metrics.json and sweep.json.
 
-A folder may come from anywhere, so a text may stand where a number belongs. A shape is a type, a tuple of allowed
-shapes, `None` for null, a list of one shape, a `Row` of so many shapes, or a mapping of keys to shapes, where
-``"key?"`` may be missing and `ANY_KEY` stands for all keys. Keys that no shape names may hold anything.
+A folder may come from anywhere, so a value may have any type. A shape is a type, a tuple of allowed shapes, `None` for
+null, a list of one shape, a `Row` of several shapes, or a mapping of keys to shapes. In a mapping, ``"key?"`` may be
+missing and `ANY_KEY` stands for all keys. A key without a shape may have any value.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _WORDS = {
 
 
 class Measured:
-    """A number that may be NaN or infinite, as the loss of a network that has diverged."""
+    """A number that may be NaN or infinite, such as the loss of a diverged network."""
 
 
 class Row:
-    """A list of as many values as there are shapes."""
+    """A list with one value for each shape."""
 
     def __init__(self, *shapes: Any) -> None:
         self.shapes = shapes
@@ -125,7 +125,7 @@ def check_run(content: Mapping[str, Any], path: Path) -> None:
     objective = content.get("objective")
     judged = ((content.get("data") or {}).get("rows_by_split") or {}).get("val")
     if objective is not None and not math.isfinite(objective) and (judged or math.isinf(objective)):
-        # A run without validation rows has none.
+        # The objective may be NaN in a run without validation rows.
         raise RunFolderError(f"{path}: objective is {objective}, expected a finite number")
 
 
@@ -150,17 +150,17 @@ def check_sweep(content: Mapping[str, Any], path: Path) -> None:
 
 
 def check(value: Any, shape: Any, path: Path, key: str = "") -> None:
-    """Raise RunFolderError unless a value has a shape; the message names the file, the key and the value."""
+    """Raise RunFolderError unless a value has a shape. The message names the file, the key and the value."""
     if isinstance(shape, tuple):
-        # The one that the value could be is looked into, so that the message names the inner key.
+        # Checking the shape of the value's own type lets the message name the inner key.
         fitting = next((one for one in shape if _is_of_kind(value, one)), None)
         if value is None and None in shape:
             return
         if fitting is None:
-            raise _wrong(value, shape, path, key)
+            raise _build_error(value, shape, path, key)
         check(value, fitting, path, key)
     elif not _is_of_kind(value, shape):
-        raise _wrong(value, (shape,), path, key)
+        raise _build_error(value, (shape,), path, key)
     elif isinstance(shape, dict):
         _check_keys(value, shape, path, key)
     elif isinstance(shape, Row):
@@ -178,9 +178,9 @@ def _check_keys(value: Mapping[str, Any], shapes: Mapping[str, Any], path: Path,
         if name == ANY_KEY:
             for inner, item in value.items():
                 check(item, shape, path, f"{key}.{inner}".lstrip("."))
-        elif (plain := name.removesuffix("?")) in value:
-            check(value[plain], shape, path, f"{key}.{plain}".lstrip("."))
-        elif plain == name:
+        elif (bare_name := name.removesuffix("?")) in value:
+            check(value[bare_name], shape, path, f"{key}.{bare_name}".lstrip("."))
+        elif bare_name == name:
             raise RunFolderError(f"{path}: there is no {f'{key}.{name}'.lstrip('.')}")
 
 
@@ -206,7 +206,7 @@ def _is_number(value: Any) -> bool:
     return abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
-def _wrong(value: Any, shapes: tuple[Any, ...], path: Path, key: str) -> RunFolderError:
+def _build_error(value: Any, shapes: tuple[Any, ...], path: Path, key: str) -> RunFolderError:
     words = dict.fromkeys(
         "a list"
         if isinstance(one, (list, Row))

@@ -1,4 +1,4 @@
-"""The rows a run was trained and judged on, read again."""
+"""Read the rows of a run again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genre_classifier.data.sources import read
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.runs.configuration import configuration_of
+from genre_classifier.runs.configuration import read_configuration
 from genre_classifier.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RunRows:
-    """The rows a run was trained and judged on, read again.
+    """The rows of a run, read again from its data, with their split.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class RunRows:
 
     @property
     def held_side(self) -> str:
-        """The side that training saw least of: test, else validation, else training rows."""
+        """The side that training used least: test, else validation, else training rows."""
         return next(name for name in ("test", "val", "train") if len(self.split.sides()[name]))
 
 
@@ -55,15 +55,15 @@ def read_rows(folder: RunFolder, fingerprint: str | None) -> tuple[RunRows | Non
     ----------
     folder : RunFolder
     fingerprint : str or None
-        Of the rows that the run had.
+        Fingerprint of the run's rows.
 
     Returns
     -------
     tuple of RunRows or None, and str
-        None if they are not there as they were, and then the reason.
+        The rows and an empty text; or None and the reason if the rows are missing or have changed.
     """
     try:
-        data = OmegaConf.to_object(configuration_of(folder).data)
+        data = OmegaConf.to_object(read_configuration(folder).data)
         assert isinstance(data, DataConfig)
         table = read(data)
         if table.fingerprint != fingerprint:

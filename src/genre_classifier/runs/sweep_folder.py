@@ -97,20 +97,20 @@ class SweepFolder:
             folders = [path for path in self.path.iterdir() if os.path.lexists(path / RUN_FILE)]
         except OSError:
             return []
-        return [RunFolder(path) for path in sorted(folders, key=_by_number)]
+        return [RunFolder(path) for path in sorted(folders, key=_make_sort_key)]
 
     def free_names(self) -> Iterator[str]:
-        """Return numbers that no trial's folder has yet."""
+        """Yield numbers that are not yet the name of a trial's folder."""
         return (str(number) for number in itertools.count() if not (self.path / str(number)).exists())
 
     @contextmanager
     def locked(self, name: str = "sweep") -> Iterator[None]:
-        """Hold a lock that one process at a time can have; it ends with the process, however that ends.
+        """Hold a lock that one process at a time can have. The system frees it when the process ends.
 
         Parameters
         ----------
         name : str
-            Of the whole ``sweep`` or of one trial.
+            ``sweep`` for the whole sweep, or the name of a trial.
 
         Raises
         ------
@@ -134,6 +134,6 @@ class SweepFolder:
             lock.release()
 
 
-def _by_number(path: Path) -> tuple[bool, int, str]:
+def _make_sort_key(path: Path) -> tuple[bool, int, str]:
     is_number = path.name.isdecimal()  # unlike "²", which is a digit
     return (not is_number, int(path.name) if is_number else 0, path.name)

@@ -1,4 +1,4 @@
-"""Compose the configurations of a sweep's jobs: the first in full, the others by changing its values."""
+"""Compose the configurations of a sweep's jobs. The first is composed in full, the others by changing its values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 def compose_as_the_first_trial() -> None:
     """Let Hydra compose a sweep as a whole with the first value of each swept setting.
 
-    By itself Hydra leaves the swept settings out. Then there is no `data.path` to override where `data` is swept, and
-    a setting without a default has no value. So the sweep as a whole is the first trial, and is checked as one.
+    Hydra itself leaves the swept settings out. If `data` is swept, there is then no `data.path` to override, and a
+    setting without a default has no value. With first values, the sweep as a whole can be checked like a trial.
     """
     original = ConfigLoaderImpl.load_configuration
     if getattr(original, "is_of_the_first_trial", False):
@@ -28,7 +28,9 @@ def compose_as_the_first_trial() -> None:
     ) -> DictConfig:
         if run_mode is not RunMode.MULTIRUN:
             return original(self, config_name, overrides, run_mode, **more)
-        first = [first_value(override) for override in OverridesParser.create().parse_overrides(overrides)]
+        first = [
+            keep_first_value(override) for override in OverridesParser.create().parse_overrides(overrides)
+        ]
         composed = original(self, config_name, first, run_mode, **more)
         by_text = dict(zip(first, overrides, strict=True))
         with read_write(composed):
@@ -39,8 +41,8 @@ def compose_as_the_first_trial() -> None:
     ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign, assignment]
 
 
-def first_value(override: Override) -> str:
-    """Return an override's text with its first value only; unchanged if it has no list of values."""
+def keep_first_value(override: Override) -> str:
+    """Return an override's text with its first value only. Without a list of values the text is unchanged."""
     text = str(override.input_line)
     if override.is_hydra_override() or not override.is_discrete_sweep():
         return text
@@ -52,25 +54,25 @@ def first_value(override: Override) -> str:
 
 
 class SweepConfigLoader:
-    """Hydra's config loader, which composes a job like one before by changing the values that differ.
+    """A config loader that composes a job from an earlier one by changing the values that differ.
 
-    Composing walks through every config group and takes a tenth of a second. Where two jobs have the same overrides but
-    for the values of plain settings, the second is the first with those values; in any other case Hydra composes.
+    Hydra reads every config group to compose a job, which takes a tenth of a second. If two jobs differ only in values
+    of single settings, this loader copies the first and sets these values. In all other cases Hydra composes.
 
     Parameters
     ----------
     inner : ConfigLoader
-        Hydra's own, which does everything else.
+        Hydra's own loader. It does everything else.
     """
 
     def __init__(self, inner: ConfigLoader) -> None:
         self.inner = inner
         self._parsed: dict[str, Override] = {}
-        # The master configuration is kept for as long as its identity is a key.
+        # The master configuration is kept, because its identity is part of the key.
         self._first: dict[Any, tuple[list[Override], DictConfig, DictConfig]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"inner", "__setstate__"}:  # not there yet while it is unpickled
+        if name in {"inner", "__setstate__"}:  # does not exist yet during unpickling
             raise AttributeError(name)
         return getattr(self.inner, name)
 
@@ -86,14 +88,14 @@ class SweepConfigLoader:
         overrides = self._parse(texts)
         key = (id(master_config), tuple((o.type, o.package, o.key_or_group) for o in overrides))
         known = self._first.get(key)
-        changed = None if known is None else _changed_values(known[0], known[1], overrides)
+        changed = None if known is None else _find_changed_values(known[0], known[1], overrides)
         if known is None or changed is None:
             composed = self.inner.load_sweep_config(master_config, sweep_overrides)
             self._first[key] = (overrides, composed.copy(), master_config)
             return composed
         composed = known[1].copy()
         ConfigLoaderImpl._apply_overrides_to_config(changed, composed)
-        _name(composed, overrides)
+        _set_job_overrides(composed, overrides)
         OmegaConf.copy_cache(from_config=master_config, to_config=composed)
         return composed
 
@@ -105,10 +107,10 @@ class SweepConfigLoader:
         return [self._parsed[text] for text in texts]
 
 
-def _changed_values(
+def _find_changed_values(
     before: Sequence[Override], composed: DictConfig, now: Sequence[Override]
 ) -> list[Override] | None:
-    """Return the overrides whose values differ; None if they change more than values of settings."""
+    """Return the overrides whose values differ; None if one changes more than the value of a single setting."""
     names = [override.key_or_group for override in now]
     groups = {str(name) for name in composed.hydra.runtime.choices}
     changed = []
@@ -116,7 +118,7 @@ def _changed_values(
         if old.input_line == new.input_line:
             continue
         name = new.key_or_group
-        plain = (
+        changes_one_value = (
             new.type is OverrideType.CHANGE
             and new.package is None
             and name not in groups
@@ -127,14 +129,14 @@ def _changed_values(
             )
             == 1
         )
-        if not plain:
+        if not changes_one_value:
             return None
         changed.append(new)
     return changed
 
 
-def _name(composed: DictConfig, overrides: Sequence[Override]) -> None:
-    """Set the job's overrides where Hydra keeps them."""
+def _set_job_overrides(composed: DictConfig, overrides: Sequence[Override]) -> None:
+    """Write the job's overrides into the node ``hydra``, as Hydra does."""
     hydra = composed.hydra
     own = [override for override in overrides if not override.is_hydra_override()]
     with read_write(hydra):

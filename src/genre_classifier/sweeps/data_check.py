@@ -18,30 +18,30 @@ from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import GenreClassifierError
 
-# Data settings that are tried at most; with more, some of them may well work.
+# The most data settings to try. Among more, some are likely to work.
 MOST = 100
-# These start trials on this machine, with the same files.
+# These start their trials on this machine, where the files are the same.
 LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
 
 
 def check_data(config: DictConfig, swept: Mapping[str, Override], loader: ConfigLoader) -> None:
     """Raise the error of every trial if none of the sweep's data settings gives rows that can be divided.
 
-    It ends with the first that does, so that it costs most sweeps one reading of one table.
+    It stops at the first setting that works, so most sweeps read only one table.
 
     Parameters
     ----------
     config : DictConfig
         Of the multirun as a whole.
     swept : mapping of str to Override
-        What has several values.
+        The overrides with several values, by name.
     loader : ConfigLoader
         Hydra's.
 
     Raises
     ------
     GenreClassifierError
-        Of the first data settings.
+        The error of the first data settings.
     """
     if not any(name in str(config.hydra.launcher._target_) for name in LOCAL_LAUNCHERS):
         return
@@ -52,7 +52,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
     tables: dict[str, FeatureTable] = {}
     seen: set[str] = set()
     first: GenreClassifierError | None = None
-    for number, overrides in enumerate(_jobs(config, swept)):
+    for number, overrides in enumerate(_list_jobs(config, swept)):
         if number >= MOST:
             return
         try:
@@ -60,7 +60,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
             data = to_train_config(job).data
             if repr(data) not in seen:
                 seen.add(repr(data))
-                make_split(_table(data, tables), data.split)
+                make_split(_read_table(data, tables), data.split)
                 return
         except GenreClassifierError as error:
             first = first or error
@@ -68,15 +68,15 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
         raise first
 
 
-def _table(data: DataConfig, tables: dict[str, FeatureTable]) -> FeatureTable:
+def _read_table(data: DataConfig, tables: dict[str, FeatureTable]) -> FeatureTable:
     key = repr(replace(data, split=SplitConfig()))
     if key not in tables:
         tables[key] = read(data)
     return tables[key]
 
 
-def _jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[list[str]]:
-    """Yield a job's overrides for each of the sweep's data settings; of what else is swept, the first value."""
+def _list_jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[list[str]]:
+    """Yield a job's overrides for each of the sweep's data settings. Other swept settings keep their first value."""
     fixed = [
         str(text)
         for text in config.hydra.overrides.task

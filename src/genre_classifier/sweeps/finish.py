@@ -1,4 +1,4 @@
-"""Finish a sweep, however it ended: write the leaderboard and figures, and print how many trials failed."""
+"""Finish a sweep, also one that failed: write the leaderboard and figures, and print how many trials failed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from genre_classifier.commands import argument, command, program, setting
 from genre_classifier.evaluation.drawing import png
-from genre_classifier.evaluation.figures import confusion_figure
+from genre_classifier.evaluation.figures import draw_confusion
 from genre_classifier.files.atomic import replacing
-from genre_classifier.runs.folder import relative, writing
-from genre_classifier.runs.listing import lines_about, read_each
-from genre_classifier.runs.ranking.figure import sweep_figure
-from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial, leaderboards, read_trial
+from genre_classifier.runs.folder import shorten_path, writing
+from genre_classifier.runs.listing import format_unreadable, read_each
+from genre_classifier.runs.ranking.figure import draw_sweep
+from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial, rank_trials, read_trial
 from genre_classifier.runs.ranking.out_of_fold import OutOfFold, write_out_of_fold
 from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard, write_trials
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def finish_sweep(sweep: SweepFolder) -> int:
-    """Write leaderboard.csv, trials.csv and the figures, print the outcome, and return how many trials did not finish.
+    """Write leaderboard.csv, trials.csv and the figures, print the outcome, and return the number of unfinished trials.
 
     Raises
     ------
@@ -33,11 +33,11 @@ def finish_sweep(sweep: SweepFolder) -> int:
     """
     record = sweep.read_sweep()
     trials = read_each(sweep.trials(), read_trial)
-    boards = leaderboards(trials, record["optimized_metric"]) if trials else []
+    boards = rank_trials(trials, record["optimized_metric"]) if trials else []
     out_of_fold = _write(sweep, boards) if boards else None
     summarize_trials(sweep, trials, record["optimized_metric"], record["swept"])
     _show(sweep, boards, trials, out_of_fold, record["expected"])
-    say(*lines_about(trials.unreadable))
+    say(*format_unreadable(trials.unreadable))
     unread = min(len(trials.unreadable), max(0, record["expected"] - len(trials)))
     return sum(trial.status != "finished" for trial in trials) + unread
 
@@ -45,7 +45,7 @@ def finish_sweep(sweep: SweepFolder) -> int:
 def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | None:
     write_leaderboard(sweep.leaderboard_csv, boards)
     write_trials(sweep.trials_csv, boards)
-    if (figure := sweep_figure(boards[0])) is not None:
+    if (figure := draw_sweep(boards[0])) is not None:
         with writing(sweep.figure), replacing(sweep.figure) as temporary:
             temporary.write_bytes(png(figure))
     out_of_fold = write_out_of_fold(sweep, boards)
@@ -53,7 +53,7 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
         import numpy as np
 
         title = "every row by the model that had not seen it"
-        drawn = confusion_figure(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
+        drawn = draw_confusion(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
         with writing(sweep.out_of_fold_figure), replacing(sweep.out_of_fold_figure) as temporary:
             temporary.write_bytes(png(drawn))
     return out_of_fold
@@ -68,29 +68,29 @@ def _show(
 ) -> None:
     for board in boards:
         show_leaderboard(board)
-    folder = relative(sweep.path)
+    folder = shorten_path(sweep.path)
     counts = Counter(trial.status for trial in trials)
     best = any(row.rank is not None for board in boards for row in board.rows)
     lines = []
     if out_of_fold is not None:
-        where = relative(sweep.out_of_fold_csv)
+        where = shorten_path(sweep.out_of_fold_csv)
         lines.append(("out of fold", f"accuracy {out_of_fold.accuracy:.4f} over all rows, best row; {where}"))
     lines.append(("sweep", str(folder)))
     if best:
         lines.append(("look at it", command("tensorboard", "--logdir", folder)))
         lines.append(("export it", command(*program("export"), setting("sweep", folder))))
-    say(*(f"{what:<12} {text}" for what, text in lines), _outcome(counts, expected, str(folder)))
+    say(*(f"{what:<12} {text}" for what, text in lines), _describe_end(counts, expected, str(folder)))
 
 
-def _outcome(counts: Counter[str], expected: int, folder: str) -> str:
+def _describe_end(counts: Counter[str], expected: int, folder: str) -> str:
     finished, failed = counts["finished"], counts["failed"]
     missing = max(0, expected - finished - failed)
-    parts = [f"{finished} of {max(expected, finished + failed)} trials finished"]
+    counted = [f"{finished} of {max(expected, finished + failed)} trials finished"]
     if failed:
-        parts.append(f"{failed} failed")
+        counted.append(f"{failed} failed")
     if missing:
-        parts.append(f"{missing} not run to their end")
-    text = ", ".join(parts)
+        counted.append(f"{missing} not run to their end")
+    text = ", ".join(counted)
     if failed or missing:
         text += f"; to run those, give the same command and {argument('sweep.resume', folder)}"
     return text

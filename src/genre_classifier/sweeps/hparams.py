@@ -1,6 +1,6 @@
 """Write TensorBoard's HParams tab: the settings that a sweep varies, and the metrics to compare.
 
-TensorBoard shows the summary that it finds first, so a sweep has one, and its trials none.
+TensorBoard shows the first summary that it finds. So only the sweep has one, and its trials have none.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ COUNTED = ("val/f1", "test/accuracy")
 
 
 def write_summary(sweep: SweepFolder, numeric: Mapping[str, bool], metrics: Iterable[str]) -> None:
-    """Write the experiment's summary into the sweep's own TensorBoard folder; it replaces the one before.
+    """Write the experiment's summary into the sweep's own TensorBoard folder, in place of an earlier one.
 
     Parameters
     ----------
     sweep : SweepFolder
     numeric : mapping of str to bool
-        Whether all values are numbers, by the setting's name. An axis of numbers has a scale, another one has words.
+        Whether all values are numbers, by the setting's name. An axis of numbers gets a scale, any other axis words.
     metrics : iterable of str
-        Such as ``val/f1``, as the trials' final metrics are named.
+        Names of the trials' final metrics, such as ``val/f1``.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -56,7 +56,7 @@ def write_summary(sweep: SweepFolder, numeric: Mapping[str, bool], metrics: Iter
             records.flush()
 
 
-def counted_metrics(optimized: str) -> tuple[str, ...]:
+def list_shown_metrics(optimized: str) -> tuple[str, ...]:
     """Return the final metrics that the tab shows, the optimized one first."""
     return tuple(name for name in dict.fromkeys((optimized, *COUNTED)) if not name.startswith("train/"))
 
@@ -73,17 +73,21 @@ def summarize_trials(
     optimized : str
         The metric that the sweep optimizes.
     swept : iterable of str
-        The names that were swept: settings and groups.
+        The names of the swept settings and groups.
     """
     finished = [trial for trial in trials if trial.status == "finished" and trial.folder.tensorboard.is_dir()]
     if not finished:
         return
-    names = [name for name in swept if not is_about_the_machine(name)]  # trials do not list those
+    names = [name for name in swept if not is_about_the_machine(name)]  # trials do not list the others
     if not all(name in trial.settings for trial in finished for name in names):
         # A group was swept: take all settings in which its choices differ.
-        names = [name for name in experiment_settings(finished[0].settings) if _differs(finished, name)]
+        names = [
+            name
+            for name in experiment_settings(finished[0].settings)
+            if _has_differing_values(finished, name)
+        ]
     metrics = [
-        name for name in counted_metrics(optimized) if all(name in trial.metrics for trial in finished)
+        name for name in list_shown_metrics(optimized) if all(name in trial.metrics for trial in finished)
     ]
     numeric = {
         name: all(isinstance(trial.settings[name], (int, float)) for trial in finished) for name in names
@@ -92,7 +96,7 @@ def summarize_trials(
         write_summary(sweep, numeric, metrics)
 
 
-def _differs(trials: Sequence[Trial], name: str) -> bool:
+def _has_differing_values(trials: Sequence[Trial], name: str) -> bool:
     if not all(name in trial.settings for trial in trials):
         return False  # TensorBoard leaves trials without the setting out of its plots
     values: list[Any] = [trial.settings[name] for trial in trials]

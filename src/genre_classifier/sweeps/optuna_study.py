@@ -1,4 +1,4 @@
-"""Resume a stored Optuna study as if it had never stopped."""
+"""Resume a stored Optuna study so that it continues as an uninterrupted one would."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from genre_classifier.runs.sweep_folder import SweepFolder
 
 
 class ResumableTPE(BaseSampler):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011) whose draws depend on nothing but the study.
+    """Tree-structured Parzen estimator (Bergstra et al., 2011). Its draws depend only on the study.
 
-    Optuna's own sampler has one stream of random numbers from the study's start to its end, so a study that is resumed
-    takes another course. Here each value has a separate random stream, from the seed, the trial's number and the name.
+    Optuna's own sampler has one stream of random numbers for the whole study, so a resumed study would draw other
+    values. This sampler has a separate stream for each value, from the seed, the trial's number and the setting's name.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ class ResumableTPE(BaseSampler):
             "consider_endpoints": consider_endpoints,
             "multivariate": multivariate,
             "warn_independent_sampling": warn_independent_sampling,
-            # Trials of one batch keep away from each other.
+            # Trials of one batch then differ from each other.
             "constant_liar": True,
         }
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the space that is sampled jointly; empty unless ``multivariate``."""
-        space: dict[str, BaseDistribution] = self._sampler(trial, "").infer_relative_search_space(
+        space: dict[str, BaseDistribution] = self._build_sampler(trial, "").infer_relative_search_space(
             study, trial
         )
         return space
@@ -73,29 +73,28 @@ class ResumableTPE(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return values of the jointly sampled space."""
-        values: dict[str, Any] = self._sampler(trial, "").sample_relative(study, trial, search_space)
+        values: dict[str, Any] = self._build_sampler(trial, "").sample_relative(study, trial, search_space)
         return values
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return one value."""
-        sampler = self._sampler(trial, param_name)
+        sampler = self._build_sampler(trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def _sampler(self, trial: FrozenTrial, name: str) -> TPESampler:
+    def _build_sampler(self, trial: FrozenTrial, name: str) -> TPESampler:
         digest = hashlib.sha256(f"{self.seed}/{trial.number}/{name}".encode()).digest()
         with warnings.catch_warnings():
-            # That constant_liar and multivariate may change in another version of Optuna, which is pinned.
+            # The warning says that constant_liar and multivariate may change. Optuna's version is pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(seed=int.from_bytes(digest[:4], "big"), **self.arguments)
 
 
-def reopen(folder: SweepFolder, sweeper: DictConfig) -> int:
+def reopen_study(folder: SweepFolder, sweeper: DictConfig) -> int:
     """Prepare a stored study to continue, and return the number of missing trials.
 
-    A trial that was running is asked for again under its number and with its values; the values of one that failed are
-    asked for once more.
+    An interrupted trial runs again with its number and values. The values of a failed trial are tried once more.
 
     Raises
     ------
@@ -109,15 +108,17 @@ def reopen(folder: SweepFolder, sweeper: DictConfig) -> int:
         )
     try:
         with warnings.catch_warnings():
-            # enqueue_trial may change in another version of Optuna, which is pinned.
+            # The warning says that enqueue_trial may change. Optuna's version is pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return max(0, int(sweeper.n_trials) - _reopened(sweeper.study_name, storage))
+            return max(0, int(sweeper.n_trials) - _requeue_trials(sweeper.study_name, storage))
     except Exception as error:
-        raise RunFolderError(f"{folder.study}: the study cannot be continued ({_reason(error)})") from error
+        raise RunFolderError(
+            f"{folder.study}: the study cannot be continued ({_describe_error(error)})"
+        ) from error
 
 
-def _reopened(name: str, storage: str) -> int:
-    """Ask again for what was not completed, and return how many trials were."""
+def _requeue_trials(name: str, storage: str) -> int:
+    """Queue the interrupted and failed trials again, and return the number of completed ones."""
     study = optuna.load_study(study_name=name, storage=storage)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -131,7 +132,7 @@ def _reopened(name: str, storage: str) -> int:
     return sum(trial.state is TrialState.COMPLETE for trial in trials)
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "locked" in text:
         return "it is locked by another process; stop that one first"

@@ -1,6 +1,6 @@
-"""Processes of a sweep: forked from a server that has imported torch and Lightning once.
+"""Run trials in processes that are forked from a server, which has imported torch and Lightning once.
 
-So a trial starts at once and inherits no threads and no GPU state, and whatever befalls it, the launcher goes on.
+A trial starts at once and inherits no threads and no GPU state. If its process fails, the launcher goes on.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def run_in_process(
     ----------
     target : callable
     argument
-        What it is called with.
+        The argument of the call.
     name : str
-        Of the process.
+        Name of the process.
     stop : threading.Event, optional
-        Interrupts it, for a thread, which no signal reaches.
+        Stops the process when it is set. A thread needs it because it gets no signals.
     """
-    process: BaseProcess = _context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
-    oom_kills = _oom_kills()
+    process: BaseProcess = _get_context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
+    oom_kills = _count_oom_kills()
     process.start()
     try:
         while process.is_alive():
@@ -54,20 +54,20 @@ def run_in_process(
         raise
     exit_code = process.exitcode
     process.close()
-    return describe_exit(exit_code, out_of_memory=_oom_kills() > oom_kills)
+    return describe_exit(exit_code, out_of_memory=_count_oom_kills() > oom_kills)
 
 
 def warm_up() -> None:
-    """Let the imports begin before the first process is needed."""
+    """Start the server and its imports before the first process is needed."""
     if "forkserver" in multiprocessing.get_all_start_methods():
-        _context()
+        _get_context()
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
 
 
 def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
-    """Return a description of how a process ended that could not record it.
+    """Describe how a process ended that could not record its end.
 
     Parameters
     ----------
@@ -89,10 +89,10 @@ def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
     return "killed by SIGKILL: by a person, or by the system because memory ran out; there is no record of it"
 
 
-def _oom_kills() -> int:
-    """Return how many processes the system has killed because memory ran out, if it reports that."""
+def _count_oom_kills() -> int:
+    """Return the number of processes that the system has killed for lack of memory; 0 if it does not count them."""
     found = 0
-    for path in _oom_counters():
+    for path in _list_oom_counters():
         try:
             words = path.read_text(encoding="ascii").split()
             found += int(words[words.index("oom_kill") + 1])
@@ -101,8 +101,8 @@ def _oom_kills() -> int:
     return found
 
 
-def _oom_counters() -> list[Path]:
-    """Return the files that count them: those of this process's control groups (versions 1 and 2), and the kernel's."""
+def _list_oom_counters() -> list[Path]:
+    """Return the files that count such kills: the kernel's, and those of this process's control groups."""
     found = [Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")]
     try:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -117,7 +117,7 @@ def _oom_counters() -> list[Path]:
     return found
 
 
-def _context() -> BaseContext:
+def _get_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -126,7 +126,7 @@ def _context() -> BaseContext:
 
 
 def _stop(process: BaseProcess) -> None:
-    """Wait for the process to end, as after Ctrl-C in a terminal. If it does not, interrupt it, then kill it."""
+    """Wait for a process that Ctrl-C has reached too. If it does not end, interrupt it, then kill it."""
     process.join(2.0)
     if process.is_alive() and process.pid is not None:
         os.kill(process.pid, signal.SIGINT)
@@ -137,7 +137,7 @@ def _stop(process: BaseProcess) -> None:
 
 
 def write_everything_to(path: Path) -> None:
-    """Send what this process prints to a log; the terminal shows the sweep."""
+    """Send the output of this process to a log. The terminal shows only the sweep."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
@@ -151,9 +151,9 @@ def set_up_logging(settings: dict[str, Any], path: Path) -> None:
     Parameters
     ----------
     settings : dict
-        Hydra's for a job.
+        Hydra's settings for a job.
     path : Path
-        Of the log file.
+        The log file.
     """
     root = settings.get("root", {})
     root["handlers"] = [name for name in root.get("handlers", []) if name != "console"]

@@ -1,4 +1,4 @@
-"""A sweep in the terminal: a line for each trial as it ends, and one bar with the time left."""
+"""Show a sweep in the terminal: a line for each trial when it ends, and one bar with the remaining time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Progress:
-    """Watches run folders, so that it shows the same for every launcher.
+    """Shows a sweep's progress. It watches the run folders, so all launchers look the same.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Progress:
     expected : int
         Trials of the whole sweep.
     metric : str
-        What a trial's line shows.
+        The metric in a trial's line.
     swept : sequence of str
-        The settings that it shows.
+        The settings in a trial's line.
     """
 
     def __init__(self, sweep: SweepFolder, expected: int, metric: str, swept: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class Progress:
 
     @contextmanager
     def watching(self, folders: Sequence[RunFolder]) -> Iterator[None]:
-        """Show trials as they end for as long as the block runs."""
+        """Show the trials that end while the block runs."""
         self._open(folders)
         stop = threading.Event()
         seen: dict[str, int] = {}
@@ -64,7 +64,7 @@ class Progress:
                 self._bar.close()
 
     def _open(self, folders: Sequence[RunFolder]) -> None:
-        done = [folder for folder in folders if _status(_run(folder)) == "finished"]
+        done = [folder for folder in folders if _get_status(_read_run(folder)) == "finished"]
         new = {folder.path.name for folder in done} - self.ended
         self.ended |= new
         if self._bar is None:
@@ -94,45 +94,45 @@ class Progress:
             if seen.get(name) == changed:
                 continue
             seen[name] = changed
-            run = _run(folder)
-            if _status(run) in {"finished", "failed"}:
+            run = _read_run(folder)
+            if _get_status(run) in {"finished", "failed"}:
                 self.ended.add(name)
-                self._say(self._line(folder, run))
+                self._say(self._format_line(folder, run))
                 self._bar.update(1)
 
     def _say(self, line: str) -> None:
         with self._bar.external_write_mode(file=sys.stdout):
             say(line)
 
-    def _line(self, folder: RunFolder, run: Mapping[str, Any]) -> str:
+    def _format_line(self, folder: RunFolder, run: Mapping[str, Any]) -> str:
         count = f"{len(self.ended)}/{self.expected}"
-        settings = shown_settings(run.get("settings") or {}, self.swept)
+        settings = format_settings(run.get("settings") or {}, self.swept)
         if run["status"] == "failed":
-            return f"{count}  trial {folder.path.name}  failed: {_first_line(run.get('reason'))}  {settings}"
-        value = f"{self.metric} {_shown(run.get('objective'), 4)}"
-        return f"{count}  trial {folder.path.name}  {value}  {_shown(run.get('seconds'), 1)} s  {settings}"
+            return f"{count}  trial {folder.path.name}  failed: {_take_first_line(run.get('reason'))}  {settings}"
+        value = f"{self.metric} {_format_number(run.get('objective'), 4)}"
+        return f"{count}  trial {folder.path.name}  {value}  {_format_number(run.get('seconds'), 1)} s  {settings}"
 
 
-def _shown(value: float | None, digits: int) -> str:
+def _format_number(value: float | None, digits: int) -> str:
     return "?" if value is None else f"{value:.{digits}f}"
 
 
-def _run(folder: RunFolder) -> Mapping[str, Any]:
+def _read_run(folder: RunFolder) -> Mapping[str, Any]:
     try:
         return folder.read_run()
     except RunFolderError:
         return {}
 
 
-def _status(run: Mapping[str, Any]) -> str | None:
+def _get_status(run: Mapping[str, Any]) -> str | None:
     return run.get("status")
 
 
-def shown_settings(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+def format_settings(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Return settings as a person would type them, numbers to four digits."""
     names = [key if key in settings else key.replace("/", ".") for key in keys]
     return " ".join(f"{name}={shown_value(settings[name])}" for name in names if name in settings)
 
 
-def _first_line(reason: Any) -> str:
+def _take_first_line(reason: Any) -> str:
     return str(reason).splitlines()[0] if reason else "no reason is recorded"

@@ -28,16 +28,16 @@ from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.runs.folder import claim
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.composing import SweepConfigLoader, first_value
-from genre_classifier.sweeps.hparams import counted_metrics, write_summary
+from genre_classifier.sweeps.composing import SweepConfigLoader, keep_first_value
+from genre_classifier.sweeps.hparams import list_shown_metrics, write_summary
 
-# Ray's default settings. A trial is retried by resuming the sweep, not by Ray.
+# Ray's settings unless the user gives others. A resumed sweep retries a failed trial, Ray does not.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 RAY_REMOTE = {"num_cpus": 1, "max_retries": 0}
 LAUNCHER = "hydra_plugins.genre_classifier_launchers.resuming_launcher.ResumingLauncher"
 # Holds the sweep's lock until the process ends.
 _open = ExitStack()
-# Hydra makes the launcher and the callbacks itself, so one cannot be given to the other.
+# Hydra makes the launcher and the callbacks itself, so neither can get the sweep as an argument.
 _started: list[SweepFolder] = []
 
 
@@ -47,65 +47,65 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     Parameters
     ----------
     config : DictConfig
-        As Hydra composed it, with the node ``hydra``. Swept settings have their defaults.
+        As composed by Hydra, with the node ``hydra``. Each swept setting has its first value.
 
     Raises
     ------
     ConfigError
         The search space has an unknown name or an empty range, or there are more trials than ``sweep.max_trials``.
     RunFolderError
-        The folder to resume does not exist, belongs to another sweep, or is in use; or a new folder cannot be made.
+        The folder to resume does not exist, belongs to another sweep, or is in use. Or a new folder cannot be made.
     """
     resume, max_trials = config.sweep.resume, int(config.sweep.max_trials)
     with read_write(config):
         _drop_sweep_settings(config)
-    swept = _swept(config)
+    swept = _find_swept(config)
     _check_names(config, swept)
     _complete_the_sweeper(config)
-    expected = _count(config, swept)
+    expected = _count_trials(config, swept)
     if expected > max_trials:
         raise ConfigError(
-            f"this sweep has {_shown(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: correct the "
-            f"search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
+            f"this sweep has {_format_count(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: "
+            f"correct the search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
         )
     _compose_quickly()
     if resume is None:
         from genre_classifier.sweeps.data_check import check_data
 
-        check_data(config, swept, _hydra().config_loader)
-    folder = SweepFolder(_folder(config, resume))
+        check_data(config, swept, _get_hydra().config_loader)
+    folder = SweepFolder(_open_folder(config, resume))
     _open.enter_context(folder.locked())
     if resume is None and folder.sweep_json.exists():
         raise RunFolderError(f"{folder.path} already holds a sweep: choose a folder that does not exist yet")
-    record = _record(config, swept, expected)
+    record = _build_record(config, swept, expected)
     if resume is not None:
         _check_same_sweep(folder, folder.read_sweep(), record)
     folder.write_sweep(record | {"resumed": resume is not None})
-    _describe(config, swept, folder)
+    _write_summary(config, swept, folder)
     if _is_optuna(config) and resume is not None:
-        from genre_classifier.sweeps.optuna_study import reopen
+        from genre_classifier.sweeps.optuna_study import reopen_study
 
         with read_write(config):
-            config.hydra.sweeper.n_trials = reopen(folder, config.hydra.sweeper)
+            config.hydra.sweeper.n_trials = reopen_study(folder, config.hydra.sweeper)
     _wrap_launcher(config)
     _started.append(folder)
     return folder
 
 
-def started_sweep() -> SweepFolder | None:
-    """Return the sweep that this process has started. Returns None in a launcher's process and in a single run."""
+def get_started_sweep() -> SweepFolder | None:
+    """Return the sweep that this process has started; None in a launcher's process and in a single run."""
     return _started[-1] if _started else None
 
 
 def _drop_sweep_settings(config: DictConfig) -> None:
-    """Drop ``sweep.resume=...`` and the like. They are about the sweep, not about its trials."""
+    """Drop the settings below ``sweep``. They are about the sweep, not about its trials."""
     config.sweep.resume = None
     kept = [text for text in config.hydra.overrides.task if not text.lstrip("+").startswith("sweep.")]
     config.hydra.overrides.task = kept
 
 
-def _swept(config: DictConfig) -> dict[str, Override]:
-    """Return the overrides that have several values, by name: from the configuration and the command line."""
+def _find_swept(config: DictConfig) -> dict[str, Override]:
+    """Return the overrides with several values, by name, from the configuration and the command line."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     texts = [f"{name}={value}" for name, value in params.items()]
     fixed: set[str] = set()
@@ -120,18 +120,18 @@ def _swept(config: DictConfig) -> dict[str, Override]:
     return found
 
 
-def problems_of_every_trial(config: DictConfig) -> list[Problem]:
+def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
     """Return the problems that a multirun's configuration has with every value of the swept settings.
 
     The configuration has the first value of each swept setting. Intervals, and settings that a search's file sweeps,
     have their defaults.
     """
-    swept = _swept(config)
+    swept = _find_swept(config)
     given = {str(text) for text in config.hydra.overrides.task}
     open_ones = {
         name
         for name, override in swept.items()
-        if override.input_line not in given or first_value(override) == override.input_line
+        if override.input_line not in given or keep_first_value(override) == override.input_line
     }
     return [
         problem
@@ -149,14 +149,14 @@ def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:
         of_a_swept_group = any(name.startswith(f"{group}.") for group in swept_groups)
         if name in groups or of_a_swept_group or override.is_add() or override.is_force_add():
             continue
-        if not _exists(job, name):
-            known = _names(job)
+        if not _has_setting(job, name):
+            known = _list_names(job)
             guess = difflib.get_close_matches(name, known, n=1)
             meant = f" Did you mean {guess[0]}?" if guess else " python train.py --cfg job lists them."
             raise ConfigError(f"{name}: the search space names a setting that does not exist.{meant}")
 
 
-def _exists(job: DictConfig, name: str) -> bool:
+def _has_setting(job: DictConfig, name: str) -> bool:
     parent, _, last = name.rpartition(".")
     try:
         node = OmegaConf.select(job, parent, throw_on_missing=False) if parent else job
@@ -165,7 +165,7 @@ def _exists(job: DictConfig, name: str) -> bool:
     return isinstance(node, DictConfig) and last in node
 
 
-def _names(job: DictConfig) -> list[str]:
+def _list_names(job: DictConfig) -> list[str]:
     return list(flattened(OmegaConf.to_container(job, resolve=False)))
 
 
@@ -188,11 +188,11 @@ def _complete_the_sweeper(config: DictConfig) -> None:
                 )
         sweeper.direction = direction
         if not _was_given(config, "hydra.sweeper.n_jobs"):
-            sweeper.n_jobs = _workers(config.hydra.launcher)
+            sweeper.n_jobs = _count_workers(config.hydra.launcher)
         sweeper.n_jobs = min(sweeper.n_jobs, sweeper.n_trials)
 
 
-def _workers(launcher: DictConfig) -> int:
+def _count_workers(launcher: DictConfig) -> int:
     target = str(launcher._target_)
     if "basic_launcher" in target:
         return 1
@@ -208,8 +208,8 @@ def _is_optuna(config: DictConfig) -> bool:
     return "optuna_sweeper" in str(config.hydra.sweeper._target_)
 
 
-def _count(config: DictConfig, swept: Mapping[str, Override]) -> int:
-    """Return the number of trials. Above the limit, any number above it may come back."""
+def _count_trials(config: DictConfig, swept: Mapping[str, Override]) -> int:
+    """Return the number of trials. If they are more than the limit, the number returned may be too small."""
     if _is_optuna(config):
         for name, override in swept.items():
             _check_range(name, override)
@@ -219,14 +219,14 @@ def _count(config: DictConfig, swept: Mapping[str, Override]) -> int:
     for name, override in swept.items():
         if not override.is_discrete_sweep():
             raise ConfigError(
-                f"{name}={_values(override)}: an interval has no list of values to try one by one; "
+                f"{name}={_read_values(override)}: an interval has no list of values to try one by one; "
                 "give a choice or a range, or search it with hparams_search=optuna"
             )
-        total *= _length(name, override.sweep_string_iterator(), limit)
+        total *= _count_values(name, override.sweep_string_iterator(), limit)
     return total
 
 
-def _length(name: str, values: Iterable[str], limit: int) -> int:
+def _count_values(name: str, values: Iterable[str], limit: int) -> int:
     number = sum(1 for _ in itertools.islice(values, 10 * limit + 1))
     if number == 0:
         raise ConfigError(f"{name}: its range is empty, so there is no trial; give at least one value")
@@ -237,17 +237,17 @@ def _check_range(name: str, override: Override) -> None:
     value: Any = override.value()
     if override.is_interval_sweep() and not value.start < value.end:
         raise ConfigError(
-            f"{name}={_values(override)}: the interval is empty; its start must be below its end"
+            f"{name}={_read_values(override)}: the interval is empty; its start must be below its end"
         )
     if override.is_discrete_sweep():
-        _length(name, override.sweep_string_iterator(), 1)
+        _count_values(name, override.sweep_string_iterator(), 1)
 
 
-def _shown(expected: int, max_trials: int) -> str:
+def _format_count(expected: int, max_trials: int) -> str:
     return f"{expected:,}" if expected <= 10 * max_trials else f"more than {10 * max_trials:,}"
 
 
-def _folder(config: DictConfig, resume: str | None) -> Path:
+def _open_folder(config: DictConfig, resume: str | None) -> Path:
     key = "hydra.sweep.dir"
     chosen = _was_given(config, key)
     if resume is None:
@@ -264,16 +264,16 @@ def _folder(config: DictConfig, resume: str | None) -> Path:
     with read_write(config), open_dict(config):
         # Absolute, since a job may run in another folder.
         config.hydra.sweep.dir = str(folder.absolute())
-        # A launcher composes each job again from these overrides.
+        # Each launcher composes its jobs from these overrides.
         config.hydra.overrides.hydra.append(setting(key, folder.absolute()))
     return folder
 
 
-def _values(override: Override) -> str:
+def _read_values(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
-def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) -> dict[str, Any]:
+def _build_record(config: DictConfig, swept: Mapping[str, Override], expected: int) -> dict[str, Any]:
     job = job_config(config, "run_dir")
     settings = flattened(OmegaConf.to_container(job, resolve=False, enum_to_str=True))
     return {
@@ -283,7 +283,7 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
         "launcher": str(config.hydra.launcher._target_),
         "script": str(Path(sys.argv[0]).absolute()),
         "overrides": [str(text) for text in config.hydra.overrides.task],
-        "swept": {name: _values(override) for name, override in swept.items()},
+        "swept": {name: _read_values(override) for name, override in swept.items()},
         "optimized_metric": str(config.optimized_metric),
         "expected": expected,
         "settings": {key: value for key, value in settings.items() if not _is_swept(key, swept, config)},
@@ -291,13 +291,13 @@ def _record(config: DictConfig, swept: Mapping[str, Override], expected: int) ->
 
 
 def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bool:
-    """Return whether a setting is swept, or belongs to a group that is."""
+    """Return whether a setting or its group is swept."""
     groups = {str(name) for name in config.hydra.runtime.choices}
     parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
     return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
-def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
+def _write_summary(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
     """Let the HParams tab show the swept settings while the sweep runs. Its end adds those of swept groups."""
     job = job_config(config, "run_dir")
     groups = {str(name) for name in config.hydra.runtime.choices}
@@ -305,15 +305,15 @@ def _describe(config: DictConfig, swept: Mapping[str, Override], folder: SweepFo
         return
     numeric = {
         name: not override.is_choice_sweep()
-        or all(isinstance(value, (int, float)) for value in _choices(override))
+        or all(isinstance(value, (int, float)) for value in _list_choices(override))
         for name, override in swept.items()
         if not is_about_the_machine(name)
     }
     if numeric:
-        write_summary(folder, numeric, counted_metrics(str(config.optimized_metric)))
+        write_summary(folder, numeric, list_shown_metrics(str(config.optimized_metric)))
 
 
-def _choices(override: Override) -> list[Any]:
+def _list_choices(override: Override) -> list[Any]:
     value: Any = override.value()
     return list(value.list)
 
@@ -346,14 +346,14 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         )
 
 
-def _hydra() -> Hydra:
+def _get_hydra() -> Hydra:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     return hydra
 
 
 def _compose_quickly() -> None:
-    hydra = _hydra()
+    hydra = _get_hydra()
     hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
 
 

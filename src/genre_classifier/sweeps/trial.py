@@ -1,4 +1,4 @@
-"""One trial of a sweep, in a separate process. If it fails, run.json says why, and the sweep goes on."""
+"""Run one trial of a sweep in a separate process. If it fails, run.json says why, and the sweep goes on."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Start:
     ----------
     job : DictConfig
     logging_settings : dict
-        As Hydra has them for a job.
+        Hydra's settings for a job.
     sweep : Path
         The sweep's folder.
     script : Path
-        The command's own file: Lightning starts it once more for each further device.
+        The file of the command. Lightning starts it again for each further device.
     overrides : tuple of str
-        What makes this job of it.
+        The overrides of this job.
     """
 
     job: DictConfig
@@ -63,8 +63,8 @@ class Start:
 def run_trial(cfg: DictConfig) -> float:
     """Run or finish one trial in a separate process and return its objective.
 
-    Called in the launcher's process, where Hydra's configuration of the job is set. A trial with a checkpoint continues
-    from it. A finished trial is not run again.
+    The launcher's process calls this after Hydra has set the job's configuration. A trial with a checkpoint continues
+    from it. A finished trial does not run again.
 
     Parameters
     ----------
@@ -83,11 +83,11 @@ def run_trial(cfg: DictConfig) -> float:
     folder = RunFolder(Path(str(cfg.run_dir)))
     sweep = SweepFolder(started_in() / str(hydra.sweep.dir))
     with sweep.locked(folder.path.name):
-        settings = _begun(cfg, folder)
+        settings = _flatten_settings(cfg, folder)
         if _is_finished(folder, settings):
             return float(folder.read_run()["objective"])
         write_status(folder, "running", None, settings=settings)
-        job = quiet(cfg)
+        job = silence(cfg)
         with read_write(job), open_dict(job):
             job.run_dir = str(folder.path)
             if job.ckpt_path is None and folder.last_checkpoint.is_file():
@@ -99,21 +99,21 @@ def run_trial(cfg: DictConfig) -> float:
             script=Path(str(sweep.read_sweep()["script"])),
             overrides=tuple(map(str, hydra.overrides.task)),
         )
-        end = run_in_process(_in_process, start, f"trial-{folder.path.name}")
-    return _outcome(folder, end)
+        end = run_in_process(_run_job, start, f"trial-{folder.path.name}")
+    return _read_objective(folder, end)
 
 
 @cache
 def _end_with_the_sweep() -> None:
     """End a launcher's worker when the process that started it ends. The sweep's own process is not affected."""
-    from genre_classifier.sweeps.start import started_sweep
+    from genre_classifier.sweeps.start import get_started_sweep
 
-    if started_sweep() is None:
+    if get_started_sweep() is None:
         die_with_parent()
 
 
-def quiet(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a configuration as a trial runs it: no progress bar, and figures only if they were asked for."""
+def silence(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a configuration without a progress bar, and without figures unless the user asked for them."""
     job = cfg.copy()
     with read_write(job), open_dict(job):
         job.trainer.enable_progress_bar = False
@@ -131,7 +131,7 @@ def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any
     folder.write_run({**before, **more, "status": status, "reason": reason})
 
 
-def _begun(cfg: DictConfig, folder: RunFolder) -> dict[str, Any]:
+def _flatten_settings(cfg: DictConfig, folder: RunFolder) -> dict[str, Any]:
     try:
         return flat_settings(cfg)
     except Exception as error:
@@ -144,7 +144,7 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
         return False
     try:
         run = folder.read_run()
-    except RunFolderError:  # it is run again
+    except RunFolderError:  # the trial runs again
         return False
     recorded = run.get("settings") or {}
     return (
@@ -154,7 +154,7 @@ def _is_finished(folder: RunFolder, settings: Mapping[str, Any]) -> bool:
     )
 
 
-def _outcome(folder: RunFolder, end: str) -> float:
+def _read_objective(folder: RunFolder, end: str) -> float:
     run = folder.read_run()
     if run["status"] == "running":
         write_status(folder, "failed", end)
@@ -166,14 +166,14 @@ def _outcome(folder: RunFolder, end: str) -> float:
     raise TrialFailedError(f"{folder.path}: {run['reason']}")
 
 
-def _in_process(start: Start) -> None:
+def _run_job(start: Start) -> None:
     die_with_parent()
     job = start.job
     folder = RunFolder(Path(job.run_dir))
     write_everything_to(folder.log)
     set_up_logging(start.logging_settings, folder.log)
     take_a_device(job, start.sweep)
-    _be_restartable(start)
+    _make_restartable(start)
     try:
         from genre_classifier.training.fit import train
 
@@ -181,7 +181,7 @@ def _in_process(start: Start) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException as error:
-        # What fails before the run's own record begins is recorded here.
+        # The run itself records errors as soon as its record has begun. This records earlier ones.
         if folder.read_run()["status"] == "running":
             write_status(folder, "failed", f"{type(error).__name__}: {error}")
         if not isinstance(error, GenreClassifierError):
@@ -191,10 +191,10 @@ def _in_process(start: Start) -> None:
         sys.exit(1)
 
 
-def _be_restartable(start: Start) -> None:
+def _make_restartable(start: Start) -> None:
     """Set sys.argv to this trial's command. Lightning starts the processes of further devices with it."""
     own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
-    # The command is given where this process runs, and its paths lead from where the sweep was started.
+    # Lightning starts the command in this process's folder, so relative paths need those of the job.
     paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}
     own += [setting(key, path) for key, path in paths.items() if isinstance(path, str)]
     sys.argv = [str(start.script), *start.overrides, *own]

@@ -1,4 +1,4 @@
-"""Between a sweeper and a launcher: give each job a folder, run only unfinished trials, record failures."""
+"""Give each job of a sweeper a folder, let the launcher run only the unfinished jobs, and record failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, read_write
 from genre_classifier.config.settings import experiment_hash, flat_settings, job_config, with_paths_from
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.listing import lines_about, read_each
+from genre_classifier.runs.listing import format_unreadable, read_each
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.progress import Progress
 from genre_classifier.sweeps.trial import write_status
@@ -33,7 +33,7 @@ class Job:
     ----------
     overrides : tuple of str
     folder : RunFolder
-        Where it runs, or has run.
+        The folder of its run.
     """
 
     overrides: tuple[str, ...]
@@ -47,7 +47,7 @@ class Job:
         try:
             return str(self.folder.read_run()["status"])
         except RunFolderError:
-            return DAMAGED  # so it runs again
+            return DAMAGED  # not finished, so the job runs again
 
 
 class UnfinishedJobs:
@@ -76,23 +76,23 @@ class UnfinishedJobs:
         record = self.sweep.read_sweep()
         self.resumed = bool(record.get("resumed"))
         self.progress = Progress(self.sweep, record["expected"], record["optimized_metric"], record["swept"])
-        self.known = self._known_trials() if self.resumed else {}
+        self.known = self._find_known_trials() if self.resumed else {}
 
     def run(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs that are not finished and return every job's result. A failed job does not stop the others."""
-        jobs = self._jobs(job_overrides)
+        jobs = self._build_jobs(job_overrides)
         pending = [job for job in jobs if job.status != "finished"]
         for job in pending:
             if job.status is not None:
-                # The recorded status is of an earlier attempt.
+                # The recorded status belongs to an earlier attempt.
                 write_status(job.folder, "running", None)
         with self.progress.watching([job.folder for job in jobs]):
             while pending:
-                pending = self._one_round(pending, initial_job_idx)
-        return [self._returned(job) for job in jobs]
+                pending = self._launch(pending, initial_job_idx)
+        return [self._build_return(job) for job in jobs]
 
-    def _one_round(self, pending: list[Job], initial_job_idx: int) -> list[Job]:
-        """Let the launcher run the jobs. Return those that it never began, if it broke down on one."""
+    def _launch(self, pending: list[Job], initial_job_idx: int) -> list[Job]:
+        """Let the launcher run the jobs. Return the jobs that it never began because it failed at another."""
         before = {job.folder.path: job.status for job in pending}
         overrides = [(*job.overrides, f"hydra.sweep.subdir='{job.folder.path.name}'") for job in pending]
         try:
@@ -113,15 +113,15 @@ class UnfinishedJobs:
             raise TrialFailedError(f"{self.sweep.path}: the launcher returned without having run a trial")
         return untouched
 
-    def _jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+    def _build_jobs(self, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
         free = self.sweep.free_names()
         jobs = []
         for overrides in job_overrides:
-            folder = self._known_folder(overrides) or self.sweep.trial(next(free))
+            folder = self._find_known_folder(overrides) or self.sweep.trial(next(free))
             jobs.append(Job(tuple(overrides), folder))
         return jobs
 
-    def _known_folder(self, overrides: Sequence[str]) -> RunFolder | None:
+    def _find_known_folder(self, overrides: Sequence[str]) -> RunFolder | None:
         if not self.known:
             return None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -131,13 +131,13 @@ class UnfinishedJobs:
         candidates = self.known.get(experiment_hash(flat_settings(job)), [])
         return candidates.pop(0) if candidates else None
 
-    def _known_trials(self) -> dict[str, list[RunFolder]]:
+    def _find_known_trials(self) -> dict[str, list[RunFolder]]:
         """Return the sweep's trials by the hash of their experiment, finished ones first.
 
-        A trial that cannot be read, or is finished without an objective, stays where it is. Its values are tried again.
+        A trial that cannot be read, or is finished without an objective, keeps its folder. Its values are tried again.
         """
-        runs = read_each(self.sweep.trials(), _finished_or_begun)
-        for line in lines_about(runs.unreadable):
+        runs = read_each(self.sweep.trials(), _read_known_run)
+        for line in format_unreadable(runs.unreadable):
             log.warning("%s", line)
         known: dict[str, list[RunFolder]] = {}
         for finished in (True, False):
@@ -146,7 +146,7 @@ class UnfinishedJobs:
                     known.setdefault(experiment_hash(run.get("settings") or {}), []).append(folder)
         return known
 
-    def _returned(self, job: Job) -> JobReturn:
+    def _build_return(self, job: Job) -> JobReturn:
         """Return a finished trial's objective; None for a failed trial.
 
         An exception would end Hydra's own sweeper. Optuna's sweeper records None as a failed trial.
@@ -165,7 +165,7 @@ class UnfinishedJobs:
         return returned
 
 
-def _finished_or_begun(folder: RunFolder) -> tuple[RunFolder, dict[str, Any]]:
+def _read_known_run(folder: RunFolder) -> tuple[RunFolder, dict[str, Any]]:
     run = folder.read_run()
     if run["status"] == "finished":
         if run.get("objective") is None:

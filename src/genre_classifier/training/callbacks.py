@@ -33,7 +33,7 @@ from genre_classifier.training.chunks import AfterStep
 log = logging.getLogger(__name__)
 
 
-def monitored(trainer: pl.Trainer, monitor: str) -> float:
+def read_metric(trainer: pl.Trainer, monitor: str) -> float:
     """Return the epoch's value of a metric.
 
     Raises
@@ -91,7 +91,7 @@ class History(Checkpoint):
         return {"names": names, "table": torch.tensor(table, dtype=torch.float64)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if "rows" in state_dict:  # as written up to version 0.1
+        if "rows" in state_dict:  # the form up to version 0.1
             rows = list(state_dict["rows"])
         else:
             whole = {"epoch", "step"}
@@ -120,9 +120,9 @@ class RunCheckpoint(Checkpoint):
     ----------
     folder : RunFolder
     monitor : str or None
-        A logged metric, whose name says whether higher is better; None takes every epoch for better than the last.
+        A logged metric. Its name says whether higher is better. With None, each epoch counts as the best so far.
     extras : mapping of str to Any, optional
-        What every checkpoint says of its run, beside what Lightning writes.
+        Entries that every checkpoint gets beside Lightning's.
     """
 
     def __init__(
@@ -140,17 +140,17 @@ class RunCheckpoint(Checkpoint):
                 self.folder.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = None if self.monitor is None else monitored(trainer, self.monitor)
-        improved = self.takes(trainer.current_epoch, score)
+        score = None if self.monitor is None else read_metric(trainer, self.monitor)
+        improved = self.note_if_best(trainer.current_epoch, score)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(
                 self.folder.last_checkpoint, weights_only=False
-            )  # takes part, writes nothing
+            )  # every process must take part; only the first one writes
             return
         last = self.folder.last_checkpoint
         with writing(last), replacing(last) as temporary:
             trainer.save_checkpoint(temporary, weights_only=False)
-        # The last one first: a run that is killed in between finds its best epoch there.
+        # last.ckpt comes first. A run that is killed between the two files finds its best epoch there.
         if improved:
             with writing(self.folder.best_checkpoint), replacing(self.folder.best_checkpoint) as best:
                 _link_or_copy(last, best)
@@ -161,22 +161,24 @@ class RunCheckpoint(Checkpoint):
         checkpoint |= self.extras
 
     def state_dict(self) -> dict[str, Any]:
-        # For who reads the checkpoint; a resumed run takes it from the history (see replay).
+        # For readers of the file. A resumed run computes both from the history (see replay).
         return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def replay(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Replay the history of the run that this one continues."""
         for row in rows:
-            self.takes(int(row["epoch"]), None if self.monitor is None else _value(row, self.monitor))
+            self.note_if_best(
+                int(row["epoch"]), None if self.monitor is None else _read_value(row, self.monitor)
+            )
 
-    def takes(self, epoch: int, score: float | None) -> bool:
+    def note_if_best(self, epoch: int, score: float | None) -> bool:
         """Return whether an epoch is the best one so far, and take note of it."""
-        if not self.improves(score):
+        if not self.is_better(score):
             return False
         self.best_score, self.best_epoch = score, epoch
         return True
 
-    def improves(self, score: float | None) -> bool:
+    def is_better(self, score: float | None) -> bool:
         """Return whether a score is better than the best one so far."""
         if self.monitor is None or score is None or self.best_score is None:
             return True
@@ -192,9 +194,9 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Lightning's early stopping, whose state in a resumed run follows from the history.
+    """Lightning's early stopping. A resumed run computes its state from the history.
 
-    So the present patience, margin and metric count from the first epoch on.
+    The present patience, margin and metric therefore apply from the first epoch on.
     """
 
     stopped = False
@@ -216,7 +218,7 @@ class ResumableEarlyStopping(EarlyStopping):
         """
         first = None
         for row in rows:
-            if self.observe(int(row["epoch"]), _value(row, self.monitor)) and first is None:
+            if self.observe(int(row["epoch"]), _read_value(row, self.monitor)) and first is None:
                 first = int(row["epoch"])
         return first
 
@@ -228,7 +230,7 @@ class ResumableEarlyStopping(EarlyStopping):
         return stop
 
 
-def early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
+def build_early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
     """Return the callback that callbacks.early_stopping asks for."""
     chosen = settings.callbacks.early_stopping
     assert chosen is not None
@@ -241,7 +243,7 @@ def early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
     )
 
 
-def _value(row: Mapping[str, float], monitor: str) -> float:
+def _read_value(row: Mapping[str, float], monitor: str) -> float:
     if monitor not in row:
         names = ", ".join(name for name in row if "/" in name)
         raise ConfigError(f"the metric {monitor!r} was not logged in the resumed run; there are {names}")
@@ -262,7 +264,7 @@ class EMA(AfterStep, WeightAveraging):
 
 
 class EpochProgress(ProgressBar):
-    """One bar for the whole run in a terminal; elsewhere a line now and then."""
+    """Shows one bar for the whole run in a terminal. Elsewhere it prints a line every few seconds."""
 
     SECONDS_BETWEEN_LINES = 5.0
 

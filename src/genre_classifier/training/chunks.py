@@ -18,7 +18,7 @@ from genre_classifier.training.engine.steps import Engine, Trained
 if TYPE_CHECKING:
     from genre_classifier.training.lit_module import GenreLitModule
 
-# Lightning calls these for every mini-batch or optimizer step; here they would not be called.
+# Lightning calls these hooks for every mini-batch or optimizer step. The engine calls none of them.
 LEFT_OUT_HOOKS = (
     "on_before_zero_grad",
     "on_before_backward",
@@ -60,8 +60,8 @@ class AfterStep:
         """Called after every optimizer step of a chunk."""
 
 
-def unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
-    """Return the first hook of the callbacks that a chunk would leave out, as ``Class.hook``, if there is one."""
+def find_unsupported_hook(callbacks: list[pl.Callback]) -> str | None:
+    """Return the first callback hook that the engine does not call, as ``Class.hook``; None if there is none."""
     for callback in callbacks:
         for hook in LEFT_OUT_HOOKS:
             if is_overridden(hook, callback, parent=pl.Callback):
@@ -89,9 +89,9 @@ class ChunkedOptimization:
         self.module = module
         self.settings = settings
         self.engine = Engine(
-            [module.learner(trainer.optimizers[0], settings)], settings.batch_size, module.device
+            [module.build_learner(trainer.optimizers[0], settings)], settings.batch_size, module.device
         )
-        # global_step is what is counted here; LightningOptimizer.step counts too, but costs as much as the step itself.
+        # Lightning's global_step is this count. LightningOptimizer.step counts too, but takes as long as the step.
         self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self.schedulers = {
             interval: [c.scheduler for c in trainer.lr_scheduler_configs if c.interval == interval]
@@ -104,41 +104,41 @@ class ChunkedOptimization:
         ]
 
     def start_epoch(self) -> None:
-        """Begin an epoch's random numbers."""
+        """Begin the random numbers of an epoch."""
         self.engine.start_epoch([self.module.current_epoch], [self.settings.batches_an_epoch])
 
     def run(self, chunk: Chunk) -> None:
         """Train on a chunk's mini-batches, one after the other."""
         rows, batch_size = len(chunk.genres), self.settings.batch_size
         missing = -rows % batch_size
-        # The engine takes whole mini-batches; rows that fill one up teach nothing.
+        # The engine takes whole mini-batches. It learns nothing from the rows that fill one up.
         features = functional.pad(chunk.features, (0, 0, 0, missing))[None]  # (member, row, feature)
         genres = functional.pad(chunk.genres, (0, missing))[None]  # (member, row)
         valid = torch.arange(rows + missing, device=genres.device)[None] < rows
-        self.engine.run(features.split(batch_size, dim=1), genres, valid, self._after_step)
+        self.engine.run(features.split(batch_size, dim=1), genres, valid, self._finish_step)
         if self.module.trainer.is_last_batch:
-            self._move(self.schedulers["epoch"])
+            self._step_schedulers(self.schedulers["epoch"])
 
     def finish_epoch(self) -> Trained:
-        """Return what the epoch's steps gave."""
+        """Return the results of the epoch's steps."""
         return self.engine.finish_epoch()
 
-    def _after_step(self, members: list[int]) -> None:
+    def _finish_step(self, members: list[int]) -> None:
         self.progress.increment_ready()
         self.progress.increment_completed()
-        self._move(self.schedulers["step"])
+        self._step_schedulers(self.schedulers["step"])
         for listener in self.listeners:
             listener()
 
-    def _move(self, schedulers: list[Any]) -> None:
+    def _step_schedulers(self, schedulers: list[Any]) -> None:
         for scheduler in schedulers:
             self.module.lr_scheduler_step(scheduler, None)
 
 
-def same_steps_in_both_modes(checkpoint: dict[str, Any]) -> None:
-    """Give a checkpoint's two counts of optimizer steps, that of chunks and that of plain batches, one value.
+def equalize_step_counts(checkpoint: dict[str, Any]) -> None:
+    """Set a checkpoint's two counts of optimizer steps to the larger one: the counts of chunks and of plain batches.
 
-    Lightning keeps them apart, so a run that goes on in the other mode would count from 0.
+    Lightning keeps them apart. A run that continued in the other mode would count from 0.
     """
     loops = checkpoint["loops"]["fit_loop"]
     by_batch = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]

@@ -25,11 +25,11 @@ from genre_classifier.training.callbacks import (
     EpochProgress,
     History,
     RunCheckpoint,
-    early_stopping,
+    build_early_stopping,
 )
-from genre_classifier.training.chunks import StepSettings, unsupported_hook
-from genre_classifier.training.engine.layers import why_refused
-from genre_classifier.training.engine.settings import why_settings_refused
+from genre_classifier.training.chunks import StepSettings, find_unsupported_hook
+from genre_classifier.training.engine.layers import find_refusal
+from genre_classifier.training.engine.settings import find_refused_setting
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result, Run, to_dict
 
@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> Result | None:
     Returns
     -------
     Result or None
-        None in every process of a distributed run but the first.
+        None in a distributed run's processes other than the first.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> Result | None:
     settings = run.settings
     leave_messages_to_root()
     with run.record.kept(), threads(settings.threads), warnings.catch_warnings():
-        # A warning between Lightning 2.6 and torch 2.13. A user cannot act on it.
+        # Lightning 2.6 with torch 2.13 causes this warning. A user cannot act on it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         # A resumed run may have other callbacks than the earlier one, for example early stopping.
         warnings.filterwarnings(
@@ -76,7 +76,7 @@ def train(cfg: DictConfig) -> Result | None:
             _fit(trainer, run)
         if not trainer.is_global_zero:
             return None
-        return run.conclude(history.rows, _best_epoch(history, checkpoint))
+        return run.conclude(history.rows, _find_best_epoch(history, checkpoint))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     history = History(folder)
     callbacks: list[Callback] = [history]
     if chosen.early_stopping is not None:
-        stopping = early_stopping(settings)
+        stopping = build_early_stopping(settings)
         stopping.replay(earlier)
         callbacks.append(stopping)
     if chosen.ema is not None:
@@ -118,8 +118,8 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     arguments = to_dict(settings.trainer)
     if settings.trainer.gradient_clip_val is None:
         arguments["gradient_clip_algorithm"] = None
-    arguments["log_every_n_steps"] = _batches_an_epoch(settings, datamodule)
-    arguments |= _engine_arguments(settings, callbacks, module, datamodule)
+    arguments["log_every_n_steps"] = _count_batches_an_epoch(settings, datamodule)
+    arguments |= _set_up_engine(settings, callbacks, module, datamodule)
     del arguments["batches_per_training_step"]
     try:
         trainer = pl.Trainer(
@@ -137,18 +137,18 @@ def _build_trainer(run: Run) -> tuple[pl.Trainer, History, RunCheckpoint | None]
     return trainer, history, checkpoint
 
 
-def _engine_arguments(
+def _set_up_engine(
     settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule, datamodule: GenreDataModule
 ) -> dict[str, Any]:
     """Let the engine train if it can, and return the Trainer's arguments for it. Otherwise log why autograd trains."""
-    reason = _why_autograd(settings, callbacks, module)
+    reason = _find_reason_for_autograd(settings, callbacks, module)
     if reason is not None:
         rank_zero_only(log.info)("autograd trains the network, one mini-batch at a time: %s", reason)
         return {}
     chosen = settings.trainer
     module.train_in_chunks(
         StepSettings(
-            batches_an_epoch=_batches_an_epoch(settings, datamodule),
+            batches_an_epoch=_count_batches_an_epoch(settings, datamodule),
             batch_size=settings.data.batch_size,
             gradient_clip_val=chosen.gradient_clip_val,
             gradient_clip_algorithm=chosen.gradient_clip_algorithm.value,
@@ -158,18 +158,20 @@ def _engine_arguments(
     return {"gradient_clip_val": None, "gradient_clip_algorithm": None, "log_every_n_steps": 1}
 
 
-def _why_autograd(settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule) -> str | None:
+def _find_reason_for_autograd(
+    settings: TrainConfig, callbacks: list[Callback], module: GenreLitModule
+) -> str | None:
     """Return why the engine cannot train a run; None if it can."""
-    if (setting := why_settings_refused(settings)) is not None:
+    if (setting := find_refused_setting(settings)) is not None:
         return f"the engine has no {setting}"
-    if (hook := unsupported_hook(callbacks)) is not None:
+    if (hook := find_unsupported_hook(callbacks)) is not None:
         return f"{hook} must be called for each of them"
-    if (reason := why_refused(module.network)) is not None:
+    if (reason := find_refusal(module.network)) is not None:
         return f"in {type(module.network).__name__}, {reason}"
     return None
 
 
-def _batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:
+def _count_batches_an_epoch(settings: TrainConfig, datamodule: GenreDataModule) -> int:
     rows = len(datamodule.side("train")[1])
     batches = -(-rows // (settings.data.batch_size * settings.trainer.devices * settings.trainer.num_nodes))
     limits = (settings.trainer.limit_train_batches, settings.trainer.overfit_batches or None)
@@ -205,16 +207,16 @@ def _fit(trainer: pl.Trainer, run: Run) -> None:
         trainer.fit(run.module, datamodule=run.datamodule, ckpt_path=ckpt_path, weights_only=True)
     except SIGTERMException as stopped:  # a SystemExit without a code, which looks like success
         run.record.fail(stopped)
-        log.warning("%s", run.record.interrupted(trainer.current_epoch))
+        log.warning("%s", run.record.build_interruption(trainer.current_epoch))
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         # Lightning turns Ctrl-C into an exit after it has closed down.
         if not trainer.interrupted:
             raise
-        raise run.record.interrupted(trainer.current_epoch) from None
+        raise run.record.build_interruption(trainer.current_epoch) from None
 
 
-def _best_epoch(history: History, checkpoint: RunCheckpoint | None) -> int | None:
+def _find_best_epoch(history: History, checkpoint: RunCheckpoint | None) -> int | None:
     if checkpoint is not None:
         return checkpoint.best_epoch
     # Without checkpoints the weights at hand are the last epoch's.

@@ -16,24 +16,24 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from genre_classifier.class_names import check_name, find_class
-from genre_classifier.data.batches import Chunk, TensorBatches, mixed_seed
+from genre_classifier.data.batches import Chunk, TensorBatches, mix_seed
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import CheckpointError, ConfigError, DivergedError
 from genre_classifier.evaluation.metrics import GenreMetrics
 from genre_classifier.runs.folder import read_checkpoint
-from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, same_steps_in_both_modes
+from genre_classifier.training.chunks import ChunkedOptimization, StepSettings, equalize_step_counts
 from genre_classifier.training.engine.noise import MixupDraws
 from genre_classifier.training.engine.steps import Learner
 
 Batch = tuple[Tensor, Tensor]
-# One call for all parameters, where torch's default on the CPU is a loop: three times as fast on networks of this size.
+# These update all parameters in one call. Torch's default on the CPU is a loop, which takes three times as long here.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
-# Sets the stream of dropout apart from that of the row order.
+# Gives dropout other random numbers than the row order.
 _DROPOUT_STREAM = 1 << 32
 
 
 class GenreLitModule(pl.LightningModule):
-    """Trains a genre network. Its checkpoint holds no code, and is enough to rebuild everything.
+    """Trains a genre network. Its checkpoint holds no code and is enough to rebuild the module.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class GenreLitModule(pl.LightningModule):
     seed : int
         Of dropout and mixup.
     data, protocol : mapping, optional
-        What the rows were and how they were split, for whoever reads the checkpoint.
+        The origin of the rows and their split. Only readers of the checkpoint use them.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class GenreLitModule(pl.LightningModule):
     def train_in_chunks(self, settings: StepSettings) -> None:
         """Let the engine train from now on, a chunk of mini-batches per training step.
 
-        For Lightning that is manual optimization. Without this call, Lightning and autograd train as they always do.
+        Lightning calls this manual optimization. Without this call, Lightning and autograd train.
         """
         self._chunk_settings = settings
         self.automatic_optimization = False
 
-    def learner(self, optimizer: torch.optim.Optimizer, settings: StepSettings) -> Learner:
+    def build_learner(self, optimizer: torch.optim.Optimizer, settings: StepSettings) -> Learner:
         """Return the network and how it learns, for the engine."""
         return Learner(
             network=self.network,
@@ -137,20 +137,22 @@ class GenreLitModule(pl.LightningModule):
         features, genres = batch
         if self._mixup is None:
             logits = self(features)
-            loss = self._loss(logits, genres)
+            loss = self._compute_loss(logits, genres)
         else:
             valid = torch.ones(1, len(genres), dtype=torch.bool, device=genres.device)
-            shares, others = self._mixup.at(batch_idx, valid)
+            shares, others = self._mixup.read_step(batch_idx, valid)
             share, other = shares[0].to(features.dtype), others[0]
             logits = self(torch.lerp(features[other], features, share))
-            loss = torch.lerp(self._loss(logits, genres[other]), self._loss(logits, genres), share.float())
+            loss = torch.lerp(
+                self._compute_loss(logits, genres[other]), self._compute_loss(logits, genres), share.float()
+            )
             genres = torch.where(share >= 0.5, genres, genres[other])
         self._losses.append((loss.detach(), len(genres)))
         self._outputs["train"].append((logits.detach(), genres))
         return loss
 
-    def _loss(self, logits: Tensor, genres: Tensor) -> Tensor:
-        # Half precision is for the network; its loss is taken in single precision.
+    def _compute_loss(self, logits: Tensor, genres: Tensor) -> Tensor:
+        # Half precision is for the network only. The loss needs single precision.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         smoothing = self.hparams["label_smoothing"]
@@ -158,11 +160,11 @@ class GenreLitModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
-        self._evaluation_step("val", batch)
+        self._keep_logits("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's logits for the end of the epoch."""
-        self._evaluation_step("test", batch)
+        self._keep_logits("test", batch)
 
     def on_train_start(self) -> None:
         """Prepare for chunks, now that there is an optimizer."""
@@ -174,23 +176,23 @@ class GenreLitModule(pl.LightningModule):
         self._chunks = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save each tensor by itself: in the engine they are views of one, which a file would keep."""
+        """Copy each tensor. In the engine they are views of one large tensor, which the file would contain."""
         for name in ("state_dict", "current_model_state", "optimizer_states"):
             if name in checkpoint:
-                checkpoint[name] = copied_to_cpu(checkpoint[name])
+                checkpoint[name] = copy_to_cpu(checkpoint[name])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Allow a run to continue with or without chunks, however it began."""
-        same_steps_in_both_modes(checkpoint)
+        """Let a run continue with or without chunks, whichever it began with."""
+        equalize_step_counts(checkpoint)
 
     def on_train_epoch_start(self) -> None:
-        """Seed dropout and mixup by epoch, so that a resumed run draws what the uninterrupted one would have."""
+        """Seed dropout and mixup by epoch, so that a resumed run draws the numbers of an uninterrupted one."""
         if self._chunks is not None:
             self._chunks.start_epoch()
             return
         rank = self.global_rank
-        seed = mixed_seed(self.hparams["seed"], rank) if rank else self.hparams["seed"]
-        torch.manual_seed(mixed_seed(seed + _DROPOUT_STREAM, self.current_epoch))
+        seed = mix_seed(self.hparams["seed"], rank) if rank else self.hparams["seed"]
+        torch.manual_seed(mix_seed(seed + _DROPOUT_STREAM, self.current_epoch))
         if self.hparams["mixup"] > 0:
             loader = cast(TensorBatches, self.trainer.train_dataloader)
             self._mixup = MixupDraws([self.hparams["mixup"]], loader.batch_size)
@@ -203,7 +205,7 @@ class GenreLitModule(pl.LightningModule):
             valid = trained.valid[0]
             self._losses.append((trained.loss[0], int(valid.sum())))
             self._outputs["train"].append((trained.logits[0, valid], trained.genres[0, valid]))
-        # As elsewhere, each row counts with the loss of its mini-batch.
+        # Each row counts with the loss of its mini-batch, as in evaluation.
         total = sum(float(loss) * rows for loss, rows in self._losses)
         self._losses.clear()
         values = self._finish_split("train", total)
@@ -219,10 +221,10 @@ class GenreLitModule(pl.LightningModule):
             scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
-        """Step a scheduler. ReduceLROnPlateau was stepped at the end of the epoch already.
+        """Step a scheduler, except ReduceLROnPlateau, which the end of the epoch has stepped.
 
-        Lightning steps it after the checkpoint is written and skips that step on resuming, so that a resumed run would
-        lag one epoch behind.
+        Lightning would step it after the checkpoint and skip that step on resuming. A resumed run would lag one epoch
+        behind.
         """
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
@@ -251,7 +253,7 @@ class GenreLitModule(pl.LightningModule):
         if monitor is not None and self.automatic_optimization:
             lightning_settings["monitor"] = monitor
         if issubclass(kind, OneCycleLR):
-            settings["total_steps"] = self._steps_an_epoch() * settings.pop(
+            settings["total_steps"] = self._count_steps_an_epoch() * settings.pop(
                 "epochs", self.trainer.max_epochs or 1
             )
         return {
@@ -260,18 +262,18 @@ class GenreLitModule(pl.LightningModule):
         }
 
     def _can_fuse(self) -> bool:
-        # Lightning does not clip the gradients of a fused optimizer where it scales them.
+        # Lightning does not clip the gradients of a fused optimizer if it scales them.
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         return self.device.type in {"cpu", "cuda"} and not scales
 
-    def _steps_an_epoch(self) -> int:
+    def _count_steps_an_epoch(self) -> int:
         if self._chunk_settings is not None:
             return self._chunk_settings.batches_an_epoch
         return int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Rebuild the module from a checkpoint; nothing in the file is executed.
+        """Rebuild the module from a checkpoint, without executing anything in the file.
 
         Raises
         ------
@@ -285,7 +287,7 @@ class GenreLitModule(pl.LightningModule):
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from error
         try:
-            # First without memory: settings may ask for any size, the weights prove how much there is.
+            # The first network takes no memory. The settings may ask for any size; the weights show the true one.
             with torch.device("meta"):
                 skeleton = build_network(settings["network"])
             check_shapes(
@@ -298,7 +300,7 @@ class GenreLitModule(pl.LightningModule):
             raise CheckpointError(f"{path}: its weights do not fit its settings ({reason:.300})") from error
         return module.eval()
 
-    def _evaluation_step(self, split: str, batch: Batch) -> None:
+    def _keep_logits(self, split: str, batch: Batch) -> None:
         features, genres = batch
         logits = self(features)
         self._outputs[split].append((logits, genres))
@@ -310,7 +312,7 @@ class GenreLitModule(pl.LightningModule):
         ----------
         split : str
         total_loss : float, optional
-            The rows' losses in sum, if they are not the cross entropy.
+            The sum of the rows' losses, if the loss is not the plain cross entropy.
         """
         logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
@@ -331,15 +333,14 @@ class GenreLitModule(pl.LightningModule):
         if self.trainer.state.fn is not TrainerFn.FITTING:
             self.log_dict(dict(values), sync_dist=self.trainer.world_size > 1)
             return
-        # As self.log would, which makes an object of each value and costs more than training on a small epoch. Every
-        # process has the same values.
+        # This replaces self.log, which takes longer than training on a small epoch. Every process has the same values.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         for logger in self.loggers:
             logger.log_metrics({**values, "epoch": self.current_epoch}, step=self.trainer.global_step - 1)
 
 
 def check_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the tensors found are those that are wanted, by name and shape."""
+    """Raise ValueError unless the tensors found include the wanted ones, with their shapes."""
     if missing := sorted(wanted.keys() - found.keys()):
         raise ValueError(f"{missing[0]} is missing")
     for key, value in found.items():
@@ -352,7 +353,7 @@ def check_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None
 
 
 def check_training_state(checkpoint: Mapping[str, Any], module: GenreLitModule) -> None:
-    """Raise ValueError unless a run of `module` can go on from a checkpoint: weights and optimizer of its shapes."""
+    """Raise ValueError unless a checkpoint's weights and optimizer state have the shapes of `module`."""
     check_shapes(module.state_dict(), checkpoint["state_dict"])
     if "current_model_state" in checkpoint:
         check_shapes(module.state_dict(), checkpoint["current_model_state"])
@@ -374,14 +375,14 @@ def check_training_state(checkpoint: Mapping[str, Any], module: GenreLitModule) 
                 raise ValueError(f"its optimizer's {name!s:.40} of parameter {number} has another shape")
 
 
-def copied_to_cpu(content: Any) -> Any:
+def copy_to_cpu(content: Any) -> Any:
     """Return nested dicts and lists with a copy of each tensor in them."""
     if isinstance(content, Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
-        return type(content)((key, copied_to_cpu(value)) for key, value in content.items())
+        return type(content)((key, copy_to_cpu(value)) for key, value in content.items())
     if isinstance(content, (list, tuple)):
-        return type(content)(copied_to_cpu(value) for value in content)
+        return type(content)(copy_to_cpu(value) for value in content)
     return content
 
 
@@ -400,8 +401,8 @@ def build_network(settings: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     ConfigError
-        ``_target_`` is no network class, or none that a file may name (see `class_names`), or does not take these
-        arguments.
+        ``_target_`` is no network class, is a class that a file may not name (see `class_names`), or does not take
+        these arguments.
     """
     arguments = dict(settings)
     kind = find_class(arguments.pop("_target_", None), nn.Module)

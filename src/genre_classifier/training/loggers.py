@@ -36,7 +36,7 @@ class SplitTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write each metric to its split's run: one event a run, since an event costs as much as twenty values do."""
+        """Write each metric to its split's run. A run gets one event, because an event costs as much as 20 values."""
         by_run: dict[str, dict[str, float]] = {}
         for name, value in metrics.items():
             if name == "epoch":
@@ -44,17 +44,17 @@ class SplitTensorBoardLogger(TensorBoardLogger):
             split, _, tag = name.partition("/")
             if split not in SPLITS or not tag:
                 split, tag = "", name
-            # The part before a tag's slash is TensorBoard's section; by-genre metrics bring their own.
+            # TensorBoard makes a section of the part before a tag's slash. Metrics by genre have that part already.
             own_section = bool(split) and "/" in tag
             by_run.setdefault(split, {})[tag if own_section else f"epoch/{tag}"] = value
         for split, values in by_run.items():
-            _write_scalars(self._writer(split) if split else self.experiment, values, step)
+            _write_scalars(self._open_writer(split) if split else self.experiment, values, step)
 
     @rank_zero_only
     def log_outcome(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Write the HParams tab's entry: the run's settings and its final metrics.
 
-        Which of them the tab shows is left to the sweep, or to TensorBoard, which then shows first what differs.
+        The sweep decides which of them the tab shows. Without a sweep, TensorBoard first shows those that differ.
         """
         from torch.utils.tensorboard.summary import hparams as hparams_summary
 
@@ -69,7 +69,7 @@ class SplitTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_figure(self, tag: str, figure: Figure) -> None:
-        """Show a figure; SummaryWriter.add_figure would import pyplot."""
+        """Write a figure. SummaryWriter.add_figure would import pyplot."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         width, height = figure.canvas.get_width_height()
@@ -80,13 +80,13 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     def save(self) -> None:
         """Flush what was logged."""
         if self._experiment is None and not self._writers:
-            return  # Lightning saves before there is anything
+            return  # Lightning also saves before anything is logged
         for writer in (self.experiment, *self._writers.values()):
             writer.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Flush; the finished run's figures and metrics still follow."""
+        """Flush, but keep the files open for the finished run's figures and metrics."""
         if self._experiment is not None:
             self.save()
 
@@ -98,9 +98,9 @@ class SplitTensorBoardLogger(TensorBoardLogger):
         for writer in (self.experiment, *self._writers.values()):
             writer.close()
 
-    def _writer(self, split: str) -> SummaryWriter:
+    def _open_writer(self, split: str) -> SummaryWriter:
         if split not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter  # takes a while, so not before it is needed
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._writers[split] = SummaryWriter(log_dir=f"{self.log_dir.rstrip('/')}/{split}")
         return self._writers[split]

@@ -1,6 +1,6 @@
-"""Resume a run from a checkpoint: settings that must stay, settings that may change, and files that are copied.
+"""Resume a run from a checkpoint: check which settings may change, and copy the earlier run's files.
 
-A resumed run ends as a run ends that had its settings from the start. A setting for which that cannot be is refused.
+A resumed run gives the result of a run that had its settings from the start. A change that cannot is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genre_classifier.errors import CheckpointError
 from genre_classifier.files.atomic import replacing
 from genre_classifier.files.home import expanded
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, writing
-from genre_classifier.training.callbacks import History, RunCheckpoint, early_stopping
+from genre_classifier.training.callbacks import History, RunCheckpoint, build_early_stopping
 from genre_classifier.training.lit_module import GenreLitModule, check_training_state
 from genre_classifier.training.loggers import SplitTensorBoardLogger
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # The keys of a checkpoint for the settings of its run and for its split.
 SETTINGS_KEY = "genre_classifier_settings"
 SPLIT_KEY = "genre_classifier_split"
-# What the finished epochs already say all about, or what only decides when the training ends.
+# The history of the finished epochs is enough to apply these again, or they only decide when the training ends.
 MAY_CHANGE = (
     "optimized_metric",
     "trainer.max_epochs",
@@ -41,29 +41,29 @@ MAY_CHANGE = (
     "callbacks.early_stopping",
     "callbacks.checkpoint",
 )
-# About the machine, but they decide which rows make an optimizer step.
+# These are about the machine, but they decide which rows an optimizer step takes.
 OF_THE_STEP = ("trainer.devices", "trainer.num_nodes")
 NOT_SET = "not set"
 
 
 def may_change(key: str) -> bool:
-    """Return whether a resumed run may have another value of a setting, which it then applies."""
+    """Return whether a resumed run may have another value of a setting."""
     if key in OF_THE_STEP:
         return False
-    if is_about_the_machine(key) or key in PATHS:  # what the files hold is compared
+    if is_about_the_machine(key) or key in PATHS:  # the files' contents are compared instead
         return True
     return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
 
 
-def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def select_recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a checkpoint keeps, by flat names: those that say what is computed."""
     return {
         key: value for key, value in settings.items() if key in OF_THE_STEP or not is_about_the_machine(key)
     }
 
 
-def split_digest(split: Split) -> dict[str, str]:
-    """Return what two splits share exactly when they have the same rows on each side."""
+def compute_split_digest(split: Split) -> dict[str, str]:
+    """Return a digest of each side's rows. Two splits share all digests exactly when they have the same sides."""
     return {
         name: hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).data).hexdigest()
         for name, rows in split.sides().items()
@@ -80,9 +80,9 @@ class Resumption:
     content : dict
         The checkpoint.
     recorded : mapping of str to Any
-        The earlier run's settings by flat names, as far as the checkpoint tells them.
+        The earlier run's settings by flat names, as far as the checkpoint contains them.
     changed : mapping of str to tuple
-        Settings that may change and did: the earlier value and the present one.
+        The earlier and the present value of each setting that differs.
     """
 
     path: Path
@@ -92,13 +92,13 @@ class Resumption:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs that are done."""
+        """The number of finished epochs."""
         return int(self.content["epoch"]) + 1
 
     @property
     def history(self) -> History:
         """The earlier run's history."""
-        return _history(self.content)
+        return _read_history(self.content)
 
     @classmethod
     def of(cls, settings: TrainConfig, now: Mapping[str, Any]) -> Resumption | None:
@@ -108,12 +108,12 @@ class Resumption:
         ----------
         settings : TrainConfig
         now : mapping of str to Any
-            The same by flat names.
+            The same settings by flat names.
 
         Raises
         ------
         CheckpointError
-            It cannot be read, or this run's settings are not those it can go on with.
+            It cannot be read, or it cannot continue with this run's settings.
         """
         if settings.ckpt_path is None:
             return None
@@ -121,15 +121,15 @@ class Resumption:
         content = read_checkpoint(path)
         recorded = content.get(SETTINGS_KEY)
         if recorded is None:
-            recorded = _known_settings(content["hyper_parameters"])
+            recorded = _read_known_settings(content["hyper_parameters"])
             log.warning(
                 "%s was written by an earlier version, which recorded no settings of data, trainer and callbacks: "
                 "they are taken to be as they were",
                 path,
             )
-        changed = dict(_differences(recorded, recorded_settings(now)))
+        changed = dict(_find_differences(recorded, select_recorded_settings(now)))
         if refused := {key: values for key, values in changed.items() if not may_change(key)}:
-            raise CheckpointError(_refusal(settings, refused))
+            raise CheckpointError(_describe_refusal(settings, refused))
         found = cls(path, content, recorded, changed)
         found._check_length(settings, now)
         return found
@@ -152,7 +152,7 @@ class Resumption:
             )
         if settings.callbacks.early_stopping is None:
             return
-        stopped = early_stopping(settings).replay(self.history.rows)
+        stopped = build_early_stopping(settings).replay(self.history.rows)
         end = None if stopped is None else max(stopped + 1, settings.trainer.min_epochs or 1)
         if end is not None and end < done:
             raise CheckpointError(
@@ -167,7 +167,7 @@ class Resumption:
             return True
         if settings.callbacks.early_stopping is None or self.n_epochs < (settings.trainer.min_epochs or 1):
             return False
-        return early_stopping(settings).replay(self.history.rows) is not None
+        return build_early_stopping(settings).replay(self.history.rows) is not None
 
     def check_data(self, module: GenreLitModule, split: Split) -> None:
         """Compare network, rows and split with the checkpoint's.
@@ -184,7 +184,7 @@ class Resumption:
             before, now = saved.get("data") or {}, module.hparams["data"] or {}
             if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
                 differing = ["table"]
-            elif self.content.get(SPLIT_KEY, split_digest(split)) != split_digest(split):
+            elif self.content.get(SPLIT_KEY, compute_split_digest(split)) != compute_split_digest(split):
                 differing = ["division of the rows"]
         if differing:
             raise CheckpointError(
@@ -202,7 +202,7 @@ class Resumption:
         Raises
         ------
         CheckpointError
-            The weights of the best epoch are not at hand.
+            The weights of the best epoch are neither in the checkpoint nor beside it.
         """
         history = self.history
         folder.write_history(history.rows)
@@ -221,7 +221,7 @@ class Resumption:
         assert settings.callbacks.checkpoint is not None
         keeper = RunCheckpoint(folder, settings.callbacks.checkpoint.monitor)
         keeper.replay(self.history.rows)
-        best = self._source_of_best(keeper.best_epoch, is_complete=self.is_complete(settings))
+        best = self._find_best_checkpoint(keeper.best_epoch, is_complete=self.is_complete(settings))
         if best is None:
             raise CheckpointError(
                 f"ckpt_path={self.path}: the weights of the best epoch so far, {keeper.best_epoch} by "
@@ -235,21 +235,21 @@ class Resumption:
                 with writing(target), replacing(target) as temporary:
                     shutil.copyfile(source, temporary)
 
-    def _source_of_best(self, best_epoch: int | None, *, is_complete: bool) -> Path | None:
+    def _find_best_checkpoint(self, best_epoch: int | None, *, is_complete: bool) -> Path | None:
         if best_epoch == self.content["epoch"]:
             return self.path
         beside = self.path.with_name("best.ckpt")
         if not beside.is_file():
             return None
         best = read_checkpoint(beside)
-        # A run that is killed between its two checkpoints has a best one that is ahead; the training gets there again.
+        # best.ckpt can be ahead if the run was killed between its two files. The training gets there again.
         ahead = best["epoch"] > self.content["epoch"] and not is_complete
         fits = best["epoch"] == best_epoch and self._is_of_the_same_run(best)
         return beside if fits or ahead else None
 
     def _is_of_the_same_run(self, best: Mapping[str, Any]) -> bool:
         ours = [row for row in self.history.rows if row["epoch"] <= best["epoch"]]
-        theirs = _history(best).rows
+        theirs = _read_history(best).rows
         return best["hyper_parameters"] == self.content["hyper_parameters"] and [
             {**row, "seconds": 0.0} for row in ours
         ] == [{**row, "seconds": 0.0} for row in theirs]
@@ -265,14 +265,14 @@ def check_best(path: Path, best_epoch: int | None) -> None:
         )
 
 
-def _history(content: Mapping[str, Any]) -> History:
+def _read_history(content: Mapping[str, Any]) -> History:
     history = History(RunFolder(Path()))
     history.load_state_dict(content["callbacks"][history.state_key])
     return history
 
 
-def _known_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a checkpoint of any version tells."""
+def _read_known_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a checkpoint of any version contains."""
     known = {"seed": hparams["seed"]}
     known |= {f"loss.{name}": hparams[name] for name in ("label_smoothing", "mixup")}
     of_the_data = {"input_dim", "num_classes"}
@@ -283,46 +283,51 @@ def _known_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return known | {f"scheduler.{name}": v for name, v in hparams["scheduler"].items() if name != "mode"}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield the settings whose values differ. A setting of one side counts if its group differs in class or is null."""
+def _find_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yield the settings whose values differ, with both values.
+
+    A setting that only one side has counts if the other side's group is null or of another class.
+    """
     for key in dict.fromkeys([*before, *now]):
         if key in before and key in now:
-            if _as_lists(before[key]) != _as_lists(now[key]):
+            if _convert_to_lists(before[key]) != _convert_to_lists(now[key]):
                 yield key, (before[key], now[key])
         elif key in now:
             if _is_a_choice(key, before, now):
-                yield key, (_ancestor(key, before), now[key])
+                yield key, (_explain_absence(key, before), now[key])
         elif _is_a_choice(key, now, before):
-            yield key, (before[key], _ancestor(key, now))
+            yield key, (before[key], _explain_absence(key, now))
 
 
 def _is_a_choice(key: str, without: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
-    """Return whether a setting is missing by choice, not because another version has no such setting."""
+    """Return whether a setting is missing by choice. It may also be missing because another version has none."""
     parent = key.rpartition(".")[0]
-    if _ancestor(key, without) is None:
+    if _explain_absence(key, without) is None:
         return True
     classes = [f"{parent}.{name}" for name in ("_target_", "source")]
     return any(name in without and name in present and without[name] != present[name] for name in classes)
 
 
-def _ancestor(key: str, settings: Mapping[str, Any]) -> Any:
-    """Return None if a group that the key belongs to is null, or else a marker that the key is not set."""
+def _explain_absence(key: str, settings: Mapping[str, Any]) -> Any:
+    """Return None if a group of the key is null, else NOT_SET."""
     parts = key.split(".")
     if any(settings.get(".".join(parts[:n]), NOT_SET) is None for n in range(1, len(parts))):
         return None
     return NOT_SET
 
 
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _convert_to_lists(value: Any) -> Any:
+    return [_convert_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> str:
+def _describe_refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> str:
     lines = []
     for key, (before, now) in refused.items():
         is_length = key in {"scheduler.T_max", "scheduler.epochs"} and now == settings.trainer.max_epochs
         follows = "; it follows trainer.max_epochs" if is_length else ""
-        lines.append(f"  - {key}={_shown(before)}, now {_shown(now)}{follows}")
+        lines.append(f"  - {key}={_format_value(before)}, now {_format_value(now)}{follows}")
     listed = "\n".join(lines)
     return (
         f"ckpt_path={settings.ckpt_path}: a run goes on with the settings it began with, and these differ:\n{listed}\n"
@@ -330,5 +335,5 @@ def _refusal(settings: TrainConfig, refused: Mapping[str, tuple[Any, Any]]) -> s
     )
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "null" if value is None else str(value)

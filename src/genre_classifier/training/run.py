@@ -39,8 +39,8 @@ from genre_classifier.training.resume import (
     SPLIT_KEY,
     Resumption,
     check_best,
-    recorded_settings,
-    split_digest,
+    compute_split_digest,
+    select_recorded_settings,
 )
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Run:
     cfg : DictConfig
         Composed.
     settings : TrainConfig, optional
-        The same configuration, if it has been checked already.
+        The same configuration, if it is already checked.
 
     Attributes
     ----------
@@ -142,8 +142,8 @@ class Run:
         self.module = build_module(settings, self.datamodule)
         self.checkpoint_extras = {
             CHECKPOINT_VERSION_KEY: FORMAT_VERSION,
-            SETTINGS_KEY: recorded_settings(self.flat),
-            SPLIT_KEY: split_digest(self.datamodule.data_split),
+            SETTINGS_KEY: select_recorded_settings(self.flat),
+            SPLIT_KEY: compute_split_digest(self.datamodule.data_split),
         }
         if self.resumed is not None:
             self.resumed.check_data(self.module, self.datamodule.data_split)
@@ -171,7 +171,7 @@ class Run:
             The history, one row per epoch.
         best_epoch : int or None
         seconds : float, optional
-            How long the run took; the time since it began if not given.
+            Duration of the run. The default is the time since it began.
         in_place : bool
             Whether the module already holds the weights of the best epoch. Then no checkpoint is read.
         """
@@ -186,7 +186,7 @@ class Run:
             module = GenreLitModule.load(self.folder.best_checkpoint)
         evaluations = _evaluate(module, self.datamodule)
         outcome = write_outcome(self.folder, self.datamodule.table, self.datamodule.data_split, evaluations)
-        result = _result(self, evaluations, outcome, rows, best_epoch, seconds)
+        result = _build_result(self, evaluations, outcome, rows, best_epoch, seconds)
         _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
         self.record.finish(result.objective, result.seconds, len(rows), best_epoch)
         return result
@@ -241,7 +241,7 @@ def build_module(settings: TrainConfig, datamodule: GenreDataModule) -> GenreLit
         feature_names=list(table.feature_names),
         scaler=ScalerStatistics.of(datamodule.scaler).to_metadata(),
         optimizer=to_dict(settings.optimizer),
-        scheduler=None if settings.scheduler is None else _scheduler_dict(settings),
+        scheduler=None if settings.scheduler is None else _build_scheduler_settings(settings),
         label_smoothing=settings.loss.label_smoothing,
         class_weights=weights,
         mixup=settings.loss.mixup,
@@ -256,7 +256,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
 
 
-def _scheduler_dict(settings: TrainConfig) -> dict[str, Any]:
+def _build_scheduler_settings(settings: TrainConfig) -> dict[str, Any]:
     arguments = to_dict(settings.scheduler)
     if "monitor" in arguments:
         arguments["mode"] = "max" if better_is_higher(arguments["monitor"]) else "min"
@@ -281,7 +281,7 @@ def _evaluate(module: GenreLitModule, datamodule: GenreDataModule) -> dict[str, 
     }
 
 
-def _result(
+def _build_result(
     run: Run,
     evaluations: dict[str, Evaluation],
     outcome: Mapping[str, Any],
@@ -308,7 +308,7 @@ def _result(
         objective=float(row.get(settings.optimized_metric, float("nan"))),
         best_epoch=best_epoch,
         best_checkpoint=folder.best_checkpoint if folder.best_checkpoint.exists() else None,
-        seconds=run.record.elapsed() if seconds is None else seconds,
+        seconds=run.record.measure_seconds() if seconds is None else seconds,
     )
 
 
@@ -337,21 +337,21 @@ def _log_outcome(
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
-        _draw(logger, result, evaluations, names)
+        _draw_figures(logger, result, evaluations, names)
     logger.close()
 
 
-def _draw(
+def _draw_figures(
     logger: SplitTensorBoardLogger, result: Result, evaluations: dict[str, Evaluation], names: list[str]
 ) -> None:
-    from genre_classifier.evaluation.figures import confusion_figure, per_genre_f1_figure
+    from genre_classifier.evaluation.figures import draw_confusion, draw_f1_per_genre
 
     note = " (synthetic data)" if result.synthetic else ""
     for split in (split for split in ("val", "test") if split in evaluations):
         scores = evaluations[split].scores
         title = f"{split} rows{note}"
-        confusion = confusion_figure(evaluations[split].confusion.numpy(), names, title)
+        confusion = draw_confusion(evaluations[split].confusion.numpy(), names, title)
         logger.log_figure(f"confusion_matrix/{split}", confusion)
         support = list(result.support[split].values())
-        bars = per_genre_f1_figure(scores.f1_per_genre.tolist(), support, names, title)
+        bars = draw_f1_per_genre(scores.f1_per_genre.tolist(), support, names, title)
         logger.log_figure(f"f1_per_genre/{split}", bars)

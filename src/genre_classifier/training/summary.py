@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genre_classifier.commands import command, program, setting
 from genre_classifier.config.metrics import METRICS
-from genre_classifier.runs.folder import relative
+from genre_classifier.runs.folder import shorten_path
 from genre_classifier.terminal import say, say_table, shown
 from genre_classifier.training.run import Result
 
@@ -17,14 +17,14 @@ SHOWN = ("accuracy", "f1", "f1_macro")
 def show(result: Result) -> None:
     """Print the metrics by split, F1 per genre, the run's folder, and the next commands."""
     _say_metrics(result)
-    say(*_remarks(result))
+    say(*_format_remarks(result))
     _say_genres(result)
-    folder = relative(result.folder.path)
+    folder = shorten_path(result.folder.path)
     if result.best_epoch is not None:
         best = f"{result.best_epoch}, counted from 0: {result.optimized_metric} {result.objective:.4f}"
         say(f"best epoch   {best}")
     say(f"run folder   {folder} ({result.seconds:.1f} s)")
-    say(*(f"{what:<12} {line}" for what, line in _next_commands(result, folder)))
+    say(*(f"{what:<12} {line}" for what, line in _list_next_commands(result, folder)))
 
 
 def _say_metrics(result: Result) -> None:
@@ -39,7 +39,7 @@ def _say_metrics(result: Result) -> None:
     )
 
 
-def _remarks(result: Result) -> Iterator[str]:
+def _format_remarks(result: Result) -> Iterator[str]:
     found = result.intervals.get("test")
     if found is not None:
         ends = ", ".join(
@@ -66,7 +66,7 @@ def _say_genres(result: Result) -> None:
     )
 
 
-def _next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
+def _list_next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     commands = []
     if result.folder.tensorboard.exists():
         root = folder.parts[0] if not folder.is_absolute() else folder

@@ -1,1 +1,1 @@
-"""Where Hydra looks for this project's launchers."""
+"""This project's launchers. Hydra looks for them here."""

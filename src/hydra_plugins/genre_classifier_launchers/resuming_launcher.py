@@ -1,4 +1,4 @@
-"""A launcher around the chosen one: it runs only unfinished trials, and one failed trial does not end the sweep."""
+"""A launcher that calls the chosen one for unfinished trials only. A failed trial does not end the sweep."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The stacked launcher: trials with networks of one shape train side by side, in one fit."""
 
-# No "from __future__ import annotations": Hydra's scan makes the module before Python knows its name, by which a
-# dataclass would look such annotations up.
+# This module has no "from __future__ import annotations". Hydra's scan runs it before Python knows its name, and a
+# dataclass would look up such annotations by that name.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -46,7 +46,7 @@ class StackedLauncher(Launcher):
         self.max_members = max_members
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives to a launcher."""
+        """Set up the stacked jobs with Hydra's arguments for a launcher."""
         from genre_classifier.sweeps.stacked.stacked_jobs import StackedJobs
 
         self.jobs = StackedJobs(

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from genre_classifier.cli.main import main
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.ranking.comparison import compare, verdict
+from genre_classifier.runs.ranking.comparison import compare, describe_verdict
 from tests.sweeps.made import made_trial
 
 NAMES = ("a", "b", "c")
@@ -56,7 +56,7 @@ def test_two_runs_are_compared_row_by_row(tmp_path: Path) -> None:
     assert accuracy.difference == pytest.approx(first.mean() - second.mean())
     assert accuracy.low < accuracy.difference < accuracy.high
     assert (
-        verdict(found)
+        describe_verdict(found)
         == f"{tmp_path / 'a'} is better: {accuracy.difference:.3f} in accuracy is more than chance"
     )
 
@@ -66,7 +66,7 @@ def test_a_difference_that_may_be_chance_is_not_distinguishable(tmp_path: Path) 
     run_of(tmp_path / "b", hits(100, 0.58, 2))
     found = compare(tmp_path / "a", tmp_path / "b", "val/f1")
     assert not found.distinguishable
-    assert verdict(found).startswith("not distinguishable: the difference of ")
+    assert describe_verdict(found).startswith("not distinguishable: the difference of ")
 
 
 def test_rows_of_a_group_count_as_one(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from scipy.special import expit, logit
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.drawing import png
 from genre_classifier.files.csv_files import read_csv
-from genre_classifier.runs.ranking.figure import sweep_figure
+from genre_classifier.runs.ranking.figure import draw_sweep
 from genre_classifier.runs.ranking.leaderboard import (
     Leaderboard,
-    best_trial,
+    complete_metric_name,
+    find_best_trial,
     find_trials,
-    leaderboards,
-    selection_metric,
+    rank_trials,
 )
 from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard, write_trials
 from tests.hostile import is_safe
@@ -29,7 +29,7 @@ from tests.sweeps.made import PROTOCOL, made_trial
 
 
 def one_board(folder: Path, metric: str = "val/f1", by: str | None = None) -> Leaderboard:
-    boards = leaderboards(find_trials([folder]), metric, by)
+    boards = rank_trials(find_trials([folder]), metric, by)
     assert len(boards) == 1
     return boards[0]
 
@@ -190,10 +190,10 @@ def test_test_metrics_never_rank(seeds: Path) -> None:
         path.write_text(json.dumps(content))
     assert [row.settings for row in one_board(seeds).rows] == before
     with pytest.raises(ConfigError, match=r"--metric test/f1: test rows judge .* rank by val/f1"):
-        selection_metric("test/f1")
+        complete_metric_name("test/f1")
     with pytest.raises(ConfigError, match=r"--metric recall: expected one of val/loss, .*"):
-        selection_metric("recall")
-    assert selection_metric("loss") == "val/loss"
+        complete_metric_name("recall")
+    assert complete_metric_name("loss") == "val/loss"
 
 
 def test_a_lower_loss_ranks_higher(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_lower_loss_ranks_higher(tmp_path: Path) -> None:
         folder.write_metrics(metrics)
     board = one_board(tmp_path, "val/loss")
     assert [row.trials[0].folder.path.name for row in board.rows] == ["1", "2", "0"]
-    best = best_trial([row.trials[0] for row in board.rows], "val/loss")
+    best = find_best_trial([row.trials[0] for row in board.rows], "val/loss")
     assert best is not None
     assert best.folder.path.name == "1"
 
@@ -236,14 +236,14 @@ def test_other_rows_or_another_split_make_another_leaderboard(tmp_path: Path) ->
     made_trial(tmp_path / "0", 0.5)
     made_trial(tmp_path / "1", 0.9, data="other")
     made_trial(tmp_path / "2", 0.8, settings={"data.split.method": "stratified"})
-    boards = leaderboards(find_trials([tmp_path]), "val/f1")
+    boards = rank_trials(find_trials([tmp_path]), "val/f1")
     assert [len(board.rows) for board in boards] == [1, 1, 1]
 
 
 def test_of_the_same_trial_in_two_sweeps_one_counts(tmp_path: Path) -> None:
     made_trial(tmp_path / "a" / "0", None, status="failed")
     made_trial(tmp_path / "b" / "0", 0.5)
-    boards = leaderboards(find_trials([tmp_path / "a", tmp_path / "b"]), "val/f1")
+    boards = rank_trials(find_trials([tmp_path / "a", tmp_path / "b"]), "val/f1")
     (row,) = boards[0].rows
     assert [trial.status for trial in row.trials] == ["finished"]
 
@@ -434,7 +434,7 @@ def test_the_figure_leaves_out_what_a_model_has_not(tmp_path: Path) -> None:
     for number, dropout in enumerate((0.1, 0.5)):
         made_trial(tmp_path / f"net{number}", 0.7, settings={"model.dropout": dropout})
     made_baseline(tmp_path / "svc", "svc", 0.8)
-    figure = sweep_figure(one_board(tmp_path))
+    figure = draw_sweep(one_board(tmp_path))
     assert figure is not None
     of_model, of_dropout = figure.axes
     assert [len(axes.lines[0].get_xdata()) for axes in (of_model, of_dropout)] == [3, 2]
@@ -468,7 +468,7 @@ def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path
         settings = {"model.dropout": value, "optimizer.lr": 10.0**number, "[/red]\x07": number}
         made_trial(tmp_path / str(number), 0.5 + number / 100, settings=settings)
     board = one_board(tmp_path)
-    figure = sweep_figure(board)
+    figure = draw_sweep(board)
     assert figure is not None
     assert png(figure).startswith(b"\x89PNG")
     stream = io.StringIO()

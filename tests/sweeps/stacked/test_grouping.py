@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.sweeps.stacked.grouping import group, why_alone
+from genre_classifier.sweeps.stacked.grouping import find_unstackable_setting, group_trials
 from genre_classifier.sweeps.stacked.networks import NetworkQuestions
 from tests.conftest import composed
 
@@ -41,7 +41,7 @@ TRIALS = st.lists(
 def test_every_trial_is_in_one_group_and_a_group_has_one_shape(
     trials: list[TrainConfig], max_members: int, n_jobs: int
 ) -> None:
-    groups = group(trials, max_members, n_jobs)
+    groups = group_trials(trials, max_members, n_jobs)
     assert sorted(place for part in groups for place in part.places) == list(range(len(trials)))
     for part in groups:
         assert 1 <= len(part.places) <= max_members
@@ -54,8 +54,8 @@ def test_every_trial_is_in_one_group_and_a_group_has_one_shape(
 
 
 def test_a_large_group_is_divided_evenly_for_all_jobs() -> None:
-    assert [len(part.places) for part in group([BASE] * 64, 64, 2)] == [32, 32]
-    assert [len(part.places) for part in group([BASE] * 65, 32, 2)] == [22, 22, 21]
+    assert [len(part.places) for part in group_trials([BASE] * 64, 64, 2)] == [32, 32]
+    assert [len(part.places) for part in group_trials([BASE] * 65, 32, 2)] == [22, 22, 21]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_large_group_is_divided_evenly_for_all_jobs() -> None:
     ],
 )
 def test_what_a_stack_cannot_do_is_named(override: str, reason: str) -> None:
-    assert why_alone(to_train_config(composed("run_dir=x", override))) == reason
-    assert why_alone(BASE) is None
+    assert find_unstackable_setting(to_train_config(composed("run_dir=x", override))) == reason
+    assert find_unstackable_setting(BASE) is None
 
 
 def test_the_engine_is_asked_which_networks_a_stack_takes() -> None:
@@ -89,7 +89,7 @@ def test_the_engine_is_asked_which_networks_a_stack_takes() -> None:
         {"_target_": "genre_classifier.network.GenreClassifier"},
     ]
     trials = [replace(BASE, model=replace(BASE.model, **change)) for change in changes]
-    reasons = NetworkQuestions().why_refused(trials)
+    reasons = NetworkQuestions().find_refusals(trials)
     assert reasons[0] is reasons[1] is reasons[6] is None
     expected = {
         2: "no chain of layers",

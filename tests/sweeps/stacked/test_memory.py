@@ -8,7 +8,7 @@ from genre_classifier.config.schema import TrainConfig
 from genre_classifier.network import GenreClassifier
 from genre_classifier.sweeps.stacked import fit as stacked_fit
 from genre_classifier.sweeps.stacked import memory
-from genre_classifier.sweeps.stacked.memory import Cost, cost, divide_by_memory, free_memory
+from genre_classifier.sweeps.stacked.memory import Cost, divide_by_memory, estimate_cost, read_free_memory
 from tests.conftest import composed
 
 
@@ -19,8 +19,8 @@ def settings(*overrides: str) -> TrainConfig:
 def test_weights_are_counted_as_the_network_has_them() -> None:
     network = GenreClassifier(input_dim=57, num_classes=10)
     n_weights = sum(weight.numel() for weight in network.parameters())
-    found = cost(settings("data.batch_size=1"), 1, 57, 10, 1)
-    without = cost(settings("data.batch_size=1", "model.hidden_dims=[1]"), 1, 57, 10, 1)
+    found = estimate_cost(settings("data.batch_size=1"), 1, 57, 10, 1)
+    without = estimate_cost(settings("data.batch_size=1", "model.hidden_dims=[1]"), 1, 57, 10, 1)
     difference = 10 * (n_weights - (57 + 1) - (1 + 1) * 10) + 3 * (128 + 64 + 32 - 1) + 2 * (128 + 64)
     assert found.member - without.member == 4 * difference
     assert found.rows == 8 * 57
@@ -34,17 +34,17 @@ def test_trials_are_divided_in_order_and_rows_of_one_split_count_once() -> None:
 
 
 def test_free_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
-    assert free_memory(tmp_path) == float("inf")
+    assert read_free_memory(tmp_path) == float("inf")
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
-    assert free_memory(tmp_path) == 5000 * 1024
+    assert read_free_memory(tmp_path) == 5000 * 1024
     groups = tmp_path / "sys" / "fs" / "cgroup"
     groups.mkdir(parents=True)
     (groups / "memory.max").write_text("max\n")
-    assert free_memory(tmp_path) == 5000 * 1024
+    assert read_free_memory(tmp_path) == 5000 * 1024
     (groups / "memory.max").write_text("3000000\n")
     (groups / "memory.current").write_text("1000000\n")
-    assert free_memory(tmp_path) == 2_000_000
+    assert read_free_memory(tmp_path) == 2_000_000
 
 
 def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
@@ -76,8 +76,8 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
         "_train_places",
         lambda configs, *rest: (lengths.append(len(configs)), train_places(configs, *rest)),
     )
-    size = cost(settings(*music_overrides), 90, 4, 3, stacked_fit.CHUNK_STEPS)
-    monkeypatch.setattr(stacked_fit, "limit_of", lambda _: 2 * size.member + size.rows)
+    size = estimate_cost(settings(*music_overrides), 90, 4, 3, stacked_fit.CHUNK_STEPS)
+    monkeypatch.setattr(stacked_fit, "compute_limit", lambda _: 2 * size.member + size.rows)
     apart = trained("apart")
     assert lengths == [2, 1]
     for one, other in zip(together, apart, strict=True):
@@ -86,6 +86,6 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
 
 
 def test_the_limit_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 8000.0)
+    monkeypatch.setattr(memory, "read_free_memory", lambda: 8000.0)
     monkeypatch.setattr(memory, "usable_cores", lambda: 4)
-    assert memory.limit_of(settings()) == 1000.0
+    assert memory.compute_limit(settings()) == 1000.0

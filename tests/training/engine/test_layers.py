@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from genre_classifier.network import GenreClassifier
-from genre_classifier.training.engine.layers import RefusedError, read_blocks, why_refused
+from genre_classifier.training.engine.layers import RefusedError, find_refusal, read_blocks
 from genre_classifier.training.engine.stack import Stack
 from tests.training.engine.edited import REFUSED, TAKEN, edit
 
@@ -25,7 +25,7 @@ def test_whatever_the_engine_does_not_know_is_refused_by_its_name(change: str) -
 @pytest.mark.parametrize("kind", TAKEN)
 def test_the_forward_pass_is_read_in_its_order(kind: type[GenreClassifier]) -> None:
     model = network(kind)
-    assert why_refused(model) is None
+    assert find_refusal(model) is None
     assert all(module.training for module in model.modules()), "reading changes no mode"
     stack = Stack([model])
     features = torch.randn(6, 5)
@@ -50,10 +50,10 @@ def test_a_linear_model_is_one_layer() -> None:
 def test_a_hook_for_all_modules_is_refused() -> None:
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
     try:
-        assert why_refused(network()) == "a hook is registered for all modules"
+        assert find_refusal(network()) == "a hook is registered for all modules"
     finally:
         handle.remove()
-    assert why_refused(network()) is None
+    assert find_refusal(network()) is None
 
 
 def test_reading_changes_no_random_numbers() -> None:

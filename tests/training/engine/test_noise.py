@@ -77,7 +77,7 @@ def mixup(alphas: list[float], n_steps: list[int], seeds: list[int], batch_size:
 def test_mixups_shares_follow_the_beta_distribution() -> None:
     draws = mixup([0.4], [2000], [5])
     valid = torch.ones(1, 16, dtype=torch.bool)
-    shares = [float(draws.at(step, valid)[0][0]) for step in range(2000)]
+    shares = [float(draws.read_step(step, valid)[0][0]) for step in range(2000)]
     assert stats.kstest(shares, stats.beta(0.4, 0.4).cdf).pvalue > 0.001
 
 
@@ -85,7 +85,7 @@ def test_mixups_partners_are_a_permutation_and_every_one_is_equally_likely() -> 
     draws = mixup([0.4], [4000], [5], batch_size=4)
     counts = torch.zeros(4, 4)
     for step in range(4000):
-        _, other = draws.at(step, torch.ones(1, 4, dtype=torch.bool))
+        _, other = draws.read_step(step, torch.ones(1, 4, dtype=torch.bool))
         assert sorted(other[0].tolist()) == [0, 1, 2, 3]
         counts[torch.arange(4), other[0]] += 1
     assert stats.chisquare(counts.flatten().numpy()).pvalue > 0.001
@@ -95,7 +95,7 @@ def test_rows_that_fill_a_mini_batch_up_are_mixed_among_themselves() -> None:
     draws = mixup([0.4], [50], [5])
     valid = (torch.arange(16) < 11)[None]
     for step in range(50):
-        _, other = draws.at(step, valid)
+        _, other = draws.read_step(step, valid)
         assert sorted(other[0, :11].tolist()) == list(range(11))
 
 
@@ -104,8 +104,8 @@ def test_what_a_member_mixes_does_not_depend_on_the_others() -> None:
     several = mixup([0.0, 0.4, 0.2], [9, 5, 2], [7, 7, 8])
     valid = torch.ones(3, 16, dtype=torch.bool)
     for step in range(5):
-        share, other = alone.at(step, valid[:1])
-        shares, others = several.at(step, valid)
+        share, other = alone.read_step(step, valid[:1])
+        shares, others = several.read_step(step, valid)
         assert share[0] == shares[1]
         assert torch.equal(other[0], others[1])
         assert shares[0] == 1.0

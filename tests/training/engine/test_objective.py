@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from genre_classifier.training.engine.objective import Objective, Targets, loss_gradient, row_losses
+from genre_classifier.training.engine.objective import (
+    Objective,
+    Targets,
+    compute_loss_gradient,
+    compute_row_losses,
+)
 
 WEIGHTS = [0.5, 1.0, 3.0]
 SMOOTHING = [0.0, 0.2, 0.1]
@@ -27,8 +32,8 @@ def objective(members: slice = slice(None), batch_size: int = 16) -> Objective:
 def test_losses_and_gradients_are_those_of_torchs_cross_entropy(n_valid: int) -> None:
     logits, genres = rows()
     valid = (torch.arange(48) < n_valid).expand(3, -1)
-    targets = objective().targets(genres, valid)
-    losses, gradients = row_losses(logits, targets), loss_gradient(logits, targets)
+    targets = objective().build_targets(genres, valid)
+    losses, gradients = compute_row_losses(logits, targets), compute_loss_gradient(logits, targets)
     for member in range(3):
         weight = CLASS_WEIGHTS[member]
         for start in (0, 16, 32):
@@ -50,10 +55,10 @@ def test_losses_and_gradients_are_those_of_torchs_cross_entropy(n_valid: int) ->
 def test_members_do_not_depend_on_each_other() -> None:
     _, genres = rows()
     valid = torch.ones(3, 48, dtype=torch.bool)
-    together = objective().targets(genres, valid)
+    together = objective().build_targets(genres, valid)
     for member in range(3):
         own = slice(member, member + 1)
-        alone = objective(own).targets(genres[own], valid[own])
+        alone = objective(own).build_targets(genres[own], valid[own])
         for one, all_members in zip(alone, together, strict=True):
             assert torch.equal(one[0], all_members[member])
 
@@ -62,12 +67,12 @@ def test_targets_can_be_mixed() -> None:
     logits, genres = rows(16, members=1)
     own = objective(slice(1, 2))
     valid, other = torch.ones(1, 16, dtype=torch.bool), torch.randperm(16)
-    first, second = (own.targets(g, valid) for g in (genres, genres[:, other]))
+    first, second = (own.build_targets(g, valid) for g in (genres, genres[:, other]))
     mixed = Targets(*(0.3 * one + 0.7 * two for one, two in zip(first, second, strict=True)))
     weight = torch.tensor(WEIGHTS, dtype=torch.float64)
     expected = [
         functional.cross_entropy(logits[0], g[0], weight=weight, label_smoothing=0.2).item()
         for g in (genres, genres[:, other])
     ]
-    found = row_losses(logits, mixed).sum().item()
+    found = compute_row_losses(logits, mixed).sum().item()
     assert found == pytest.approx(0.3 * expected[0] + 0.7 * expected[1], rel=1e-12)

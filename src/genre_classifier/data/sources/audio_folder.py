@@ -1,4 +1,4 @@
-"""A folder of audio files, measured once: FOLDER/GENRE/[ARTIST/]FILE, or a list of files."""
+"""Read a folder of audio files, FOLDER/GENRE/[ARTIST/]FILE, or a list of files. Each file is measured once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCE = Source(
 
 
 def read(config: AudioFolderConfig) -> FeatureTable:
-    """Measure the files that were not measured before, and make a table of all.
+    """Measure the new files, and make a table of all files.
 
     Raises
     ------
@@ -40,13 +40,13 @@ def read(config: AudioFolderConfig) -> FeatureTable:
         raise DataError(
             f"{without.path} has no genre; put it into {path}/GENRE/, or name one in a list of files"
         )
-    extraction = extract(files, _settings(config))
+    extraction = extract(files, _build_settings(config))
     if extraction.failures:
         log.warning("%s: %s; genre-classifier extract lists them all", path, left_out(extraction.failures))
         for failure in one_of_each_kind(extraction.failures):
             log.warning("left out, %s: %s", failure.kind, failure.reason)
     rows = list(extraction.rows())
-    groups, group_name = _groups(rows, extraction)
+    groups, group_name = _read_groups(rows, extraction)
     return build_table(
         features=extraction.features,
         labels=[file.genre for file, _, _ in rows],
@@ -62,7 +62,7 @@ def read(config: AudioFolderConfig) -> FeatureTable:
     )
 
 
-def _settings(config: AudioFolderConfig) -> Settings:
+def _build_settings(config: AudioFolderConfig) -> Settings:
     duration = config.duration
     if duration is None and config.windows is None:
         duration = CLIP_SECONDS
@@ -75,7 +75,7 @@ def _settings(config: AudioFolderConfig) -> Settings:
     )
 
 
-def _groups(
+def _read_groups(
     rows: list[tuple[AudioFile, str, str | None]], extraction: Extraction
 ) -> tuple[list[str] | None, str | None]:
     """Return each row's group, and the kind of group. A file without a group is a separate group."""

@@ -10,7 +10,7 @@ import numpy as np
 from genre_classifier.config.schema import FmaConfig, FmaSubset
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.data.tables.columns import read_columns
-from genre_classifier.data.tables.fma_tables import ARCHIVE, INDEX, cached_tables
+from genre_classifier.data.tables.fma_tables import ARCHIVE, INDEX, cache_tables
 from genre_classifier.data.tables.readers import Asked
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import DataError
@@ -48,8 +48,8 @@ def read(config: FmaConfig) -> FeatureTable:
         raise DataError(
             f"data.split.column={config.split.column}: FMA's tables have one split, {SPLIT_COLUMN!r} (set, split)"
         )
-    names = _feature_names(config.feature_groups)
-    cache = cached_tables(expanded(config.path))
+    names = _list_feature_names(config.feature_groups)
+    cache = cache_tables(expanded(config.path))
     group = None if config.group is None else config.group.value
     texts = {"id": INDEX, "genre": "genre", "subset": "subset", "split": "split"}
     if group is not None:
@@ -60,7 +60,7 @@ def read(config: FmaConfig) -> FeatureTable:
         raise DataError(
             f"{error}; {cache.name} is made from the two tables: remove it, and it is made again"
         ) from error
-    rows = _chosen(columns.texts["subset"], columns.texts["genre"], config)
+    rows = _choose_rows(columns.texts["subset"], columns.texts["genre"], config)
 
     def of(key: str) -> list[object]:
         values = columns.texts[key]
@@ -82,7 +82,7 @@ def read(config: FmaConfig) -> FeatureTable:
     )
 
 
-def _feature_names(groups: Sequence[str] | None) -> tuple[str, ...]:
+def _list_feature_names(groups: Sequence[str] | None) -> tuple[str, ...]:
     if groups is None:
         return FMA518.features
     unknown = [group for group in groups if group not in FMA_SERIES]
@@ -93,7 +93,7 @@ def _feature_names(groups: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in FMA518.features if name.rsplit("_", 2)[0] in groups)
 
 
-def _chosen(subsets: list[str | None], genres: list[str | None], config: FmaConfig) -> Int64:
+def _choose_rows(subsets: list[str | None], genres: list[str | None], config: FmaConfig) -> Int64:
     """Return the rows of at most a subset's size that have a top genre, counting those that have none."""
     sizes = [size.value for size in FmaSubset]
     within = set(sizes[: sizes.index(config.subset.value) + 1])

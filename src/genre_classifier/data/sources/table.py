@@ -1,4 +1,4 @@
-"""The user's table: CSV, TSV or Parquet."""
+"""Read the user's table: CSV, TSV or Parquet."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def read(config: TableConfig) -> FeatureTable:
             "id": config.id,
             "split": config.split.column,
         },
-        made_with=_made_with(path, columns.feature_names),
+        made_with=_find_feature_set(path, columns.feature_names),
     )
 
 
-def _made_with(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
-    """Return how the features were made, if the file says so and they belong to that feature set."""
+def _find_feature_set(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
+    """Return the feature set that the file names, if the features belong to it."""
     found = made_with(path)
     known = None if found is None else FEATURE_SETS.get(found.name)
     return found if known is not None and set(names) <= set(known.features) else None

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from genre_classifier.data.tables.readers import Asked, Reader, one_error, open_table
 from genre_classifier.data.tables.row_numbers import Order, is_saved_index
-from genre_classifier.data.values import Float32, row_blocks
+from genre_classifier.data.values import Float32, divide_rows
 from genre_classifier.errors import DataError
 from genre_classifier.features.names import normalised
 
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = Asked("data.path", "data.features", "data.features")
-# Values set aside for a file's rows before they are read; what it says of itself may be untrue.
+# The most values to reserve before reading. A file may give a false number of rows.
 LARGEST_START = 1 << 26
 
 
@@ -80,9 +80,9 @@ def read_columns(
     texts = {key: name for key, name in texts.items() if key not in optional or name in reader.names}
     _check_header(path, reader.names, texts)
     if features is None:
-        wanted = _numeric_columns(path, reader, set(texts.values()), asked)
+        wanted = _find_numeric_columns(path, reader, set(texts.values()), asked)
     else:
-        wanted = _given_columns(
+        wanted = _check_given_columns(
             path, reader, set(texts.values()), [normalised(name) for name in features], asked
         )
     orders = [Order(name, reader.whole_below(name)) for name in wanted]
@@ -106,15 +106,15 @@ def _check_header(path: Path, names: list[str], texts: Mapping[str, str]) -> Non
     for key, name in texts.items():
         if name not in names:
             said = f"{key}={name}" if key.startswith("data.") else key
-            raise DataError(f"{path}: there is no column {name!r} ({said}); it has {_listed(names)}")
+            raise DataError(f"{path}: there is no column {name!r} ({said}); it has {_list_names(names)}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:30])
     return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
 
 
-def _given_columns(
+def _check_given_columns(
     path: Path, reader: Reader, taken: set[str], features: list[str], asked: Asked
 ) -> list[str]:
     if not features:
@@ -126,7 +126,7 @@ def _given_columns(
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
-            f"{path}: there is no column {missing[0]!r}{others} ({asked.features}); it has {_listed(reader.names)}"
+            f"{path}: there is no column {missing[0]!r}{others} ({asked.features}); it has {_list_names(reader.names)}"
         )
     used = [name for name in features if name in taken]
     if used:
@@ -137,7 +137,7 @@ def _given_columns(
     return features
 
 
-def _numeric_columns(path: Path, reader: Reader, taken: set[str], asked: Asked) -> list[str]:
+def _find_numeric_columns(path: Path, reader: Reader, taken: set[str], asked: Asked) -> list[str]:
     rest = [name for name in reader.names if name not in taken]
     index = [name for name in rest if _is_index(name, reader) and not reader.is_blank(name)]
     numeric = [name for name in rest if name not in index and reader.is_number(name)]
@@ -145,9 +145,11 @@ def _numeric_columns(path: Path, reader: Reader, taken: set[str], asked: Asked) 
     if index:
         _warn_of_index(path, index, asked)
     if ignored:
-        log.warning("%s: not numeric and so not used as features: %s", path, _listed(ignored))
+        log.warning("%s: not numeric and so not used as features: %s", path, _list_names(ignored))
     if not numeric:
-        raise DataError(f"{path}: no numeric column is left to be a feature; it has {_listed(reader.names)}")
+        raise DataError(
+            f"{path}: no numeric column is left to be a feature; it has {_list_names(reader.names)}"
+        )
     return numeric
 
 
@@ -179,7 +181,7 @@ def _look_over(
             f"{path}: column {empty[0]!r} ({asked.features}) is empty in every row; fill it in{asked.otherwise}"
         )
     if empty:
-        log.warning("%s: empty in every row and so left out of the features: %s", path, _listed(empty))
+        log.warning("%s: empty in every row and so left out of the features: %s", path, _list_names(empty))
     if index and given:
         log.warning(
             "%s: %s of %s looks like an index or row numbers that were saved with the table: they tell where a row "
@@ -193,9 +195,11 @@ def _look_over(
     left_out = set() if given else {*empty, *index}
     kept = [position for position, order in enumerate(orders) if order.name not in left_out]
     if not kept:
-        raise DataError(f"{path}: no numeric column is left to be a feature; it has {_listed(reader.names)}")
+        raise DataError(
+            f"{path}: no numeric column is left to be a feature; it has {_list_names(reader.names)}"
+        )
     _warn_of_order(path, [orders[position] for position in kept if orders[position].name not in index], asked)
-    return _of_columns(matrix, kept), [orders[position] for position in kept]
+    return _keep_columns(matrix, kept), [orders[position] for position in kept]
 
 
 def _warn_of_order(path: Path, orders: Sequence[Order], asked: Asked) -> None:
@@ -213,13 +217,13 @@ def _warn_of_order(path: Path, orders: Sequence[Order], asked: Asked) -> None:
     )
 
 
-def _of_columns(matrix: Float32, kept: list[int]) -> Float32:
-    """Return these columns, made in place so that the table is never held twice."""
+def _keep_columns(matrix: Float32, kept: list[int]) -> Float32:
+    """Return these columns. They are moved in place, so that memory never holds the table twice."""
     if len(kept) == matrix.shape[1]:
         return matrix
     flat = matrix.reshape(-1)
     filled = 0
-    for block in row_blocks(*matrix.shape):
+    for block in divide_rows(*matrix.shape):
         values = matrix[block][:, kept].ravel()
         flat[filled : filled + len(values)] = values
         filled += len(values)

@@ -46,7 +46,7 @@ CACHE_VERSION = 1
 BLOCK_BYTES = 16 << 20
 
 
-def cached_tables(folder: Path) -> Path:
+def cache_tables(folder: Path) -> Path:
     """Return a Parquet file of both tables. It is made if it is missing or older than the tables.
 
     Its columns are track_id, split, subset, genre, artist, album and the 518 features.
@@ -91,7 +91,7 @@ def _stamp_of(cache: Path) -> str | None:
 
 def read_tracks(path: Path) -> pa.Table:
     """Return track_id, split, subset, genre, artist and album of tracks.csv, in its order."""
-    names = _header(path, 2)
+    names = _read_header(path, 2)
     flat = [".".join(name) for name in names]
     for name in TRACK_COLUMNS.values():
         if name not in names:
@@ -100,7 +100,7 @@ def read_tracks(path: Path) -> pa.Table:
             )
     flat[0] = INDEX
     wanted = {column: ".".join(name) for column, name in TRACK_COLUMNS.items()}
-    blocks = _blocks(
+    blocks = _read_blocks(
         path, flat, 3, {INDEX: pa.int64(), **{name: pa.string() for name in wanted.values()}}, quoted=True
     )
     table = pa.Table.from_batches(list(blocks))
@@ -109,7 +109,7 @@ def read_tracks(path: Path) -> pa.Table:
 
 def _write(path: Path, tracks: pa.Table, features: Path, stamp: str) -> None:
     """Join the two tables by track, a block of rows at a time."""
-    names = ["_".join(name) for name in _header(features, 3)]
+    names = ["_".join(name) for name in _read_header(features, 3)]
     names[0] = INDEX
     _check_features(features, names)
     place = {track: row for row, track in enumerate(tracks[INDEX].to_pylist())}
@@ -126,7 +126,7 @@ def _write(path: Path, tracks: pa.Table, features: Path, stamp: str) -> None:
     with pa_parquet.ParquetWriter(
         path, schema, compression="lz4", use_dictionary=list(TRACK_COLUMNS)
     ) as writer:
-        for batch in _blocks(features, names, 4, kinds, quoted=False):
+        for batch in _read_blocks(features, names, 4, kinds, quoted=False):
             rows = np.array([place.get(track, -1) for track in batch[INDEX].to_pylist()], dtype=np.int64)
             unknown += int((rows < 0).sum())
             known = pa.table(batch).filter(pa.array(rows >= 0))
@@ -147,7 +147,7 @@ def _check_features(path: Path, names: list[str]) -> None:
         )
 
 
-def _header(path: Path, n_rows: int) -> list[tuple[str, ...]]:
+def _read_header(path: Path, n_rows: int) -> list[tuple[str, ...]]:
     """Return each column's names in the header rows; DataError unless the index row follows them."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -167,7 +167,7 @@ def _header(path: Path, n_rows: int) -> list[tuple[str, ...]]:
     return names
 
 
-def _blocks(
+def _read_blocks(
     path: Path, names: list[str], n_skipped: int, kinds: dict[str, pa.DataType], quoted: bool
 ) -> Iterator[pa.RecordBatch]:
     parse = pa_csv.ParseOptions(newlines_in_values=quoted, quote_char='"' if quoted else False)

@@ -29,7 +29,7 @@ BLOCK_ROWS = 8192
 SNIFFED_ROWS = 1000
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET_SUFFIXES = {".parquet", ".pq"}
-# What pandas takes for a missing value, and any of it between spaces.
+# Pandas reads these as missing values. Here spaces around them are allowed.
 MISSING: Final = frozenset(
     {
         "",
@@ -54,7 +54,7 @@ PLAUSIBLE_CELLS = 10_000_000
 TEXT_BYTES = (
     256 << 20
 )  # of a column's texts in one block; a file of a kilobyte can repeat one text a million times
-# From these on every number of the type is a whole one.
+# From these numbers on, each number of the type is whole.
 WHOLE_FLOAT16: Final = 2.0**10
 WHOLE_FLOAT32: Final = 2.0**23
 WHOLE_FLOAT64: Final = 2.0**52
@@ -80,12 +80,12 @@ class Asked:
 
     @property
     def otherwise(self) -> str:
-        """The end of an advice: other features instead, where they can be chosen."""
+        """The end of a message: the advice to choose other features, if the user can."""
         return "" if self.setting is None else f", or name the features with {self.setting}=[...]"
 
 
 class Reader(Protocol):
-    """A file format's reader: it gives the columns' names, and the rows in blocks.
+    """Reads one file format: the names of the columns, and the rows in blocks.
 
     Attributes
     ----------
@@ -105,19 +105,19 @@ class Reader(Protocol):
     rows_expected: int
 
     def is_number(self, name: str) -> bool:
-        """Return whether a column holds numbers, as far as can be told before all rows are read."""
+        """Return whether a column seems to hold numbers, before all rows are read."""
 
     def is_blank(self, name: str) -> bool:
-        """Return whether a column holds nothing, as far as can be told before all rows are read."""
+        """Return whether a column seems to be empty, before all rows are read."""
 
     def whole_below(self, name: str) -> float:
-        """Return the size below which a whole number in this column was not made whole by rounding."""
+        """Return the size below which a whole number in this column is exact, not a rounded one."""
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the columns asked for, no name twice: features as numbers (null is missing), then texts as they are."""
+        """Yield the requested columns, each once: features as numbers (null is missing), then unchanged texts."""
 
     def row_name(self, row: int) -> str:
-        """Return what a person calls a row, counted from 0 here: ``row 2`` is the first below a CSV's header."""
+        """Return a row's name in messages. The argument counts from 0; ``row 2`` is the first below a CSV's header."""
 
 
 def open_table(path: Path, asked: Asked) -> Reader:
@@ -135,19 +135,19 @@ def open_table(path: Path, asked: Asked) -> Reader:
     """
     suffix = path.suffix.lower()
     if path.is_dir():
-        raise DataError(f"{path} is a folder; {asked.file} must name a file ({_suffixes()})")
+        raise DataError(f"{path} is a folder; {asked.file} must name a file ({_list_suffixes()})")
     if not path.exists():
         raise DataError(f"{path}: there is no such file; check {asked.file}")
     if suffix not in DELIMITERS and suffix not in PARQUET_SUFFIXES:
         raise DataError(
-            f"{path}: {suffix or 'no suffix'} is not a kind of table that can be read ({_suffixes()})"
+            f"{path}: {suffix or 'no suffix'} is not a kind of table that can be read ({_list_suffixes()})"
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty")
     return ParquetReader(path) if suffix in PARQUET_SUFFIXES else CsvReader(path, DELIMITERS[suffix], asked)
 
 
-def _suffixes() -> str:
+def _list_suffixes() -> str:
     return ", ".join([*DELIMITERS, *sorted(PARQUET_SUFFIXES)])
 
 
@@ -159,9 +159,9 @@ def one_error(path: Path, what: str) -> Iterator[None]:
     except GenreClassifierError:
         raise
     except MemoryError as error:
-        raise DataError(f"{path} needs more memory than there is: {_first_line(error)}") from error
+        raise DataError(f"{path} needs more memory than there is: {_take_first_line(error)}") from error
     except Exception as error:
-        raise DataError(f"{path} {what}: {_first_line(error)}") from error
+        raise DataError(f"{path} {what}: {_take_first_line(error)}") from error
 
 
 class ParquetReader:
@@ -173,13 +173,13 @@ class ParquetReader:
         self.path = path
         with one_error(path, "is not a Parquet file"):
             self.schema = pa_parquet.read_schema(path)
-            # Each text once, however often the file repeats it.
+            # A dictionary has each text once, even if the file repeats it.
             texts = [field.name for field in self.schema if _is_string(field.type) or _is_binary(field.type)]
             self.file = pa_parquet.ParquetFile(path, pre_buffer=False, read_dictionary=texts)
             self.own_names = list(self.schema.names)
             self.names = [normalised(name) for name in self.own_names]
             self.rows_expected = self.file.metadata.num_rows
-        self.index_names = _pandas_index(self.schema.metadata or {})
+        self.index_names = _find_pandas_index(self.schema.metadata or {})
         cells, size = self.rows_expected * len(self.names), path.stat().st_size
         if cells > max(PLAUSIBLE_CELLS, CELLS_PER_BYTE * size):
             raise DataError(
@@ -224,7 +224,7 @@ class ParquetReader:
                 rows += batch.num_rows
 
     def _text(self, column: pa.Array, name: str, rows: int) -> pa.Array:
-        """Return the cells of a text column, trimmed, blanks null; text in no known encoding is an error."""
+        """Return the trimmed cells of a text column, with null for blanks. Text in an unknown encoding is an error."""
         if pa.types.is_dictionary(column.type):
             texts = column.dictionary
             if _is_string(texts.type) or _is_binary(texts.type):
@@ -250,7 +250,7 @@ class ParquetReader:
                 f"{self.path}, {self.row_name(rows + bad)}, column {name!r}: the text is not UTF-8, so the file is "
                 "damaged or was written with another encoding; write it again"
             ) from error
-        return _blanks_null(column)
+        return _null_blanks(column)
 
     def row_name(self, row: int) -> str:
         return f"row {row + 1}"
@@ -274,7 +274,7 @@ def _is_utf8(cell: pa.Scalar) -> bool:
     return True
 
 
-def _pandas_index(metadata: dict[bytes, bytes]) -> frozenset[str]:
+def _find_pandas_index(metadata: dict[bytes, bytes]) -> frozenset[str]:
     """Return the columns that are the index according to pandas; none if its metadata is not readable."""
     try:
         columns = parse_json(metadata[b"pandas"], "pandas' metadata", DataError)["index_columns"]
@@ -303,10 +303,10 @@ class CsvReader:
                 f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}; save it as CSV in UTF-8"
             ) from error
         except (csv.Error, OSError) as error:
-            raise DataError(f"{path} is not a table: {_first_line(error)}") from error
+            raise DataError(f"{path} is not a table: {_take_first_line(error)}") from error
         if any("\0" in cell for row in (header, *self.sniffed) for cell in row):
             raise DataError(f"{path} is not a text file: it holds NUL bytes; save it as CSV in UTF-8")
-        # A column without a name is called as pandas calls it, for two of them must not be one.
+        # A column without a name gets pandas' name, so that two such columns have different names.
         self.names = [
             normalised(original(name)) or f"Unnamed: {position}" for position, name in enumerate(header)
         ]
@@ -323,8 +323,8 @@ class CsvReader:
         if len(self.names) < 2:
             raise DataError(
                 f"{self.path} is not a table: its first line has {len(self.names)} column(s) when split at "
-                f"{self.parse.delimiter!r}; expected a header with a label and features, in {_suffixes()} (.csv is "
-                "split at commas, .tsv and .txt at tabs)"
+                f"{self.parse.delimiter!r}; expected a header with a label and features, in {_list_suffixes()} "
+                "(.csv is split at commas, .tsv and .txt at tabs)"
             )
         widths = {len(row) for row in self.sniffed if row}
         if widths == {len(self.names) + 1}:
@@ -359,7 +359,7 @@ class CsvReader:
         return bool(self.sniffed) and not self._filled(name)
 
     def whole_below(self, name: str) -> float:
-        # With a point or exponent it may have been a float32.
+        # A number with a point or exponent may have been a float32.
         return WHOLE_FLOAT32 if any(set(cell) & set(".eE") for cell in self._filled(name)) else math.inf
 
     def blocks(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -369,7 +369,7 @@ class CsvReader:
                 yield batch
                 given += batch.num_rows
         except pa.ArrowInvalid:
-            # A cell is blank or no number. Which one, arrow does not say: the cells are looked at one by one.
+            # A cell is blank or no number. Arrow does not say which, so each cell is checked.
             rows = 0
             for batch in self._converted(features, texts):
                 rows += batch.num_rows
@@ -394,7 +394,7 @@ class CsvReader:
             for batch in stream:
                 columns = batch.columns
                 yield pa.record_batch(
-                    [*columns[: len(kinds)], *map(_originals, columns[len(kinds) :])], names=names
+                    [*columns[: len(kinds)], *map(_restore_originals, columns[len(kinds) :])], names=names
                 )
 
     def _converted(self, features: Sequence[str], texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -411,7 +411,7 @@ class CsvReader:
             self._explain(names, error)
 
     def _numbers(self, column: pa.Array, name: str, rows: int) -> pa.Array:
-        trimmed = _blanks_null(column)
+        trimmed = _null_blanks(column)
         try:
             return trimmed.cast(pa.float64())
         except pa.ArrowInvalid:
@@ -419,48 +419,48 @@ class CsvReader:
             for row, (cell, number) in enumerate(zip(trimmed.to_pylist(), numbers, strict=True)):
                 if cell is not None and number is None:
                     raise DataError(
-                        f"{self.path}, {self.row_name(rows + row)}, column {name!r}: {_shown(cell)} is not a number; "
-                        f"correct it{self.asked.otherwise}"
+                        f"{self.path}, {self.row_name(rows + row)}, column {name!r}: {_format_cell(cell)} is not a "
+                        f"number; correct it{self.asked.otherwise}"
                     ) from None
             return pa.array(numbers, pa.float64())
 
     def _explain(self, names: Sequence[str], error: Exception) -> None:
-        """Raise DataError with the row that arrow stopped at."""
+        """Raise DataError with the row at which arrow stopped."""
         positions = [(self.names.index(name), name) for name in names]
         for number, row in enumerate(self._rows()):
             self._check_width(number, row)
             for position, name in positions:
-                if row and not row[position].isascii() and not _encodes(row[position]):
+                if row and not row[position].isascii() and not _can_encode(row[position]):
                     raise DataError(
                         f"{self.path}, row {number + 2}, column {name!r}: the text is not UTF-8; save the file as CSV "
                         "in UTF-8"
                     ) from error
-        raise DataError(f"{self.path} is not a table: {_first_line(error)}") from error
+        raise DataError(f"{self.path} is not a table: {_take_first_line(error)}") from error
 
     def _rows(self) -> Iterator[list[str]]:
-        """Yield the rows below the header, blank lines as well, bytes that are no text as surrogates."""
+        """Yield the rows below the header, also blank lines. Bytes that are no text become surrogates."""
         with self.path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as stream:
             rows = csv.reader(stream, delimiter=self.parse.delimiter)
             try:
                 yield from islice(rows, 1, None)
             except csv.Error as error:
-                raise DataError(f"{self.path}, line {rows.line_num}: {_first_line(error)}") from error
+                raise DataError(f"{self.path}, line {rows.line_num}: {_take_first_line(error)}") from error
 
     def row_name(self, row: int) -> str:
-        # Blank lines hold no row of data, but a person counts them.
+        # Blank lines are no rows of data, but users count them.
         filled = (number for number, cells in enumerate(self._rows(), start=2) if cells)
         return f"row {next(islice(filled, row, None), row + 2)}"
 
 
-def _blanks_null(column: pa.Array) -> pa.Array:
+def _null_blanks(column: pa.Array) -> pa.Array:
     trimmed = pc.utf8_trim_whitespace(column)
     missing = pa.array(sorted(MISSING), column.type)
     return pc.if_else(pc.is_in(trimmed, value_set=missing), None, trimmed)
 
 
-def _originals(column: pa.Array) -> pa.Array:
-    """Return texts without the apostrophe that keeps a spreadsheet from calculating one; blanks are null."""
-    trimmed = _blanks_null(column)
+def _restore_originals(column: pa.Array) -> pa.Array:
+    """Return texts without the apostrophe that protects them from a spreadsheet, and null for blanks."""
+    trimmed = _null_blanks(column)
     if not pc.any(pc.starts_with(trimmed, "'")).as_py():
         return trimmed
     return pa.array([cell and original(cell) for cell in trimmed.to_pylist()], pa.string())
@@ -473,11 +473,11 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _shown(cell: str) -> str:
+def _format_cell(cell: str) -> str:
     return repr(cell if len(cell) <= 60 else f"{cell[:57]}...")
 
 
-def _encodes(cell: str) -> bool:
+def _can_encode(cell: str) -> bool:
     try:
         cell.encode()
     except UnicodeEncodeError:
@@ -485,5 +485,5 @@ def _encodes(cell: str) -> bool:
     return True
 
 
-def _first_line(error: BaseException) -> str:
+def _take_first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

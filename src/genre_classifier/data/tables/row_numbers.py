@@ -18,7 +18,7 @@ Float64 = npt.NDArray[np.float64]
 _SAVED_INDEX = re.compile(
     r"unnamed: ?\d+.*|__index_level_\d+__|__null_dask_index__|\.\.\.\d+|", re.IGNORECASE
 )
-# Names that a feature may have as well: an index where all values are whole numbers.
+# A feature may also have these names. Such a column is an index if all values are whole numbers.
 _PERHAPS_INDEX = re.compile(
     r"(index|level_\d+|row|rownames|row[ ._-]?(id|index|idx|n|name|names|nr|no|num|number))(\.\d+)?"
     r"|id|idx|#|_c0",
@@ -82,11 +82,11 @@ class Order:
 
     @property
     def is_index(self) -> bool:
-        """Whether name and values together say that this is a saved index."""
+        """Whether the name and values are those of a saved index."""
         return is_saved_index(self.name) or (not self.is_empty and self._whole and self._perhaps_index)
 
     def finding(self) -> str | None:
-        """Return in what the column is like row numbers, in words; None if it is not, or could be by chance."""
+        """Describe how the column resembles row numbers; None if it does not, or if chance may explain it."""
         if not self._blocks:
             return None
         values = np.concatenate(self._blocks)

@@ -1,4 +1,4 @@
-"""What a report computes from a run's rows: permutation importance by family of features, and a map of the rows.
+"""Computes the parts of a report that need a run's rows: importance by family of features, and a map of the rows.
 
-Needs the rows as the run had them.
+The rows must be those of the run.
 """

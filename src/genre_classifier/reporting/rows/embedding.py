@@ -1,4 +1,4 @@
-"""A map of rows: the last hidden layer's activations in two dimensions."""
+"""Make a map of rows: the last hidden layer's activations in two dimensions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 Method = Literal["pca", "tsne"]
 SEED = 0
-# So that the page stays small and the points apart.
+# More points would make the page large and cover each other.
 MOST_POINTS = 1500
 PERPLEXITY = 30.0
 
@@ -26,7 +26,7 @@ class Map:
     places : np.ndarray [shape=(row, 2)]
     method : str
     shares : tuple of float
-        Of PCA, the share of the variance along each axis; empty for t-SNE.
+        Share of the variance along each axis of PCA; empty for t-SNE.
     """
 
     places: npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class Map:
 
 
 @torch.no_grad()
-def last_hidden(network: nn.Module, features: Tensor) -> Tensor | None:
+def compute_last_hidden(network: nn.Module, features: Tensor) -> Tensor | None:
     """Return the input of the last linear layer, (row, unit); None if there is no such layer.
 
     Parameters
@@ -56,8 +56,8 @@ def last_hidden(network: nn.Module, features: Tensor) -> Tensor | None:
     return kept[-1].reshape(len(features), -1) if kept and len(kept[-1]) == len(features) else None
 
 
-def mapped(hidden: npt.NDArray[np.float64], method: Method) -> Map:
-    """Return the places of rows (row, unit), at least three, in two dimensions."""
+def map_rows(hidden: npt.NDArray[np.float64], method: Method) -> Map:
+    """Map rows (row, unit), at least three, to two dimensions."""
     from sklearn.decomposition import PCA
 
     if method == "tsne":

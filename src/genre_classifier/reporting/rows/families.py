@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from genre_classifier.features.sets import FMA518, FMA_SERIES, MUSICNN_TAGS, recognise
 
-# Of the known sets: what a feature measures, whatever the statistic and the number.
+# The families of the known sets by the start of a feature's name. A family has several statistics and numbers.
 FAMILIES = (
     ("MFCC", r"mfcc"),
     ("chroma", r"chroma"),
@@ -20,11 +20,11 @@ FAMILIES = (
 )
 
 
-def families(feature_names: Sequence[str]) -> dict[str, list[int]]:
+def group_into_families(feature_names: Sequence[str]) -> dict[str, list[int]]:
     """Return the positions of the features of each family, in the order of the table.
 
-    The known sets have families of their own: FMA's are its series, and each tag is one. In any other table the part
-    of a name before its first digit or separator is the family.
+    The known sets have fixed families. Those of FMA are its series, and each tag of musicnn is one. In any other table,
+    the family is the part of a name before its first digit or separator.
     """
     known = recognise(feature_names)
     found: dict[str, list[int]] = {}

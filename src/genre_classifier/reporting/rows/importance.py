@@ -1,4 +1,4 @@
-"""Permutation importance: the loss of test metrics when a feature is shuffled among the rows."""
+"""Measure permutation importance: the loss of test metrics when a feature is shuffled among the rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.runs.predictions import accuracy_and_f1
+from genre_classifier.runs.predictions import compute_accuracy_and_f1
 
 PERMUTATIONS = 10
 SEED = 0
-# More rows than these make the drops no clearer than their spread, and the report slow.
+# More rows make the report slow, but the drops hardly more precise.
 MOST_ROWS = 5000
 
 
@@ -25,9 +25,9 @@ class Drop:
     Parameters
     ----------
     name : str
-        Of the feature or the group of features.
+        Name of the feature or of the group of features.
     features : int
-        How many columns were shuffled together.
+        Number of columns that are shuffled together.
     accuracy, f1 : float
         Mean drop over the permutations.
     accuracy_deviation, f1_deviation : float
@@ -42,7 +42,7 @@ class Drop:
     f1_deviation: float
 
 
-def permutation_importance(
+def measure_importance(
     network: nn.Module,
     features: Tensor,
     genres: Tensor,
@@ -61,14 +61,14 @@ def permutation_importance(
         Standardised.
     genres : Tensor [shape=(row,)]
     columns : mapping of str to sequence of int
-        By name, the columns that are shuffled together: each row gets all of them from one other row.
+        The columns that are shuffled together, by name. Each row gets all of them from one other row.
     permutations : int
         Two or more.
     seed : int
     """
     rng = np.random.default_rng(seed)
     orders = [torch.from_numpy(rng.permutation(len(features))) for _ in range(permutations)]
-    accuracy, f1 = _measured(network, features, genres)
+    accuracy, f1 = _measure(network, features, genres)
     found = []
     for name, positions in columns.items():
         where = torch.tensor(list(positions))
@@ -76,16 +76,16 @@ def permutation_importance(
         lost = np.empty((permutations, 2))
         for number, order in enumerate(orders):
             changed[:, where] = features[order][:, where]
-            lost[number] = np.array([accuracy, f1]) - _measured(network, changed, genres)
+            lost[number] = np.array([accuracy, f1]) - _measure(network, changed, genres)
         means, deviations = lost.mean(axis=0), lost.std(axis=0, ddof=1)
         found.append(Drop(name, len(positions), *map(float, means), *map(float, deviations)))
     return sorted(found, key=lambda drop: -drop.accuracy)
 
 
 @torch.no_grad()
-def _measured(network: nn.Module, features: Tensor, genres: Tensor) -> tuple[float, float]:
+def _measure(network: nn.Module, features: Tensor, genres: Tensor) -> tuple[float, float]:
     logits = network(features)
     n_genres = logits.shape[1]
     pairs = genres * n_genres + logits.argmax(dim=1)
     counts: npt.NDArray[np.int64] = torch.bincount(pairs, minlength=n_genres**2).numpy()
-    return accuracy_and_f1(counts.reshape(n_genres, n_genres))
+    return compute_accuracy_and_f1(counts.reshape(n_genres, n_genres))

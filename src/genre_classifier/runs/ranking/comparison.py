@@ -10,12 +10,12 @@ from statistics import fmean
 
 from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.intervals import difference_intervals
-from genre_classifier.evaluation.paired_tests import McNemar, corrected_t, mcnemar
-from genre_classifier.runs.folder import RunFolder, relative
-from genre_classifier.runs.listing import RUN_FILE, Unreadable, lines_about, unreadable
+from genre_classifier.evaluation.intervals import compute_difference_intervals
+from genre_classifier.evaluation.paired_tests import McNemar, run_corrected_t_test, run_mcnemar_test
+from genre_classifier.runs.folder import RunFolder, shorten_path
+from genre_classifier.runs.listing import RUN_FILE, Unreadable, describe_unreadable, format_unreadable
 from genre_classifier.runs.predictions import Predictions, read_predictions
-from genre_classifier.runs.ranking.leaderboard import Row, Trial, find_trials, leaderboards, overlap
+from genre_classifier.runs.ranking.leaderboard import Row, Trial, compute_overlap, find_trials, rank_trials
 
 COMPARED = ("accuracy", "f1", "f1_macro")
 SIGNIFICANT = 0.05
@@ -29,11 +29,11 @@ class Contestant:
     Parameters
     ----------
     path : Path
-        As it was named.
+        As given by the user.
     trials : tuple of Trial
         Finished.
     chosen : str
-        How a sweep's configuration was chosen; empty for a run.
+        The way in which a sweep's configuration was chosen; empty for a run.
     unreadable : tuple of Unreadable
         Trials of a sweep that were left out.
     """
@@ -45,13 +45,13 @@ class Contestant:
 
     @property
     def folds(self) -> set[int]:
-        """The folds that tested it; empty without folds."""
+        """The folds of its test rows; empty without folds."""
         return {trial.fold for trial in self.trials if trial.fold is not None}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of both, on test rows.
+    """One metric of two contestants on test rows.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Difference:
     first, second : float
         Means over replicates and folds.
     difference : float
-        First less second.
+        The first minus the second.
     low, high : float
         Its 95 % interval.
     p_value : float or None
@@ -83,13 +83,13 @@ class Comparison:
     ----------
     first, second : Contestant
     protocol : str
-        How the rows were split, in words; where the two were split differently, both.
+        The split in words; both splits if they differ.
     method : str
-        What the intervals come from.
+        The method of the intervals.
     differences : tuple of Difference
         Of accuracy, f1 and f1_macro.
     mcnemar : McNemar or None
-        Of two single runs.
+        McNemar's test of two single runs; None for sweeps with several trials.
     """
 
     first: Contestant
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the difference in accuracy is more than chance, by its interval and, for two runs, McNemar's test."""
+        """Whether the difference in accuracy is more than chance, by its interval and, for runs, McNemar's test."""
         accuracy = self.differences[0]
         apart = not accuracy.low <= 0 <= accuracy.high
         return apart and (self.mcnemar is None or self.mcnemar.p_value < SIGNIFICANT)
@@ -120,17 +120,17 @@ def compare(first: Path, second: Path, metric: str) -> Comparison:
     Raises
     ------
     ConfigError
-        They were not tested on the same rows or folds.
+        Their test rows or folds are not the same.
     RunFolderError
         A folder holds no finished run.
     """
-    one, other = contestant(first, metric), contestant(second, metric)
+    one, other = read_contestant(first, metric), read_contestant(second, metric)
     if max(len(one.folds), len(other.folds)) > 1:
-        return _over_folds(one, other)
-    return _on_rows(one, other)
+        return _compare_over_folds(one, other)
+    return _compare_on_rows(one, other)
 
 
-def contestant(path: Path, metric: str) -> Contestant:
+def read_contestant(path: Path, metric: str) -> Contestant:
     """Return a run, or the best configuration of a sweep.
 
     Raises
@@ -147,7 +147,7 @@ def contestant(path: Path, metric: str) -> Contestant:
                 f"{path}: the run is {trials[0].status}, so there are no test results to compare"
             )
         return Contestant(path, tuple(trials), "")
-    boards = leaderboards(trials, metric)
+    boards = rank_trials(trials, metric)
     if len(boards) > 1:
         splits = "; ".join(dict.fromkeys(board.protocol or "unknown" for board in boards))
         raise ConfigError(
@@ -160,23 +160,25 @@ def contestant(path: Path, metric: str) -> Contestant:
     return Contestant(path, tuple(best.finished), chosen, tuple(trials.unreadable))
 
 
-def _over_folds(one: Contestant, other: Contestant) -> Comparison:
+def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
     if one.folds != other.folds:
         raise ConfigError(
-            f"{one.path} was tested on folds {_listed(one.folds)} and {other.path} on {_listed(other.folds)}; "
+            f"{one.path} was tested on folds {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
             "cross-validate both on the same folds (hparams_search=cross_validation)"
         )
     mine, others = one.trials[0], other.trials[0]
-    if mine.data != others.data or _split(mine) != _split(others):
+    if mine.data != others.data or _select_split_settings(mine) != _select_split_settings(others):
         raise ConfigError(
             f"{one.path} and {other.path} have other rows or another split (data.split.*), so their folds are not the "
             "same folds; compare runs of one data set and split"
         )
     differences = []
-    shared = overlap([*one.trials, *other.trials])
+    shared = compute_overlap([*one.trials, *other.trials])
     for metric in COMPARED:
-        by_fold = [_by_fold(contestant, f"test/{metric}") for contestant in (one, other)]
-        test = corrected_t([by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared)
+        by_fold = [_average_by_fold(contestant, f"test/{metric}") for contestant in (one, other)]
+        test = run_corrected_t_test(
+            [by_fold[0][fold] - by_fold[1][fold] for fold in sorted(by_fold[0])], shared
+        )
         mine_mean, others_mean = (fmean(values.values()) for values in by_fold)
         # Two proportions differ by one at most.
         low, high = max(-1.0, test.mean - test.half_width), min(1.0, test.mean + test.half_width)
@@ -185,12 +187,12 @@ def _over_folds(one: Contestant, other: Contestant) -> Comparison:
     return Comparison(one, other, mine.protocol, method, tuple(differences), None)
 
 
-def _listed(folds: set[int]) -> str:
+def _list_folds(folds: set[int]) -> str:
     return ", ".join(map(str, sorted(folds))) or "none"
 
 
-def _split(trial: Trial) -> dict[str, object]:
-    """Return what decides which rows each fold tests; the shares only divide the other rows."""
+def _select_split_settings(trial: Trial) -> dict[str, object]:
+    """Return the settings that decide which rows each fold tests. The shares only divide the other rows."""
     return {
         key: value
         for key, value in trial.settings.items()
@@ -198,57 +200,60 @@ def _split(trial: Trial) -> dict[str, object]:
     }
 
 
-def _by_fold(contestant: Contestant, metric: str) -> dict[int, float]:
+def _average_by_fold(contestant: Contestant, metric: str) -> dict[int, float]:
     values: dict[int, list[float]] = {}
     for trial in contestant.trials:
         if trial.fold is not None:
-            values.setdefault(trial.fold, []).append(_metric_of(trial, metric))
+            values.setdefault(trial.fold, []).append(_get_metric(trial, metric))
     return {fold: fmean(found) for fold, found in values.items()}
 
 
-def _on_rows(one: Contestant, other: Contestant) -> Comparison:
-    (one, mine), (other, others) = _with_test_rows(one), _with_test_rows(other)
+def _compare_on_rows(one: Contestant, other: Contestant) -> Comparison:
+    (one, mine), (other, others) = _read_test_rows(one), _read_test_rows(other)
     tested = [mine, others]
     first = mine[0]
     for contestant, runs in zip((one, other), tested, strict=True):
         for trial, run in zip(contestant.trials, runs, strict=True):
             _require_same_rows(one.trials[0].folder, first, trial.folder, run)
-    logits = [[run.logits() for run in runs] for runs in tested]
+    logits = [[run.compute_logits() for run in runs] for runs in tested]
     groups = first.groups if first.has_groups else None
-    found = difference_intervals(logits[0], logits[1], first.true, groups)
+    found = compute_difference_intervals(logits[0], logits[1], first.true, groups)
     differences = tuple(
-        Difference(metric, _mean(one, metric), _mean(other, metric), *found[metric]) for metric in COMPARED
+        Difference(metric, _average(one, metric), _average(other, metric), *found[metric])
+        for metric in COMPARED
     )
-    test = mcnemar(tested[0][0].right, tested[1][0].right) if max(map(len, tested)) == 1 else None
+    test = run_mcnemar_test(tested[0][0].right, tested[1][0].right) if max(map(len, tested)) == 1 else None
     method = f"paired bootstrap over {len(first)} rows"
     if groups is not None:
         method += f" in {len(set(groups))} groups"
-    return Comparison(one, other, _protocol(one, other), method, differences, test)
+    return Comparison(one, other, _describe_protocols(one, other), method, differences, test)
 
 
-def _with_test_rows(contestant: Contestant) -> tuple[Contestant, list[Predictions]]:
-    """Return a contestant and its trials' test rows; a trial whose rows cannot be read is left out of several."""
+def _read_test_rows(contestant: Contestant) -> tuple[Contestant, list[Predictions]]:
+    """Return a contestant and its trials' test rows. Of several trials, those with unreadable rows are left out."""
     kept: list[Trial] = []
     rows: list[Predictions] = []
     left_out = list(contestant.unreadable)
     for trial in contestant.trials:
         try:
-            rows.append(_tested(trial.folder))
+            rows.append(_read_sorted_predictions(trial.folder))
             kept.append(trial)
         except RunFolderError as error:
             if len(contestant.trials) == 1:
                 raise
-            left_out.append(unreadable(trial.folder, error))
+            left_out.append(describe_unreadable(trial.folder, error))
     if not kept:
-        raise RunFolderError("\n".join([f"{contestant.path}: no trial can be read", *lines_about(left_out)]))
+        raise RunFolderError(
+            "\n".join([f"{contestant.path}: no trial can be read", *format_unreadable(left_out)])
+        )
     return replace(contestant, trials=tuple(kept), unreadable=tuple(left_out)), rows
 
 
-def _mean(contestant: Contestant, metric: str) -> float:
-    return fmean(_metric_of(trial, f"test/{metric}") for trial in contestant.trials)
+def _average(contestant: Contestant, metric: str) -> float:
+    return fmean(_get_metric(trial, f"test/{metric}") for trial in contestant.trials)
 
 
-def _metric_of(trial: Trial, metric: str) -> float:
+def _get_metric(trial: Trial, metric: str) -> float:
     try:
         return trial.metrics[metric]
     except KeyError:
@@ -257,25 +262,25 @@ def _metric_of(trial: Trial, metric: str) -> float:
         ) from None
 
 
-def _protocol(one: Contestant, other: Contestant) -> str:
+def _describe_protocols(one: Contestant, other: Contestant) -> str:
     protocols = dict.fromkeys(contestant.trials[0].protocol for contestant in (one, other))
     return "; the other: ".join(protocols)
 
 
-def _tested(folder: RunFolder) -> Predictions:
+def _read_sorted_predictions(folder: RunFolder) -> Predictions:
     """Return a run's test rows in the order of their ids."""
     found = read_predictions(folder)
     if found is None:
         raise RunFolderError(
             f"{folder.predictions_csv}: there is no such file, so there is nothing to compare"
         )
-    return found.by_id()
+    return found.sort_by_id()
 
 
 def _require_same_rows(
     folder: RunFolder, mine: Predictions, other_folder: RunFolder, other: Predictions
 ) -> None:
-    where = f"{relative(folder.path)} and {relative(other_folder.path)}"
+    where = f"{shorten_path(folder.path)} and {shorten_path(other_folder.path)}"
     if mine.ids.tolist() != other.ids.tolist():
         common = len(set(mine.ids) & set(other.ids))
         raise ConfigError(
@@ -288,22 +293,20 @@ def _require_same_rows(
         )
 
 
-def verdict(comparison: Comparison) -> str:
-    """Return in one sentence what the comparison amounts to."""
+def describe_verdict(comparison: Comparison) -> str:
+    """Return the result of a comparison in one sentence."""
     accuracy = comparison.differences[0]
     if not comparison.distinguishable:
         return f"not distinguishable: the difference of {accuracy.difference:+.3f} in accuracy may well be chance"
     better = comparison.first if accuracy.difference > 0 else comparison.second
-    return (
-        f"{relative(better.path)} is better: {abs(accuracy.difference):.3f} in accuracy is more than chance"
-    )
+    return f"{shorten_path(better.path)} is better: {abs(accuracy.difference):.3f} in accuracy is more than chance"
 
 
-def names_of(comparison: Comparison) -> Mapping[str, Sequence[str]]:
-    """Return under ``first`` and ``second`` what each contestant is, a line for each thing to say."""
+def describe_contestants(comparison: Comparison) -> Mapping[str, Sequence[str]]:
+    """Return the lines that describe each contestant, under ``first`` and ``second``."""
     found = {}
     for name, one in (("first", comparison.first), ("second", comparison.second)):
-        lines = [str(relative(one.path))]
+        lines = [str(shorten_path(one.path))]
         if one.chosen:
             lines.append(one.chosen)
         if len(one.trials) > 1:

@@ -1,4 +1,4 @@
-"""A sweep at a glance: the metric against each setting that was swept."""
+"""Draw a sweep: the metric against each swept setting."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 COLUMNS = 3
 # A range of values wider than this is drawn on a logarithmic axis.
 WIDE = 20.0
-# Beyond this ratio powers of ten alone are labelled.
+# Beyond this ratio only powers of ten have labels.
 DECADES = 200.0
 LARGEST = 1e100
-# Up to this number, each value has a tick.
+# Up to this number of values, each one has a tick.
 MOST_TICKS = 6
 
 
-def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
+def find_swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
     """Return the finished trials, and the settings in which they differ, seed and fold last."""
     trials = [trial for row in board.rows for trial in row.finished if board.metric in trial.metrics]
     keys = list(board.keys)
@@ -36,9 +36,9 @@ def swept(board: Leaderboard) -> tuple[list[Trial], list[str]]:
     return trials, keys
 
 
-def sweep_figure(board: Leaderboard) -> Figure | None:
+def draw_sweep(board: Leaderboard) -> Figure | None:
     """Draw each finished trial's metric against each setting in which trials differ; None if they do not differ."""
-    trials, keys = swept(board)
+    trials, keys = find_swept(board)
     if not trials or not keys:
         return None
     columns = min(COLUMNS, len(keys))
@@ -49,14 +49,14 @@ def sweep_figure(board: Leaderboard) -> Figure | None:
         figure.suptitle(f"{note}{len(trials)} trials; the line joins the means")
         all_axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
         for axes, key in zip(all_axes, keys, strict=False):
-            draw_setting(axes, trials_with_setting(board, key), key, board.metric)
+            draw_setting(axes, select_trials_with_setting(board, key), key, board.metric)
         for axes in all_axes[len(keys) :]:
             axes.set_visible(False)
     return figure
 
 
-def trials_with_setting(board: Leaderboard, key: str) -> list[Trial]:
-    """Return the finished trials that have a setting at all; a kind of model may lack it."""
+def select_trials_with_setting(board: Leaderboard, key: str) -> list[Trial]:
+    """Return the finished trials that have a setting. Some kinds of model may not have it."""
     return [
         trial
         for row in board.rows
@@ -68,22 +68,24 @@ def trials_with_setting(board: Leaderboard, key: str) -> list[Trial]:
 def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> None:
     """Draw finished trials' metric against one setting, and a line through the means of equal values.
 
-    To be called within `drawing`.
+    Call this within `drawing`.
     """
-    points: list[tuple[Any, float]] = [(trial.setting(key), trial.metrics[metric]) for trial in trials]
+    points: list[tuple[Any, float]] = [(trial.get_setting(key), trial.metrics[metric]) for trial in trials]
     numeric = all(_has_a_place(value) for value, _ in points)
     if numeric:
         values = sorted({float(value) for value, _ in points})
         places = {json.dumps(value): float(value) for value, _ in points}
         if values[0] > 0 and values[-1] / values[0] > WIDE:
-            _logarithmic(axes, values[-1] / values[0])
+            _use_logarithmic_axis(axes, values[-1] / values[0])
         if len(values) <= MOST_TICKS:
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
     else:
         names = list(dict.fromkeys(json.dumps(value) for value, _ in points))
         places = {name: float(number) for number, name in enumerate(names)}
-        axes.set_xticks(list(places.values()), [_shown(name) for name in names], rotation=20, ha="right")
+        axes.set_xticks(
+            list(places.values()), [_format_value(name) for name in names], rotation=20, ha="right"
+        )
         axes.set_xlim(-0.5, len(names) - 0.5)
     axes.plot(
         [places[json.dumps(value)] for value, _ in points],
@@ -99,8 +101,8 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
     axes.grid()
 
 
-def _logarithmic(axes: Axes, ratio: float) -> None:
-    """Let an axis count in powers of ten, with labels that do not touch each other."""
+def _use_logarithmic_axis(axes: Axes, ratio: float) -> None:
+    """Make an axis logarithmic, with labels that do not touch each other."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -117,11 +119,11 @@ def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[st
     axes.plot([place for place, _ in line], [mean for _, mean in line], "-", color=INK, linewidth=1)
 
 
-def _shown(name: str) -> str:
+def _format_value(name: str) -> str:
     value = parse_json(name, "a setting", RunFolderError, allow_nan=True)
     return "none" if value is None else drawn_name(value)
 
 
 def _has_a_place(value: Any) -> bool:
-    """Return whether a value can be a place on an axis of numbers."""
+    """Return whether a value is a number that fits on an axis."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST

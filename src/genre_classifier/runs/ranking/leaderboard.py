@@ -1,6 +1,6 @@
-"""Rank trials. Replicates are joined, with an interval; results that may equal the best by chance are marked.
+"""Rank trials. Replicates share a row with an interval, and rows that may equal the best one are marked.
 
-Reads run folders only. Validation metrics choose; test metrics are shown and never take part.
+Only run folders are read. Validation metrics decide the rank; test metrics are only shown.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from genre_classifier.config.settings import (
     replicate_hash,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.paired_tests import LEVEL, corrected_t
-from genre_classifier.evaluation.replicates import interval_of_mean
+from genre_classifier.evaluation.paired_tests import LEVEL, run_corrected_t_test
+from genre_classifier.evaluation.replicates import compute_interval_of_mean
 from genre_classifier.runs.folder import RunFolder
-from genre_classifier.runs.listing import Readable, lines_about, read_each, run_folders
+from genre_classifier.runs.listing import Readable, find_run_folders, format_unreadable, read_each
 from genre_classifier.runs.record_shapes import check_settings
 
 SPLITS = ("val", "test", "train")
-# The column that says what was trained, where that differs; the setting behind it is a class path.
+# The column with the kind of model, if trials differ in it. Its setting is a class path.
 MODEL = "model"
 TARGET = "model._target_"
 
@@ -46,28 +46,28 @@ class Trial:
     ----------
     folder : RunFolder
     status : str
-        ``finished``, ``failed`` or ``running``, which a killed run says as well.
+        ``finished``, ``failed`` or ``running``. A killed run still has ``running``.
     reason : str or None
-        Why it failed.
+        Reason of the failure.
     settings : mapping of str to Any
         Its settings, by flat names. Paths are absolute.
     metrics : mapping of str to float
-        Of the best epoch, such as ``val/f1``; empty unless finished.
+        Metrics of the best epoch, such as ``val/f1``; empty unless finished.
     rows : mapping of str to int
         Rows by split.
     data : str
         Fingerprint of its rows.
     protocol : str
-        How they were split, in words; the number of the fold left out.
+        The split in words, without the number of the fold.
     epochs : int or None
     seconds : float or None
     synthetic : bool
     baseline : str or None
         Its name, such as ``svc``; None for a network.
     seeded : bool
-        Whether another seed would give another outcome.
+        Whether the result depends on the seed.
     chosen : mapping of str to Any
-        What a baseline chose among its training rows.
+        The hyperparameters that a baseline chose on its training rows.
     """
 
     folder: RunFolder
@@ -98,7 +98,7 @@ class Trial:
         """The path of the model's class. Models of one kind have the same settings."""
         return str(self.settings.get(TARGET))
 
-    def setting(self, key: str) -> Any:
+    def get_setting(self, key: str) -> Any:
         """Return a setting by its name in a leaderboard; None if the trial has no such setting."""
         return self.model if key == MODEL else self.settings.get(key)
 
@@ -147,14 +147,14 @@ class Row:
     Parameters
     ----------
     rank : int or None
-        From 1; equal means share one. None if no replicate is finished.
+        From 1. Rows with equal means share a rank. None if no replicate is finished.
     trials : tuple of Trial
     settings : mapping of str to Any
-        Those in which the compared configurations differ and which this kind of model has.
+        Settings of this kind of model in which the compared configurations differ.
     estimates : mapping of str to Estimate
         By metric, over the finished replicates.
     like_best : bool or None
-        Whether the difference to the best row may be chance; None if there are no replicates to tell by.
+        Whether the difference to the best row may be chance; None if there are too few replicates.
     """
 
     rank: int | None
@@ -170,7 +170,7 @@ class Row:
 
     @property
     def status(self) -> str:
-        """The replicates' common status, or how many there are of each."""
+        """The replicates' common status, or the number of each."""
         counts = Counter(trial.status for trial in self.trials)
         if len(counts) == 1:
             return next(iter(counts))
@@ -179,12 +179,12 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """Configurations that were tried on the same rows under the same split.
+    """Configurations with the same rows and the same split.
 
     Parameters
     ----------
     metric : str
-        What they are ranked by.
+        The metric of the ranking.
     protocol : str
     synthetic : bool
     keys : tuple of str
@@ -200,8 +200,8 @@ class Leaderboard:
     rows: tuple[Row, ...]
 
 
-def selection_metric(name: str) -> str:
-    """Return the full name of a metric to rank by; ``f1`` means ``val/f1``.
+def complete_metric_name(name: str) -> str:
+    """Return the full name of a metric to rank by. ``f1`` means ``val/f1``.
 
     Raises
     ------
@@ -222,12 +222,12 @@ def selection_metric(name: str) -> str:
 
 
 def find_trials(folders: Sequence[Path]) -> Readable[Trial]:
-    """Return every run in or below the folders, each once; a folder of another format or a damaged one is left out.
+    """Return every run in or below the folders, each once. Unreadable folders are left out.
 
     Raises
     ------
     RunFolderError
-        A folder does not exist, or there is no run in any that can be read.
+        A folder does not exist, or no folder has a readable run.
     """
     paths: dict[Path, None] = {}
     for folder in folders:
@@ -235,25 +235,25 @@ def find_trials(folders: Sequence[Path]) -> Readable[Trial]:
             raise RunFolderError(
                 f"{folder}: there is no such folder; runs and sweeps are kept below outputs/"
             )
-        paths |= dict.fromkeys(run_folders(folder))
+        paths |= dict.fromkeys(find_run_folders(folder))
     trials = read_each(map(RunFolder, paths), read_trial)
     if not trials:
         where = ", ".join(map(str, folders))
         if trials.unreadable:
             raise RunFolderError(
-                "\n".join([f"{where}: there is no readable run", *lines_about(trials.unreadable)])
+                "\n".join([f"{where}: there is no readable run", *format_unreadable(trials.unreadable)])
             )
         raise RunFolderError(f"{where}: there is no run; python train.py makes one")
     return trials
 
 
 def read_trial(folder: RunFolder) -> Trial:
-    """Return what a run's folder tells.
+    """Read a run's folder.
 
     Raises
     ------
     RunFolderError
-        A file of it is missing or damaged.
+        A file is missing or damaged.
     """
     run = folder.read_run()
     settings = run.get("settings")
@@ -269,11 +269,11 @@ def read_trial(folder: RunFolder) -> Trial:
         folder=folder,
         status=status,
         reason=run.get("reason"),
-        settings=_with_whole_paths(settings, run.get("working_folder")),
-        metrics=_flat_metrics(metrics),
+        settings=_complete_paths(settings, run.get("working_folder")),
+        metrics=_flatten_metrics(metrics),
         rows=data.get("rows_by_split") or {},
         data=data.get("fingerprint") or "",
-        protocol=_without_fold(protocol.get("description") or ""),
+        protocol=_drop_fold(protocol.get("description") or ""),
         epochs=run.get("epochs"),
         seconds=run.get("seconds"),
         synthetic=bool(metrics.get("synthetic_data", data.get("synthetic", False))),
@@ -283,8 +283,8 @@ def read_trial(folder: RunFolder) -> Trial:
     )
 
 
-def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[str, Any]:
-    """Return settings with absolute paths, so that runs from different folders name the same file alike."""
+def _complete_paths(settings: Mapping[str, Any], start: str | None) -> dict[str, Any]:
+    """Return settings with absolute paths, so that runs from different folders have the same path for a file."""
     if start is None:
         return dict(settings)
     whole = {
@@ -296,7 +296,7 @@ def _with_whole_paths(settings: Mapping[str, Any], start: str | None) -> dict[st
     return {**settings, **whole}
 
 
-def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{split}/{name}": float(value)
         for split in SPLITS
@@ -305,22 +305,22 @@ def _flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _without_fold(description: str) -> str:
+def _drop_fold(description: str) -> str:
     return re.sub(r"^fold \d+ of (\d+) tests", r"each of \1 folds tests in turn", description)
 
 
-def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
-    """Rank trials. Trials on other rows or under another split get a separate leaderboard.
+def rank_trials(trials: Sequence[Trial], metric: str, by: str | None = None) -> list[Leaderboard]:
+    """Rank trials. Trials with other rows or another split get a separate leaderboard.
 
-    Of trials with exactly the same settings, one counts.
+    Only one of several trials with exactly the same settings counts.
 
     Parameters
     ----------
     trials : sequence of Trial
     metric : str
-        See `selection_metric`.
+        See `complete_metric_name`.
     by : str, optional
-        A setting: trials that share its value are one row, whatever else differs.
+        A setting. Trials with the same value share a row; other settings do not count.
 
     Raises
     ------
@@ -328,18 +328,18 @@ def leaderboards(trials: Sequence[Trial], metric: str, by: str | None = None) ->
         No trial has the setting.
     """
     if by is not None and not any(by == MODEL or by in trial.settings for trial in trials):
-        known = sorted({key for trial in trials for key in _differing(trials)})
+        known = sorted({key for trial in trials for key in _find_differing_settings(trials)})
         raise ConfigError(f"--by {by}: no run has such a setting; these differ: {', '.join(known) or 'none'}")
-    fingerprints = {_source(trial): trial.data for trial in trials if trial.data}
+    fingerprints = {_make_source_key(trial): trial.data for trial in trials if trial.data}
     worlds: dict[tuple[str, str], list[Trial]] = {}
-    for trial in _distinct(trials):
-        # One that failed before it had read its rows belongs to those that read the same file.
-        data = trial.data or fingerprints.get(_source(trial), "")
-        worlds.setdefault((data, _split(trial)), []).append(trial)
-    return [_leaderboard(members, metric, by) for members in worlds.values()]
+    for trial in _drop_copies(trials):
+        # A trial that failed before it read its rows belongs to the trials with the same file.
+        data = trial.data or fingerprints.get(_make_source_key(trial), "")
+        worlds.setdefault((data, _make_split_key(trial)), []).append(trial)
+    return [_rank(members, metric, by) for members in worlds.values()]
 
 
-def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+def _drop_copies(trials: Sequence[Trial]) -> list[Trial]:
     found: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.status != "finished"):
         found.setdefault(experiment_hash(trial.settings) + trial.data, trial)
@@ -347,38 +347,40 @@ def _distinct(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if id(trial) in kept]
 
 
-def _source(trial: Trial) -> str:
+def _make_source_key(trial: Trial) -> str:
     return json.dumps(
         [trial.settings.get(f"data.{name}") for name in ("source", "path", "label", "features")]
     )
 
 
-def _split(trial: Trial) -> str:
+def _make_split_key(trial: Trial) -> str:
     settings = {key: value for key, value in trial.settings.items() if key.startswith("data.split.")}
     return json.dumps(
         {key: value for key, value in settings.items() if key not in REPLICATE_KEYS}, sort_keys=True
     )
 
 
-def best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
-    """Return the best of some finished trials by a validation metric; of equal ones the first."""
+def find_best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
+    """Return the best of some finished trials by a validation metric, or the first of several equal ones."""
     sign = 1 if better_is_higher(metric) else -1
     candidates = [trial for trial in trials if metric in trial.metrics]
     return max(candidates, key=lambda trial: sign * trial.metrics[metric], default=None)
 
 
-def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
+def _rank(trials: Sequence[Trial], metric: str, by: str | None) -> Leaderboard:
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        value = trial.setting(by) if by is not None else None
+        value = trial.get_setting(by) if by is not None else None
         key = replicate_hash(trial.settings) if by is None else json.dumps(value)
         groups.setdefault(key, []).append(trial)
-    keys = (by,) if by is not None else tuple(_differing([group[0] for group in groups.values()]))
-    estimates = [_estimates(group) for group in groups.values()]
+    keys = (
+        (by,) if by is not None else tuple(_find_differing_settings([group[0] for group in groups.values()]))
+    )
+    estimates = [_estimate_metrics(group) for group in groups.values()]
     order = sorted(
         zip(groups.values(), estimates, strict=True), key=lambda pair: _sort_key(pair[1].get(metric), metric)
     )
-    known = _known_settings(trials)
+    known = _collect_known_settings(trials)
     best = order[0] if order and metric in order[0][1] else None
     rows: list[Row] = []
     for position, (group, found) in enumerate(order):
@@ -391,7 +393,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
         if best is not None and estimate is not None and group is not best[0]:
             like_best = _may_be_chance(best[0], group, metric, by)
         first = group[0]
-        settings = {key: first.setting(key) for key in keys if key in known[first.kind]}
+        settings = {key: first.get_setting(key) for key in keys if key in known[first.kind]}
         rows.append(Row(rank, tuple(group), settings, found, like_best))
     return Leaderboard(
         metric=metric,
@@ -402,7 +404,7 @@ def _leaderboard(trials: Sequence[Trial], metric: str, by: str | None) -> Leader
     )
 
 
-def _known_settings(trials: Sequence[Trial]) -> dict[str, set[str]]:
+def _collect_known_settings(trials: Sequence[Trial]) -> dict[str, set[str]]:
     """Return the settings that each kind of model has."""
     known: dict[str, set[str]] = {}
     for trial in trials:
@@ -410,8 +412,8 @@ def _known_settings(trials: Sequence[Trial]) -> dict[str, set[str]]:
     return known
 
 
-def _differing(trials: Sequence[Trial]) -> list[str]:
-    """Return the settings in which trials differ; that one kind of model has no such setting is no difference."""
+def _find_differing_settings(trials: Sequence[Trial]) -> list[str]:
+    """Return the settings in which trials of one kind of model differ."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
         kinds.setdefault(trial.kind, []).append(experiment_settings(trial.settings))
@@ -430,20 +432,22 @@ def _sort_key(estimate: Estimate | None, metric: str) -> tuple[bool, float]:
     return (False, -estimate.mean if better_is_higher(metric) else estimate.mean)
 
 
-def _estimates(trials: Sequence[Trial]) -> dict[str, Estimate]:
+def _estimate_metrics(trials: Sequence[Trial]) -> dict[str, Estimate]:
     finished = [trial for trial in trials if trial.status == "finished"]
     names = dict.fromkeys(name for trial in finished for name in trial.metrics)
     return {
-        name: estimated(name, {trial: trial.metrics[name] for trial in finished if name in trial.metrics})
+        name: estimate_metric(
+            name, {trial: trial.metrics[name] for trial in finished if name in trial.metrics}
+        )
         for name in names
     }
 
 
-def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
+def estimate_metric(metric: str, values: Mapping[Trial, float]) -> Estimate:
     """Return mean, standard deviation, 95 % interval and spread of a metric over replicates.
 
-    The interval is that of `interval_of_mean`. Over folds, whose training rows overlap, it is widened as Nadeau and
-    Bengio (2003) do, and seeds of one fold count as their mean.
+    The interval is that of `compute_interval_of_mean`. The training rows of folds overlap, so the interval over folds
+    is wider (Nadeau and Bengio, 2003). The seeds of one fold count as their mean.
 
     Parameters
     ----------
@@ -455,11 +459,14 @@ def estimated(metric: str, values: Mapping[Trial, float]) -> Estimate:
     mean = fmean(numbers)
     if len(numbers) < 2:
         return Estimate(len(numbers), mean)
-    low, high = interval_of_mean(metric, independent(values), overlap(list(values))) or (None, None)
+    low, high = compute_interval_of_mean(metric, average_by_fold(values), compute_overlap(list(values))) or (
+        None,
+        None,
+    )
     return Estimate(len(numbers), mean, stdev(numbers), low, high, min(numbers), max(numbers))
 
 
-def independent(values: Mapping[Trial, float]) -> list[float]:
+def average_by_fold(values: Mapping[Trial, float]) -> list[float]:
     """Return one value per fold if there are folds, else one per trial."""
     if all(trial.fold is None for trial in values):
         return list(values.values())
@@ -469,8 +476,8 @@ def independent(values: Mapping[Trial, float]) -> list[float]:
     return [fmean(of_fold) for of_fold in by_fold.values()]
 
 
-def overlap(trials: Sequence[Trial]) -> float:
-    """Return the ratio of test to training rows of folds; 0 if only the seed changes."""
+def compute_overlap(trials: Sequence[Trial]) -> float:
+    """Return the mean ratio of test to training rows over folds; 0 if only the seed changes."""
     ratios = [
         trial.rows["test"] / trial.rows["train"]
         for trial in trials
@@ -480,34 +487,34 @@ def overlap(trials: Sequence[Trial]) -> float:
 
 
 def _may_be_chance(best: Sequence[Trial], other: Sequence[Trial], metric: str, by: str | None) -> bool | None:
-    """Return whether 0 is in the 95 % interval of the difference; None without replicates to measure the noise.
+    """Return whether 0 is in the 95 % interval of the difference; None if there are too few replicates.
 
-    Trials are compared in pairs (see `_differences`), or else fold by fold, each the mean over its seeds; where there
-    are neither pairs nor folds, Welch's interval is taken.
+    Trials are compared in pairs (see `_pair_by_seed`), else by the means of their folds. Without pairs and folds,
+    Welch's interval decides.
     """
     first, second = (
         [t for t in group if t.status == "finished" and metric in t.metrics] for group in (best, other)
     )
     differences = (
-        _differences(first, second, metric) if by is None else _differences_by(first, second, metric, by)
+        _pair_by_seed(first, second, metric) if by is None else _pair_by_setting(first, second, metric, by)
     )
-    units = independent(differences)
+    units = average_by_fold(differences)
     if len(units) < 2 and by is None:
-        units = _differences_by_fold(first, second, metric)
+        units = _pair_by_fold(first, second, metric)
     if len(units) >= 2:
-        test = corrected_t(units, overlap(list(differences) or first))
+        test = run_corrected_t_test(units, compute_overlap(list(differences) or first))
         return abs(test.mean) <= test.half_width
     samples = [[trial.metrics[metric] for trial in found] for found in (first, second)]
     if min(map(len, samples)) < 2:
         return None
-    return _welch(*samples)
+    return _may_be_equal_by_welch(*samples)
 
 
-def _differences(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> dict[Trial, float]:
-    """Return the differences of trials with the same seed and fold, by the one of each pair that has a seed.
+def _pair_by_seed(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> dict[Trial, float]:
+    """Return the differences of trials with the same seed and fold, by the seeded trial of each pair.
 
-    A model without randomness would give the same with any seed, so that one trial of it is the pair of every seed; how
-    the other scatters over its seeds is then all the noise there is.
+    A model without randomness gives the same result with any seed, so its trial pairs with every seed of the other
+    model. The spread of the other model over its seeds is then all the noise.
     """
     return {
         (one if one.seeded else two): one.metrics[metric] - two.metrics[metric]
@@ -517,24 +524,24 @@ def _differences(first: Sequence[Trial], second: Sequence[Trial], metric: str) -
     }
 
 
-def _differences_by(
+def _pair_by_setting(
     first: Sequence[Trial], second: Sequence[Trial], metric: str, by: str
 ) -> dict[Trial, float]:
     """Return the differences of trials that share every setting but `by`."""
-    others = {_without(trial, by): trial for trial in second}
+    others = {_hash_without(trial, by): trial for trial in second}
     return {
         trial: trial.metrics[metric] - others[key].metrics[metric]
         for trial in first
-        if (key := _without(trial, by)) in others
+        if (key := _hash_without(trial, by)) in others
     }
 
 
-def _without(trial: Trial, by: str) -> str:
+def _hash_without(trial: Trial, by: str) -> str:
     return experiment_hash({key: value for key, value in trial.settings.items() if key != by})
 
 
-def _differences_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> list[float]:
-    """Return the differences of the means over the seeds of each fold that both have; none without folds."""
+def _pair_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric: str) -> list[float]:
+    """Return the difference of the seeds' means for each fold that both have; empty without folds."""
     means: list[dict[int, float]] = []
     for trials in (first, second):
         by_fold: dict[int, list[float]] = {}
@@ -545,7 +552,7 @@ def _differences_by_fold(first: Sequence[Trial], second: Sequence[Trial], metric
     return [value - means[1][fold] for fold, value in means[0].items() if fold in means[1]]
 
 
-def _welch(first: Sequence[float], second: Sequence[float]) -> bool:
+def _may_be_equal_by_welch(first: Sequence[float], second: Sequence[float]) -> bool:
     from scipy.special import stdtrit
 
     shares = [stdev(sample) ** 2 / len(sample) for sample in (first, second)]

@@ -1,4 +1,4 @@
-"""Predictions of every row by the model that was not trained on it, from the folds of a cross-validation."""
+"""Gather out-of-fold predictions: in a cross-validation, the model that was not trained on a row predicts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genre_classifier.errors import RunFolderError
 from genre_classifier.files.atomic import write_text
 from genre_classifier.files.csv_files import csv_text
 from genre_classifier.runs.folder import writing
-from genre_classifier.runs.predictions import joined, read_predictions
+from genre_classifier.runs.predictions import join_predictions, read_predictions
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Row
 from genre_classifier.runs.sweep_folder import SweepFolder
 
@@ -26,7 +26,7 @@ class OutOfFold:
     ----------
     genre_names : tuple of str
     confusion : tuple of tuple of int
-        Rows by true genre (first axis) and predicted genre (second), summed over seeds.
+        Number of rows by true genre (first axis) and predicted genre (second), summed over seeds.
     """
 
     genre_names: tuple[str, ...]
@@ -45,16 +45,16 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
     Returns
     -------
     OutOfFold or None
-        Of the best of them; None if the sweep is no complete cross-validation. A configuration whose predictions
-        cannot be read is left out, with a warning.
+        That of the best configuration; None if the sweep is no complete cross-validation. A configuration with
+        unreadable predictions is left out, with a warning.
     """
     best: OutOfFold | None = None
     header: list[str] = []
     all_lines: list[list[Any]] = []
     for row in (row for board in boards for row in board.rows if complete_folds(row)):
         try:
-            names, lines = _lines(row)
-            found = gathered(row)
+            names, lines = _read_lines(row)
+            found = gather_predictions(row)
             if header and names != header:
                 raise RunFolderError(
                     f"{row.trials[0].folder.predictions_csv}: other columns than the other folds have"
@@ -72,7 +72,7 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
     return best
 
 
-def _lines(row: Row) -> tuple[list[str], list[list[Any]]]:
+def _read_lines(row: Row) -> tuple[list[str], list[list[Any]]]:
     """Return the columns of a configuration's predictions, and its lines."""
     header: list[str] = []
     found: list[list[Any]] = []
@@ -96,19 +96,19 @@ def complete_folds(row: Row) -> bool:
     return all((seed, fold) in tested for seed in seeds for fold in range(int(folds)))
 
 
-def gathered(row: Row) -> OutOfFold:
-    """Return a configuration's out-of-fold predictions, counted.
+def gather_predictions(row: Row) -> OutOfFold:
+    """Return the counts of a configuration's out-of-fold predictions.
 
     Raises
     ------
     RunFolderError
         A fold has no predictions, or damaged ones.
     """
-    parts = []
+    folds = []
     for trial in row.finished:
-        part = read_predictions(trial.folder)
-        if part is None:
+        fold = read_predictions(trial.folder)
+        if fold is None:
             raise RunFolderError(f"{trial.folder.predictions_csv}: there is no such file")
-        parts.append(part)
-    rows = joined(parts)
-    return OutOfFold(rows.genre_names, tuple(map(tuple, rows.confusion().tolist())))
+        folds.append(fold)
+    rows = join_predictions(folds)
+    return OutOfFold(rows.genre_names, tuple(map(tuple, rows.count_confusion().tolist())))

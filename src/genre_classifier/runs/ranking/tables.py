@@ -1,4 +1,4 @@
-"""Leaderboards as CSV files and in the terminal."""
+"""Write leaderboards as CSV files, and print them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from genre_classifier.config.settings import shown_value
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.files.atomic import write_text
 from genre_classifier.files.csv_files import csv_text
-from genre_classifier.runs.folder import relative, writing
-from genre_classifier.runs.ranking.leaderboard import SPLITS, Estimate, Leaderboard, Row, best_trial
+from genre_classifier.runs.folder import shorten_path, writing
+from genre_classifier.runs.ranking.leaderboard import SPLITS, Estimate, Leaderboard, Row, find_best_trial
 from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALL_METRICS = tuple(f"{split}/{metric.name}" for split in SPLITS for metric in METRICS)
 ROWS_SHOWN = 20
-# Columns of leaderboard.csv beside a metric's mean, and what they are in an Estimate.
+# Columns of leaderboard.csv beside a metric's mean, with their fields of an Estimate.
 ESTIMATE_PARTS = {"std": "deviation", "low": "low", "high": "high", "min": "least", "max": "most"}
 KEYS_SHOWN_APART = 3
 SETTINGS_SHOWN = 5
@@ -37,7 +37,7 @@ def write_leaderboard(path: Path, boards: Sequence[Leaderboard]) -> None:
     for name in metrics:
         header += [name, *(f"{name}_{part}" for part in ESTIMATE_PARTS)]
     header += ["against_best", "epochs", "seconds", "best_path", "reasons", "protocol"]
-    lines = ([*_configuration_cells(board, row, keys, metrics)] for board in boards for row in board.rows)
+    lines = ([*_build_cells(board, row, keys, metrics)] for board in boards for row in board.rows)
     _write(path, header, lines)
 
 
@@ -52,15 +52,15 @@ def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
     header += ["chosen"] if chose else []
     lines = (
         [
-            _cell(row.rank),
+            _format_cell(row.rank),
             trial.status,
-            *(_cell(trial.setting(key)) for key in (*keys, *replicate_keys)),
-            *(_cell(trial.metrics.get(name)) for name in metrics),
-            _cell(trial.epochs),
-            _cell(trial.seconds),
-            str(relative(trial.folder.path)),
-            _cell(trial.reason),
-            *([_cell(dict(trial.chosen) or None)] if chose else ()),
+            *(_format_cell(trial.get_setting(key)) for key in (*keys, *replicate_keys)),
+            *(_format_cell(trial.metrics.get(name)) for name in metrics),
+            _format_cell(trial.epochs),
+            _format_cell(trial.seconds),
+            str(shorten_path(trial.folder.path)),
+            _format_cell(trial.reason),
+            *([_format_cell(dict(trial.chosen) or None)] if chose else ()),
         ]
         for board in boards
         for row in board.rows
@@ -69,33 +69,33 @@ def write_trials(path: Path, boards: Sequence[Leaderboard]) -> None:
     _write(path, header, lines)
 
 
-def _configuration_cells(
-    board: Leaderboard, row: Row, keys: Sequence[str], metrics: Sequence[str]
-) -> Iterable[str]:
-    yield _cell(row.rank)
+def _build_cells(board: Leaderboard, row: Row, keys: Sequence[str], metrics: Sequence[str]) -> Iterable[str]:
+    yield _format_cell(row.rank)
     yield row.status
     yield str(len(row.finished))
-    yield from (_cell(row.settings.get(key)) for key in keys)
+    yield from (_format_cell(row.settings.get(key)) for key in keys)
     for name in metrics:
         estimate = row.estimates.get(name)
-        yield from (_cell(getattr(estimate, part, None)) for part in ("mean", *ESTIMATE_PARTS.values()))
+        yield from (
+            _format_cell(getattr(estimate, part, None)) for part in ("mean", *ESTIMATE_PARTS.values())
+        )
     yield "best" if row.rank == 1 else LIKE_BEST[row.like_best] if row.rank is not None else ""
     finished = row.finished
-    yield _cell(mean_of([trial.epochs for trial in finished]))
-    yield _cell(mean_of([trial.seconds for trial in finished]))
-    best = best_trial(row.finished, board.metric)
-    yield "" if best is None else str(relative(best.folder.path))
+    yield _format_cell(average_known([trial.epochs for trial in finished]))
+    yield _format_cell(average_known([trial.seconds for trial in finished]))
+    best = find_best_trial(row.finished, board.metric)
+    yield "" if best is None else str(shorten_path(best.folder.path))
     yield "; ".join(dict.fromkeys(trial.reason or "" for trial in row.trials if trial.status == "failed"))
     yield board.protocol
 
 
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Return the mean of those that are known."""
+def average_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
@@ -112,10 +112,10 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     note = "synthetic data, not music; " if board.synthetic else ""
     together = len(board.keys) > KEYS_SHOWN_APART
     metrics = [board.metric, "test/f1", "test/accuracy"]
-    # A narrow terminal has no room for what the CSV file has as well.
+    # A narrow terminal leaves out some columns. The CSV file has them.
     wide = terminal_width(console) >= WIDE
     failures = any(row.status != "finished" for row in board.rows)
-    settings = ["trial"] if together else [_heading(key, board.keys) for key in board.keys]
+    settings = ["trial"] if together else [_shorten_heading(key, board.keys) for key in board.keys]
     numbers = [name.replace("accuracy", "acc") for name in metrics]
     numbers += ["n", "epochs", "seconds"] if wide else ["n"]
     headings: list[tuple[str, Kind]] = [
@@ -127,12 +127,12 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
         headings.append(("status", "prose"))
     rows = [
         (
-            _shown_rank(row),
-            *([_best_name(row, board.metric)] if together else _shown_settings(row, board.keys)),
-            *(_shown_estimate(row.estimates.get(name), wide=wide) for name in metrics),
+            _format_rank(row),
+            *([_find_best_name(row, board.metric)] if together else _format_settings(row, board.keys)),
+            *(_format_estimate(row.estimates.get(name), wide=wide) for name in metrics),
             len(row.trials),
-            *(_shown_cost(row) if wide else ()),
-            *((_shown_status(row),) if failures else ()),
+            *(_format_cost(row) if wide else ()),
+            *((_format_status(row),) if failures else ()),
         )
         for row in board.rows[:ROWS_SHOWN]
     ]
@@ -143,12 +143,12 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
             line = " ".join(
                 f"{key}={shown(shown_value(row.settings[key]))}" for key in board.keys if key in row.settings
             )
-            say(f"{_shown_rank(row):>4}  {line}", console=console)
-    for line in _notes(board):
+            say(f"{_format_rank(row):>4}  {line}", console=console)
+    for line in _build_notes(board):
         say(line, console=console)
 
 
-def _notes(board: Leaderboard) -> Iterable[str]:
+def _build_notes(board: Leaderboard) -> Iterable[str]:
     if len(board.rows) > ROWS_SHOWN:
         yield f"and {len(board.rows) - ROWS_SHOWN} more"
     if any(row.like_best for row in board.rows):
@@ -168,19 +168,19 @@ def _notes(board: Leaderboard) -> Iterable[str]:
         yield f"(min to max)  of the values; fewer than {FEWEST} seeds or folds are too few for an interval"
 
 
-def _heading(key: str, keys: Sequence[str]) -> str:
+def _shorten_heading(key: str, keys: Sequence[str]) -> str:
     short = key.rpartition(".")[2]
     return short if sum(other.rpartition(".")[2] == short for other in keys) == 1 else key
 
 
-def _shown_rank(row: Row) -> str:
+def _format_rank(row: Row) -> str:
     if row.rank is None:
         return ""
     return f"≈ {row.rank}" if row.like_best else str(row.rank)
 
 
-def _shown_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[str, str]:
-    """Return a mean with its interval or spread, in a narrow terminal on two lines."""
+def _format_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[str, str]:
+    """Return a mean with its interval or spread. In a narrow terminal they take two lines."""
     if estimate is None:
         return ""
     mean = f"{estimate.mean:.3f}"
@@ -193,25 +193,27 @@ def _shown_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[str
     return f"{mean} {around}" if wide else (mean, around)
 
 
-def _shown_settings(row: Row, keys: Sequence[str]) -> list[str]:
+def _format_settings(row: Row, keys: Sequence[str]) -> list[str]:
     return [shown_value(row.settings[key]) if key in row.settings else "" for key in keys]
 
 
-def _best_name(row: Row, metric: str) -> str:
-    trial = best_trial(row.finished, metric) or row.trials[0]
+def _find_best_name(row: Row, metric: str) -> str:
+    trial = find_best_trial(row.finished, metric) or row.trials[0]
     return trial.folder.path.name
 
 
-def _shown_cost(row: Row) -> list[str]:
-    epochs, seconds = (mean_of([getattr(t, name) for t in row.finished]) for name in ("epochs", "seconds"))
-    return [_shown_number(epochs, 0), _shown_number(seconds, 1)]
+def _format_cost(row: Row) -> list[str]:
+    epochs, seconds = (
+        average_known([getattr(t, name) for t in row.finished]) for name in ("epochs", "seconds")
+    )
+    return [_format_number(epochs, 0), _format_number(seconds, 1)]
 
 
-def _shown_number(value: float | None, digits: int) -> str:
+def _format_number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _shown_status(row: Row) -> str:
+def _format_status(row: Row) -> str:
     reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
     if not reasons:
         return row.status

@@ -1,4 +1,4 @@
-"""Trials of one shape trained side by side by training/engine, each into its own run folder.
+"""Trains trials of one shape side by side with training/engine, each into its own run folder.
 
-Start at launch.py (which trials go together), then fit.py and member.py.
+Start at stacked_jobs.py and grouping.py (which trials go together), then read fit.py and member.py.
 """

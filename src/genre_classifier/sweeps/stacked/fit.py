@@ -1,4 +1,4 @@
-"""Trains a stack of runs in one Lightning fit: each member has its own rows, order, loss, optimizer and schedule."""
+"""Train a stack of runs in one Lightning fit. Each member has its own rows, order, loss, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from genre_classifier.config.metrics import Counts
 from genre_classifier.config.schema import DataConfig, SplitConfig, TrainConfig
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import DivergedError
-from genre_classifier.evaluation.metrics import row_sums, scores_of_sums
+from genre_classifier.evaluation.metrics import compute_row_sums, compute_scores
 from genre_classifier.runs.folder import let_go
 from genre_classifier.sweeps.stacked.member import Member
-from genre_classifier.sweeps.stacked.memory import cost, divide_by_memory, limit_of
-from genre_classifier.training.engine.layers import why_refused
+from genre_classifier.sweeps.stacked.memory import compute_limit, divide_by_memory, estimate_cost
+from genre_classifier.training.engine.layers import find_refusal
 from genre_classifier.training.engine.steps import Engine
 from genre_classifier.training.fit import train
 from genre_classifier.training.run import Run
@@ -31,21 +31,21 @@ from genre_classifier.training.run import Run
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_WRITES = 20.0
-# Steps whose targets and logits are held at a time.
+# The number of steps whose targets and logits are in memory at a time.
 CHUNK_STEPS = 100
 
 
 def train_stack(configs: Sequence[DictConfig], settings: Sequence[TrainConfig] | None = None) -> None:
     """Train several configurations side by side, each into its own run folder.
 
-    What goes wrong with one is recorded in its run.json and leaves the others alone.
+    An error of one run is recorded in its run.json and does not affect the others.
 
     Parameters
     ----------
     configs : sequence of DictConfig
-        Such as `grouping.group` puts together.
+        One group of `grouping.group_trials`.
     settings : sequence of TrainConfig, optional
-        The same, where they have been checked already.
+        The same configurations, if they are already checked.
     """
     checked = settings or [to_train_config(cfg) for cfg in configs]
     rows: dict[str, GenreDataModule] = {}
@@ -69,7 +69,9 @@ def _divide_by_memory(settings: Sequence[TrainConfig], rows: dict[str, GenreData
     n_rows, n_features = known.table.features.shape
     n_genres = len(known.table.genre_names)
     return divide_by_memory(
-        settings, lambda own: cost(own, n_rows, n_features, n_genres, CHUNK_STEPS), limit_of(settings[0])
+        settings,
+        lambda own: estimate_cost(own, n_rows, n_features, n_genres, CHUNK_STEPS),
+        compute_limit(settings[0]),
     )
 
 
@@ -79,10 +81,12 @@ def _train_places(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         runs = [
-            run for cfg, own in zip(configs, settings, strict=True) if (run := _begun(cfg, own)) is not None
+            run
+            for cfg, own in zip(configs, settings, strict=True)
+            if (run := _begin_run(cfg, own)) is not None
         ]
         prepared = [run for run in runs if _prepare(run, rows)]
-        stacked = [run for run in prepared if why_refused(run.module.network) is None]
+        stacked = [run for run in prepared if find_refusal(run.module.network) is None]
         alone = [run for run in prepared if run not in stacked]
         try:
             if stacked:
@@ -125,19 +129,19 @@ def _fit(members: Sequence[Member]) -> None:
 
 
 def _train_alone(run: Run) -> None:
-    """Train a run whose network the engine refuses; `train` logs why, and records what goes wrong."""
-    log.warning("%s is trained alone: %s", run.folder.path.name, why_refused(run.module.network))
+    """Train a run whose network the engine refuses. `train` logs the reason and records errors."""
+    log.warning("%s is trained alone: %s", run.folder.path.name, find_refusal(run.module.network))
     cfg = run.cfg.copy()
     with read_write(cfg):
         cfg.ckpt_path = run.settings.ckpt_path
-    let_go(run.folder.path)  # for `train` to take
+    let_go(run.folder.path)  # `train` locks it again
     try:
         train(cfg)
     except Exception as error:
         log.error("%s: %s", run.folder.path.name, error)
 
 
-def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
+def _begin_run(cfg: DictConfig, settings: TrainConfig) -> Run | None:
     run = Run(cfg, settings)
     try:
         run.record.begin()
@@ -148,12 +152,14 @@ def _begun(cfg: DictConfig, settings: TrainConfig) -> Run | None:
 
 
 def _prepare(run: Run, rows: dict[str, GenreDataModule]) -> bool:
-    """Prepare a run, or record why not; rows that several runs read and split the same way are read once."""
+    """Prepare a run, or record the error. Runs with the same data settings share their rows."""
     try:
         data = run.settings.data
         key = repr(data)
         if key not in rows:
-            table = next((known.table for known in rows.values() if _same_table(known.config, data)), None)
+            table = next(
+                (known.table for known in rows.values() if _have_same_table(known.config, data)), None
+            )
             rows[key] = GenreDataModule(data, table=table)
         run.prepare(rows[key])
     except Exception as error:
@@ -162,13 +168,13 @@ def _prepare(run: Run, rows: dict[str, GenreDataModule]) -> bool:
     return True
 
 
-def _same_table(first: DataConfig, second: DataConfig) -> bool:
+def _have_same_table(first: DataConfig, second: DataConfig) -> bool:
     return replace(first, split=SplitConfig()) == replace(second, split=SplitConfig())
 
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One epoch's rows of every member.
+    """The rows of every member in one epoch.
 
     Parameters
     ----------
@@ -185,7 +191,7 @@ class _Round:
 
 
 class StackedModule(pl.LightningModule):
-    """Trains members side by side, in manual optimization; a training step is a chunk of mini-batches of all of them.
+    """Trains members side by side in manual optimization. One training step is a chunk of all members' mini-batches.
 
     Parameters
     ----------
@@ -206,7 +212,7 @@ class StackedModule(pl.LightningModule):
         return _Chunks(self)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return none: the members have their own."""
+        """Return no optimizer, because each member has its own."""
         return []
 
     def on_fit_start(self) -> None:
@@ -229,7 +235,7 @@ class StackedModule(pl.LightningModule):
         self._gather_averages()
 
     def _gather_rows(self) -> None:
-        """Hold the rows of each split once, however many members train on it."""
+        """Put the rows of each split into memory once for all members that train on it."""
         self.splits: dict[str, _SplitTensors] = {}
         offset = 0
         for member in self.members:
@@ -249,16 +255,18 @@ class StackedModule(pl.LightningModule):
             rows.val_genres = rows.val_genres.to(self.device)
 
     def _gather_averages(self) -> None:
-        """Lay out the averaged weights of the members that have them; again whenever a member has left."""
+        """Stack the averaged weights of the members that have them. This is repeated whenever a member leaves."""
         self.averaged = [number for number, member in enumerate(self.members) if member.average is not None]
         if self.averaged:
-            self.averages = torch.stack([self._average(self.members[number]) for number in self.averaged])
+            self.averages = torch.stack(
+                [self._move_average(self.members[number]) for number in self.averaged]
+            )
             decays = [member.ema for member in self.members if member.ema is not None]
             self.decays = torch.tensor(decays, device=self.device)[:, None]
             for row, number in enumerate(self.averaged):
                 self.members[number].average = self.averages[row]
 
-    def _average(self, member: Member) -> Tensor:
+    def _move_average(self, member: Member) -> Tensor:
         assert member.average is not None
         return member.average.to(self.device)
 
@@ -284,21 +292,21 @@ class StackedModule(pl.LightningModule):
         columns = slice(first * size, last * size)
         index = self.round.index[:, columns]
         self.engine.run(
-            (self._rows(step) for step in range(first, last)),
+            (self._select_rows(step) for step in range(first, last)),
             self.train_genres[index],
             self.round.valid[:, columns],
-            self._after_step,
+            self._finish_step,
         )
 
-    def _rows(self, step: int) -> Tensor:
+    def _select_rows(self, step: int) -> Tensor:
         """Return the features of every member's mini-batch at a step, (member, row, feature)."""
         columns = slice(step * self.batch_size, (step + 1) * self.batch_size)
         features = self.train_features.index_select(0, self.round.index[:, columns].flatten())
         return features.view(len(self.members), self.batch_size, -1)
 
-    def _after_step(self, active: list[int]) -> None:
+    def _finish_step(self, active: list[int]) -> None:
         for number in active:
-            self.members[number].end_of_step()
+            self.members[number].finish_step()
         if self.averaged:
             self._average_weights(set(active))
 
@@ -319,14 +327,14 @@ class StackedModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Validate, record the epoch of each member, and drop finished members."""
         for member in self.members:
-            member.end_of_batches()
-        values = self._training_metrics()
-        by_genre = self._validation_metrics(values)
+            member.finish_batches()
+        values = self._compute_training_metrics()
+        by_genre = self._add_validation_metrics(values)
         seconds = (time.perf_counter() - self._started) / len(self.members)
         ended: list[int] = []
         for number, member in enumerate(self.members):
             try:
-                member.end_of_epoch(values[number], by_genre[number], seconds)
+                member.record_epoch(values[number], by_genre[number], seconds)
             except DivergedError as error:
                 member.write_log()
                 member.run.record.fail(error)
@@ -338,27 +346,27 @@ class StackedModule(pl.LightningModule):
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self._write_all(set(ended))
         if ended:
-            self._let_go(set(ended))
+            self._drop(set(ended))
 
-    def _training_metrics(self) -> list[dict[str, float]]:
+    def _compute_training_metrics(self) -> list[dict[str, float]]:
         trained = self.engine.finish_epoch()
-        sums = row_sums(trained.logits, trained.genres, trained.valid)
+        sums = compute_row_sums(trained.logits, trained.genres, trained.valid)
         Counts(sums, trained.logits.shape[2]).loss[:] = trained.loss * trained.valid.sum(dim=1)
         return [
             {f"train/{name}": value for name, value in scores.values.items()}
-            for scores in scores_of_sums(sums, trained.logits.shape[2])
+            for scores in compute_scores(sums, trained.logits.shape[2])
         ]
 
-    def _validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
+    def _add_validation_metrics(self, values: list[dict[str, float]]) -> list[dict[str, float]]:
         """Add each member's validation metrics to its values, and return its F1 per genre."""
         by_genre: list[dict[str, float]] = [{} for _ in self.members]
         for key, rows in self.splits.items():
             numbers = [number for number, member in enumerate(self.members) if member.rows_key == key]
             if not numbers or not len(rows.val_genres):
                 continue
-            logits = self._validated(rows.val_features, numbers)
+            logits = self._validate(rows.val_features, numbers)
             genres = rows.val_genres.expand(len(numbers), -1)
-            found = scores_of_sums(row_sums(logits, genres), logits.shape[2])
+            found = compute_scores(compute_row_sums(logits, genres), logits.shape[2])
             for number, scores in zip(numbers, found, strict=True):
                 values[number] |= {f"val/{name}": value for name, value in scores.values.items()}
                 names = self.members[number].run.module.genre_names
@@ -368,11 +376,11 @@ class StackedModule(pl.LightningModule):
                 }
         return by_genre
 
-    def _validated(self, features: Tensor, numbers: list[int]) -> Tensor:
+    def _validate(self, features: Tensor, numbers: list[int]) -> Tensor:
         stack = self.engine.stack
         if not self.averaged:
             return stack.logits(features, slice(None) if len(numbers) == len(self.members) else numbers)
-        # With averaged weights in place of the current ones, as a single run validates.
+        # A single run validates with the averaged weights, if it has them.
         current = stack.parameters.clone()
         stack.parameters[self.averaged] = self.averages
         logits = stack.logits(features, numbers)
@@ -397,7 +405,7 @@ class StackedModule(pl.LightningModule):
                 except Exception as error:
                     member.run.record.fail(error)
 
-    def _let_go(self, ended: set[int]) -> None:
+    def _drop(self, ended: set[int]) -> None:
         kept = [number for number in range(len(self.members)) if number not in ended]
         self.members = [self.members[number] for number in kept]
         if not kept:
@@ -419,7 +427,7 @@ class _SplitTensors:
     Parameters
     ----------
     offset : int
-        Place of its training rows among those of all splits.
+        Position of its first training row among the rows of all splits.
     features, genres : Tensor
         Training rows.
     val_features, val_genres : Tensor
@@ -438,11 +446,11 @@ class _Chunks:
     def __init__(self, module: StackedModule) -> None:
         self.module = module
 
-    def _n_steps(self) -> int:
+    def _count_steps(self) -> int:
         return max((member.steps_an_epoch for member in self.module.members), default=1)
 
     def __len__(self) -> int:
-        return -(-self._n_steps() // CHUNK_STEPS)
+        return -(-self._count_steps() // CHUNK_STEPS)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(0, self._n_steps(), CHUNK_STEPS))
+        return iter(range(0, self._count_steps(), CHUNK_STEPS))

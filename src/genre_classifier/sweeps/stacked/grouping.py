@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, why_settings_refused
+from genre_classifier.training.engine.settings import OPTIMIZER_FAMILIES, find_refused_setting
 
 
 @dataclass(frozen=True)
@@ -23,37 +23,37 @@ class Group:
     places: tuple[int, ...]
 
 
-def group(trials: Sequence[TrainConfig], max_members: int, n_jobs: int) -> list[Group]:
+def group_trials(trials: Sequence[TrainConfig], max_members: int, n_jobs: int) -> list[Group]:
     """Return groups of trials that can be stacked.
 
     Parameters
     ----------
     trials : sequence of TrainConfig
-        Those for which `why_alone` has no reason.
+        Trials for which `find_unstackable_setting` returns None.
     max_members : int
-        Trials a stack at most.
+        The most trials per stack.
     n_jobs : int
-        Stacks that are trained at the same time; large groups are divided so that each has one.
+        Stacks that are trained at the same time. Large groups are divided so that each job has one.
     """
     alike: dict[str, list[int]] = {}
     for place, settings in enumerate(trials):
-        alike.setdefault(_shape(settings), []).append(place)
+        alike.setdefault(_describe_shape(settings), []).append(place)
     share = -(-len(trials) // max(1, n_jobs))
     size = max(1, min(max_members, share))
     return [
-        Group(tuple(places[start : start + _even(len(places), size)]))
+        Group(tuple(places[start : start + _compute_even_size(len(places), size)]))
         for places in alike.values()
-        for start in range(0, len(places), _even(len(places), size))
+        for start in range(0, len(places), _compute_even_size(len(places), size))
     ]
 
 
-def _even(total: int, size: int) -> int:
-    """Return the size of equal parts, none above `size`."""
-    parts = -(-total // size)
-    return -(-total // parts)
+def _compute_even_size(total: int, size: int) -> int:
+    """Return the size of the fewest equal parts that are at most `size`."""
+    n_parts = -(-total // size)
+    return -(-total // n_parts)
 
 
-def _shape(settings: TrainConfig) -> str:
+def _describe_shape(settings: TrainConfig) -> str:
     data = {name: value for name, value in vars(settings.data).items() if name != "split"}
     shape = [
         data,
@@ -63,11 +63,11 @@ def _shape(settings: TrainConfig) -> str:
         settings.trainer.accelerator.value,
         settings.trainer.deterministic,
     ]
-    return json.dumps(shape, sort_keys=True, default=str)  # enums and nested settings as their text
+    return json.dumps(shape, sort_keys=True, default=str)
 
 
-def why_alone(settings: TrainConfig) -> str | None:
-    """Return the setting that a stack does not support; None if it supports all. (`networks` checks the network.)"""
+def find_unstackable_setting(settings: TrainConfig) -> str | None:
+    """Return the first setting that a stack does not support; None if it supports all. networks.py checks networks."""
     trainer = settings.trainer
     reasons = {
         f"trainer.precision={trainer.precision}": trainer.precision != "32-true",
@@ -77,4 +77,4 @@ def why_alone(settings: TrainConfig) -> str | None:
         f"trainer.profiler={trainer.profiler}": trainer.profiler is not None,
     }
     own = next((reason for reason, holds in reasons.items() if holds), None)
-    return why_settings_refused(settings) or own
+    return find_refused_setting(settings) or own

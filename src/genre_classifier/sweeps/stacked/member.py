@@ -17,9 +17,9 @@ from genre_classifier.data.batches import RowOrder
 from genre_classifier.errors import CheckpointError
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import read_checkpoint, writing
-from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, early_stopping
+from genre_classifier.training.callbacks import EMA, History, RunCheckpoint, build_early_stopping
 from genre_classifier.training.chunks import StepSettings
-from genre_classifier.training.lit_module import check_training_state, copied_to_cpu, refuse_divergence
+from genre_classifier.training.lit_module import check_training_state, copy_to_cpu, refuse_divergence
 from genre_classifier.training.run import Run
 
 
@@ -34,15 +34,15 @@ class Member:
     Attributes
     ----------
     epoch : int
-        The one it trains now, from 0.
+        The number of the present epoch, from 0.
     steps : int
         Optimizer steps so far.
     done : bool
         Whether its training has ended.
     average : Tensor [shape=(parameter,)] or None
-        Its averaged weights, where callbacks.ema asks for them.
+        Its averaged weights; None without callbacks.ema.
     rows_key : str
-        Which of the stack's sets of rows it trains on.
+        Key of its rows among the stack's sets of rows.
     """
 
     def __init__(self, run: Run) -> None:
@@ -60,7 +60,9 @@ class Member:
             if settings.callbacks.checkpoint is not None
             else None
         )
-        self.stopping = early_stopping(settings) if settings.callbacks.early_stopping is not None else None
+        self.stopping = (
+            build_early_stopping(settings) if settings.callbacks.early_stopping is not None else None
+        )
         self.ema = None if settings.callbacks.ema is None else settings.callbacks.ema.decay
         self.average: Tensor | None = None
         self.n_averaged = 0
@@ -72,7 +74,7 @@ class Member:
         self._lines: list[str] = []
 
     def attach(self, trainer: pl.Trainer) -> None:
-        """Make optimizer and scheduler as a single run's trainer would, and continue from a checkpoint if there is one.
+        """Make optimizer and scheduler as a single run's trainer would, and load the run's checkpoint if it resumes.
 
         Parameters
         ----------
@@ -90,7 +92,7 @@ class Member:
         module.train_in_chunks(steps)
         made = module.configure_optimizers()
         self.optimizer: torch.optim.Optimizer = made["optimizer"]
-        self.learner = module.learner(self.optimizer, steps)
+        self.learner = module.build_learner(self.optimizer, steps)
         scheduler = made.get("lr_scheduler", {})
         self.scheduler: LRScheduler | ReduceLROnPlateau | None = scheduler.get("scheduler")
         self.interval: str = scheduler.get("interval", "epoch")
@@ -104,17 +106,17 @@ class Member:
 
     @property
     def max_epochs(self) -> int:
-        """The most epochs."""
+        """The largest number of epochs."""
         return self.run.settings.trainer.max_epochs
 
-    def end_of_step(self) -> None:
-        """Count an optimizer step and move a scheduler that goes by steps."""
+    def finish_step(self) -> None:
+        """Count an optimizer step, and step a scheduler whose interval is a step."""
         self.steps += 1
         if self.interval == "step" and self.scheduler is not None:
             self._move_scheduler()
 
-    def end_of_batches(self) -> None:
-        """Move a scheduler that goes by epochs."""
+    def finish_batches(self) -> None:
+        """Step a scheduler whose interval is an epoch."""
         if self.interval == "epoch" and self.scheduler is not None:
             self._move_scheduler()
 
@@ -122,7 +124,7 @@ class Member:
         if isinstance(self.scheduler, LRScheduler) and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
-    def end_of_epoch(
+    def record_epoch(
         self, values: Mapping[str, float], by_genre: Mapping[str, float], seconds: float
     ) -> None:
         """Record an epoch: history, early stopping, best and last checkpoint.
@@ -145,12 +147,12 @@ class Member:
                 refuse_divergence(loss, split, self.epoch, self.run.settings.optimizer.lr)
         metrics = {**values, "learning_rate": float(self.hyperparameters["lr"])}
         self._unlogged.append(({**metrics, **by_genre, "epoch": self.epoch}, self.steps - 1))
-        # Lightning hands metrics on in single precision.
+        # Lightning gives metrics to callbacks in single precision.
         metrics = {name: float(torch.tensor(value)) for name, value in metrics.items()}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(metrics[self.run.module.hparams["scheduler"]["monitor"]])
         if self.stopping is not None:
-            self._judge(metrics[self.stopping.monitor])
+            self._check_early_stopping(metrics[self.stopping.monitor])
         said = self.history.add(self.epoch, self.steps, {**metrics, **by_genre}, seconds)
         self._say(f"epoch {self.epoch} of {self.max_epochs}: {said}")
         self._keep(metrics)
@@ -158,7 +160,7 @@ class Member:
         enough = self.epoch >= (self.run.settings.trainer.min_epochs or 1)
         self.done = self.epoch >= self.max_epochs or (self._should_stop and enough)
 
-    def _judge(self, value: float) -> None:
+    def _check_early_stopping(self, value: float) -> None:
         assert self.stopping is not None
         self._should_stop = self.stopping.observe(self.epoch, value) or self._should_stop
 
@@ -167,30 +169,30 @@ class Member:
         if keeper is None:
             return
         score = None if keeper.monitor is None else metrics[keeper.monitor]
-        if keeper.takes(self.epoch, score):
-            self._best = self.checkpoint()
+        if keeper.note_if_best(self.epoch, score):
+            self._best = self.build_checkpoint()
             self._best_weights = self._best["state_dict"]
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch whose weights are evaluated: the best one, without checkpoints the last."""
+        """The epoch whose weights are evaluated: the best one, or without checkpoints the last one."""
         if self.keeper is not None:
             return self.keeper.best_epoch
         return int(self.history.rows[-1]["epoch"]) if self.history.rows else None
 
-    def checkpoint(self) -> dict[str, Any]:
-        """Return what Lightning would write at the end of this epoch, as copies on the CPU."""
+    def build_checkpoint(self) -> dict[str, Any]:
+        """Return the checkpoint that Lightning would write at the end of this epoch, with copies on the CPU."""
         module = self.run.module
         current = module.state_dict()
         content: dict[str, Any] = {
             "epoch": self.epoch,
             "global_step": self.steps,
             "pytorch-lightning_version": pl.__version__,
-            "state_dict": self._averaged(current),
-            "loops": _loops(
+            "state_dict": self._replace_by_averages(current),
+            "loops": _build_loops_state(
                 self.epoch + 1, self.steps, has_validation=len(self.run.datamodule.side("val")[1]) > 0
             ),
-            "callbacks": self._callbacks(),
+            "callbacks": self._collect_callback_states(),
             "optimizer_states": [self.optimizer.state_dict()],
             "lr_schedulers": [] if self.scheduler is None else [self.scheduler.state_dict()],
             "hparams_name": "kwargs",
@@ -198,12 +200,12 @@ class Member:
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
-        copied: dict[str, Any] = copied_to_cpu(content)
-        # Nothing changes these.
+        copied: dict[str, Any] = copy_to_cpu(content)
+        # The hyperparameters never change, so they need no copy.
         copied["hyper_parameters"] = dict(module.hparams)
         return copied | self.run.checkpoint_extras
 
-    def _averaged(self, current: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _replace_by_averages(self, current: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.average is None:
             return current
         names = [f"network.{name}" for name, _ in self.run.module.network.named_parameters()]
@@ -214,7 +216,7 @@ class Member:
             start = end
         return averaged
 
-    def _callbacks(self) -> dict[str, Any]:
+    def _collect_callback_states(self) -> dict[str, Any]:
         states: dict[str, Any] = {}
         if self.stopping is not None:
             states[self.stopping.state_key] = self.stopping.state_dict()
@@ -278,7 +280,7 @@ class Member:
         with writing(folder.checkpoints):
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
         self.epoch -= 1  # the last finished one
-        last = self.checkpoint()
+        last = self.build_checkpoint()
         self.epoch += 1
         if self._best is not None:
             with writing(folder.best_checkpoint), replacing(folder.best_checkpoint) as temporary:
@@ -291,13 +293,13 @@ class Member:
         self._best = None
 
     def take_best_weights(self) -> bool:
-        """Load the evaluated weights into the run's module. Return False if they are on disk only."""
+        """Load the weights of the best epoch into the run's module. Return False if they are only on disk."""
         weights = self._best_weights
         if self.keeper is None:
-            weights = self._averaged(self.run.module.state_dict())
+            weights = self._replace_by_averages(self.run.module.state_dict())
         if weights is None:
             return False
-        self.run.module.load_state_dict(copied_to_cpu(dict(weights)))
+        self.run.module.load_state_dict(copy_to_cpu(dict(weights)))
         return True
 
     def _say(self, text: str) -> None:
@@ -306,8 +308,8 @@ class Member:
         self._lines.append(f"{stamp} INFO {__name__}: {text}\n")
 
 
-def _loops(epochs: int, steps: int, *, has_validation: bool) -> dict[str, Any]:
-    """Return the state of Lightning's loops at the end of an epoch that was one training step."""
+def _build_loops_state(epochs: int, steps: int, *, has_validation: bool) -> dict[str, Any]:
+    """Return the state of Lightning's loops at the end of an epoch of one training step."""
 
     def batches(total: int, current: int, last: bool) -> dict[str, Any]:
         names = ("ready", "completed", "started", "processed")

@@ -12,15 +12,15 @@ import torch
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.machine.processors import usable_cores
 
-# Of what is free, for all stacks that run at the same time; the rest is other programs' and what is not counted here.
+# The share of free memory for all stacks that run at the same time. Other programs and uncounted objects need the rest.
 SHARE = 0.5
 VALUE = 4  # bytes of a float32
-# Weights, gradients, two moments, an average, and the copies in the member's own network, best and last checkpoint.
+# Weights, gradients, two moments, an average, and copies in the member's network, best and last checkpoint.
 COPIES_OF_WEIGHTS = 10
-# Of a chunk's targets, logits, losses and their mixtures.
+# Targets, logits, losses and their mixtures of a chunk.
 COPIES_OF_LOGITS = 6
 OBJECTS = 7_000_000
-"""Bytes of a member's Python objects, as measured: network, configuration, history, TensorBoard's writers."""
+"""Measured bytes of a member's Python objects: network, configuration, history, TensorBoard's writers."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ class Cost:
     member : int
         For each trial.
     rows : int
-        For each way the rows are split: standardised once by split, and once more in the stack.
+        For each split of the rows: once standardised, and once more in the stack.
     """
 
     member: int
     rows: int
 
 
-def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chunk_steps: int) -> Cost:
+def estimate_cost(
+    settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chunk_steps: int
+) -> Cost:
     """Return the memory that a trial takes in a stack.
 
     Parameters
@@ -48,13 +50,13 @@ def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chu
     n_rows, n_features, n_genres : int
         Of the table.
     chunk_steps : int
-        Mini-batches whose targets and logits are held at a time.
+        Mini-batches whose targets and logits are in memory at a time.
     """
     widths = [n_features, *settings.model.hidden_dims, n_genres]
     weights = sum((one + 1) * other for one, other in pairwise(widths))
     batch = settings.data.batch_size
     steps = min(chunk_steps, -(-n_rows // batch))
-    # Inputs, outputs and gradients of the layers; dropout's factors and their random bits.
+    # Inputs, outputs and gradients of the layers, and dropout's factors with their random bits.
     activations = 3 * batch * sum(widths) + 2 * batch * sum(settings.model.hidden_dims[:-1])
     logits = COPIES_OF_LOGITS * (steps * batch + n_rows) * n_genres
     values = COPIES_OF_WEIGHTS * weights + activations + logits
@@ -64,7 +66,7 @@ def cost(settings: TrainConfig, n_rows: int, n_features: int, n_genres: int, chu
 def divide_by_memory(
     trials: Sequence[TrainConfig], cost_of: Callable[[TrainConfig], Cost], limit: float
 ) -> list[list[int]]:
-    """Return a group's trials, in their order, in parts that take at most `limit` bytes each.
+    """Divide a group's trials, in their order, into parts that take at most `limit` bytes each.
 
     A trial that is too large by itself is a separate part.
 
@@ -90,27 +92,27 @@ def divide_by_memory(
     return found
 
 
-def limit_of(settings: TrainConfig) -> float:
-    """Return the bytes that one stack may take: its share of what is free on the GPU, or in memory."""
+def compute_limit(settings: TrainConfig) -> float:
+    """Return the bytes that one stack may take: its share of the free memory of the GPU or the machine."""
     if settings.trainer.accelerator.value in {"gpu", "auto"} and torch.cuda.is_available():
         return SHARE * torch.cuda.mem_get_info()[0]
-    return SHARE * free_memory() / usable_cores()
+    return SHARE * read_free_memory() / usable_cores()
 
 
-def free_memory(root: Path = Path("/")) -> float:
+def read_free_memory(root: Path = Path("/")) -> float:
     """Return the free memory in bytes: that of the machine, or of the container if that is less.
 
     Parameters
     ----------
     root : Path
-        Below which /proc and /sys are.
+        The folder of /proc and /sys.
     """
-    free = [_machine(root / "proc/meminfo"), _container(root / "sys/fs/cgroup")]
+    free = [_read_machine(root / "proc/meminfo"), _read_container(root / "sys/fs/cgroup")]
     known = [value for value in free if value is not None]
     return min(known, default=float("inf"))
 
 
-def _machine(path: Path) -> float | None:
+def _read_machine(path: Path) -> float | None:
     try:
         lines = path.read_text().splitlines()
     except OSError:  # no Linux
@@ -118,7 +120,7 @@ def _machine(path: Path) -> float | None:
     return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _container(folder: Path) -> float | None:
+def _read_container(folder: Path) -> float | None:
     try:
         most = (folder / "memory.max").read_text().strip()
         return None if most == "max" else float(most) - float((folder / "memory.current").read_text())

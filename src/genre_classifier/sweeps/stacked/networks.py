@@ -1,4 +1,4 @@
-"""Ask the engine which trials' networks it trains. A separate process asks, since a network's code may do anything."""
+"""Ask the engine which networks it trains. A separate process runs the networks' code, which may do anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Question:
     models : tuple of dict
         ``_target_`` and arguments of each network.
     answers : Path
-        Where it writes the reasons, in the same order, as JSON.
+        The JSON file for the reasons, in the order of the models.
     """
 
     models: tuple[dict[str, Any], ...]
@@ -40,19 +40,19 @@ class NetworkQuestions:
     def __init__(self) -> None:
         self._reasons: dict[str, str | None] = {}
 
-    def why_refused(self, trials: Sequence[TrainConfig]) -> list[str | None]:
-        """Return for each trial why the engine refuses its network; None if it takes it."""
+    def find_refusals(self, trials: Sequence[TrainConfig]) -> list[str | None]:
+        """Return for each trial the reason why the engine refuses its network; None if it takes the network."""
         models = [dict(vars(settings.model)) for settings in trials]
         new: dict[str, dict[str, dict[str, Any]]] = {}
         for model in models:
-            if _key(model) not in self._reasons:
-                new.setdefault(model["_target_"], {})[_key(model)] = model
+            if _make_key(model) not in self._reasons:
+                new.setdefault(model["_target_"], {})[_make_key(model)] = model
         for target, asked in new.items():
             self._reasons |= dict(zip(asked, _ask(target, list(asked.values())), strict=True))
-        return [self._reasons[_key(model)] for model in models]
+        return [self._reasons[_make_key(model)] for model in models]
 
 
-def _key(model: Mapping[str, Any]) -> str:
+def _make_key(model: Mapping[str, Any]) -> str:
     return json.dumps(model, sort_keys=True, default=list)
 
 
@@ -68,15 +68,15 @@ def _ask(target: str, models: Sequence[dict[str, Any]]) -> list[str | None]:
 
 def _answer(question: _Question) -> None:
     die_with_parent()
-    from genre_classifier.training.engine.layers import why_refused
+    from genre_classifier.training.engine.layers import find_refusal
     from genre_classifier.training.lit_module import build_network
 
     reasons: list[str | None] = []
     for model in question.models:
         try:
             import_class(model["_target_"])
-            # The table is not read yet, so the number of features and genres is made up. The stack asks again.
-            reasons.append(why_refused(build_network({**model, "input_dim": 20, "num_classes": 8})))
+            # The table is not read yet, so the numbers of features and genres are examples. The stack asks again.
+            reasons.append(find_refusal(build_network({**model, "input_dim": 20, "num_classes": 8})))
         except Exception as error:
             reasons.append(f"the network cannot be built ({type(error).__name__}: {error})")
     write_text(question.answers, json.dumps(reasons))

@@ -32,9 +32,9 @@ from genre_classifier.sweeps.processes import (
     warm_up,
     write_everything_to,
 )
-from genre_classifier.sweeps.stacked.grouping import group, why_alone
+from genre_classifier.sweeps.stacked.grouping import find_unstackable_setting, group_trials
 from genre_classifier.sweeps.stacked.networks import NetworkQuestions
-from genre_classifier.sweeps.trial import quiet, write_status
+from genre_classifier.sweeps.trial import silence, write_status
 
 log = logging.getLogger(__name__)
 
@@ -121,38 +121,37 @@ class StackedJobs:
         setup_globals()
         warm_up()
         jobs = [
-            self._composed(overrides, initial_job_idx + place)
-            for place, overrides in enumerate(job_overrides)
+            self._compose(overrides, initial_job_idx + place) for place, overrides in enumerate(job_overrides)
         ]
-        stackable, alone = self._sorted([job for job in jobs if job.settings is not None])
+        stackable, alone = self._sort_out([job for job in jobs if job.settings is not None])
         self._train(stackable)
         for job in alone:
             self.alone.launch([job.overrides], job.number)
-        return [_returned(overrides) for overrides in job_overrides]
+        return [_build_return(overrides) for overrides in job_overrides]
 
-    def _sorted(self, jobs: Sequence[ComposedJob]) -> tuple[list[ComposedJob], list[ComposedJob]]:
+    def _sort_out(self, jobs: Sequence[ComposedJob]) -> tuple[list[ComposedJob], list[ComposedJob]]:
         """Return the jobs that can be trained in stacks, and the others. Log the reason for each of the others."""
         reasons = {
             job: f"a stack has no {reason}"
             for job in jobs
-            if job.settings is not None and (reason := why_alone(job.settings)) is not None
+            if job.settings is not None and (reason := find_unstackable_setting(job.settings)) is not None
         }
         rest = [job for job in jobs if job not in reasons]
-        refused = self.networks.why_refused([job.settings for job in rest if job.settings is not None])
+        refused = self.networks.find_refusals([job.settings for job in rest if job.settings is not None])
         reasons |= {job: reason for job, reason in zip(rest, refused, strict=True) if reason is not None}
         for job in jobs:
             if job in reasons:
                 log.warning("%s is trained alone: %s", job.folder.path.name, reasons[job])
         return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
 
-    def _composed(self, overrides: Sequence[str], number: int) -> ComposedJob:
+    def _compose(self, overrides: Sequence[str], number: int) -> ComposedJob:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
         folder = self.sweep.path / str(composed.hydra.sweep.subdir)
         with read_write(composed), open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
-        cfg = quiet(job_config(composed, str(folder)))
+        cfg = silence(job_config(composed, str(folder)))
         settings: TrainConfig | None = None
         try:
             settings = to_train_config(cfg)
@@ -166,8 +165,10 @@ class StackedJobs:
     def _train(self, jobs: Sequence[ComposedJob]) -> None:
         if not jobs:
             return
-        n_jobs = self.n_jobs or self._default_jobs(jobs)
-        groups = group([job.settings for job in jobs if job.settings is not None], self.max_members, n_jobs)
+        n_jobs = self.n_jobs or self._count_default_jobs(jobs)
+        groups = group_trials(
+            [job.settings for job in jobs if job.settings is not None], self.max_members, n_jobs
+        )
         hydra_logging = OmegaConf.to_container(self.config.hydra.job_logging, resolve=False)
         stop = threading.Event()
         with ThreadPoolExecutor(n_jobs) as pool:
@@ -185,14 +186,14 @@ class StackedJobs:
                 raise
 
     @staticmethod
-    def _default_jobs(jobs: Sequence[ComposedJob]) -> int:
+    def _count_default_jobs(jobs: Sequence[ComposedJob]) -> int:
         on_cpu = all(
             job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
         )
         return usable_cores() if on_cpu else 1
 
     def _train_group(self, members: Sequence[ComposedJob], hydra_logging: Any, stop: threading.Event) -> None:
-        name = f"stack-{members[0].folder.path.name}"  # by its first trial
+        name = f"stack-{members[0].folder.path.name}"  # named by its first trial
         with ExitStack() as locks:
             settings = []
             for job in members:
@@ -209,13 +210,13 @@ class StackedJobs:
                 sweep=self.sweep.path,
                 log=self.sweep.path / f"{name}.log",
             )
-            end = run_in_process(_in_process, start, name, stop)
+            end = run_in_process(_run_stack, start, name, stop)
         for job in members:
             if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
                 write_status(job.folder, "failed", f"with its stack: {end}")
 
 
-def _in_process(start: StackStart) -> None:
+def _run_stack(start: StackStart) -> None:
     die_with_parent()
     write_everything_to(start.log)
     set_up_logging(start.logging_settings, start.log)
@@ -242,8 +243,8 @@ def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
             (hydra / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
 
 
-def _returned(overrides: Sequence[str]) -> JobReturn:
-    # ResumingLauncher, which is around this one, reads the run folders.
+def _build_return(overrides: Sequence[str]) -> JobReturn:
+    # ResumingLauncher calls this launcher and reads the results from the run folders.
     returned = JobReturn()
     returned.overrides = list(overrides)
     returned.status = JobStatus.COMPLETED

@@ -1,7 +1,7 @@
 """Read a network's layers. Refuse a network that the engine would not train as autograd does.
 
-The engine computes gradients by hand, so it must know everything that a forward pass does. torch.fx records the
-forward pass itself: a function, branch or layer that somebody adds to a network shows up in the recording.
+The engine computes gradients by hand, so it must know each operation of a forward pass. torch.fx records the forward
+pass itself: the recording contains every function, branch or layer that somebody adds to a network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.modules import module as torch_module
 
 PRECISIONS = (torch.float32, torch.float64)
 DEVICES = ("cpu", "cuda")
-# Dropout draws 16 bits per activation: below this probability, or above its complement, they miss it by over 0.2 %.
+# Dropout draws 16 bits per activation. They miss a probability below this, or above its complement, by over 0.2 %.
 FINEST_DROPOUT = 2**-8
 _HOOKS = {
     "_forward_hooks": "a forward hook",
@@ -49,8 +49,8 @@ class Block:
     dropout: float = 0.0
 
 
-def why_refused(network: nn.Module) -> str | None:
-    """Return what the engine does not know about a network, or None if it takes the network."""
+def find_refusal(network: nn.Module) -> str | None:
+    """Return the reason why the engine refuses a network; None if it takes the network."""
     try:
         read_blocks(network)
     except RefusedError as error:
@@ -72,8 +72,8 @@ def read_blocks(network: nn.Module) -> list[Block]:
         The network has a layer, function, hook, parameter or precision that the engine does not know.
     """
     _check_modules(network)
-    layers = recorded_layers(network, training=True)
-    if layers != recorded_layers(network, training=False):
+    layers = record_layers(network, training=True)
+    if layers != record_layers(network, training=False):
         raise RefusedError("its forward pass differs between training and evaluation")
     modules = dict(network.named_modules())
     blocks: list[Block] = []
@@ -100,7 +100,7 @@ def read_blocks(network: nn.Module) -> list[Block]:
     return blocks
 
 
-def chained_parameters(blocks: Sequence[Block]) -> list[nn.Parameter]:
+def list_parameters(blocks: Sequence[Block]) -> list[nn.Parameter]:
     """Return the parameters in the order of the layers, each layer's weight before its bias."""
     return [
         parameter
@@ -130,19 +130,19 @@ class _Recorder(fx.Tracer):
         return known or super().is_leaf_module(module, qualified_name)
 
 
-def recorded_layers(network: nn.Module, *, training: bool) -> list[str]:
+def record_layers(network: nn.Module, *, training: bool) -> list[str]:
     """Return the names of the layers that a row passes, one after the other.
 
     Parameters
     ----------
     network : nn.Module
     training : bool
-        Which of its two forward passes is recorded, without data.
+        Whether to record the forward pass of training or that of evaluation. No data is needed.
 
     Raises
     ------
     RefusedError
-        A row does something else than pass one layer after the other.
+        The forward pass is no chain of layers.
     """
     state, torch_state = random.getstate(), torch.get_rng_state()
     try:
@@ -186,7 +186,7 @@ def _check_probability(name: str, p: float) -> None:
 
 
 def _check_parameters(network: nn.Module, blocks: list[Block]) -> None:
-    chained = chained_parameters(blocks)
+    chained = list_parameters(blocks)
     if len({id(parameter) for parameter in chained}) != len(chained):
         raise RefusedError("layers share weights")
     known = {id(parameter) for parameter in chained}

@@ -1,7 +1,7 @@
 """Random numbers of the members: each has its own streams, seeded by its seed and epoch.
 
-So what a member draws depends on nothing but its seed, the epoch and the step: the other members, the size of a chunk,
-the number of processes and the device change nothing.
+A member's draws depend only on its seed, the epoch and the step. The other members, the size of a chunk, the number of
+processes and the device change nothing.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from torch import Tensor
 _DROPOUT, _MIXUP = 1, 2  # streams of one run and epoch
 
 
-def _stream(*key: int) -> np.random.SFC64:
-    """Return the random bits of a seed, epoch and stream: NumPy's fastest generator, twice as fast as torch's."""
+def _open_stream(*key: int) -> np.random.SFC64:
+    """Return a generator of random bits for a seed, epoch and stream.
+
+    SFC64 is NumPy's fastest generator. It is twice as fast as torch's.
+    """
     return np.random.SFC64(key)
 
 
-def dropout_threshold(p: float) -> tuple[int, float]:
-    """Return the 16 bits from which on an activation stays, and the scale that makes up for those that do not.
+def compute_dropout_threshold(p: float) -> tuple[int, float]:
+    """Return the smallest 16-bit draw that keeps an activation, and the scale of the kept ones.
 
-    The probability becomes a multiple of 1/65,536, and the scale is that of this multiple.
+    The probability is rounded to a multiple of 1/65,536. The scale fits the rounded probability.
     """
     dropped = round(p * 2**16)
     return dropped - 2**15, 1.0 / (1.0 - dropped / 2**16)
 
 
 class DropoutNoise:
-    """The factors of dropout for every member and every layer: 0, or the scale that makes up for the zeros.
+    """The factors of dropout for every member and layer: 0, or the scale that makes up for the zeros.
 
-    Each member draws 16 bits per activation, on the CPU, which is several times as fast as torch's dropout there.
+    Each member draws 16 bits per activation on the CPU. This is several times as fast as torch's dropout there.
 
     Parameters
     ----------
@@ -59,22 +62,26 @@ class DropoutNoise:
         self._bits = torch.from_numpy(self._draws.view(np.int16)[:, :total])  # (member, activation)
         self._kept = torch.empty(n_members, total, dtype=torch.bool, device=device)
         self._noise = torch.empty(n_members, total, dtype=dtype, device=device)
-        by_layer = [[dropout_threshold(p) for p in own] for own in probabilities]
-        self._threshold = _per_activation(
+        by_layer = [[compute_dropout_threshold(p) for p in own] for own in probabilities]
+        self._threshold = _spread_over_activations(
             [[t for t, _ in own] for own in by_layer], sizes, torch.int16, device
         )
-        self._scale = _per_activation([[s for _, s in own] for own in by_layer], sizes, dtype, device)
+        self._scale = _spread_over_activations(
+            [[s for _, s in own] for own in by_layer], sizes, dtype, device
+        )
         self.layers = [
             part.view(n_members, batch_size, width)
             for part, width in zip(self._noise.split(sizes, dim=1), widths, strict=True)
         ]  # (member, row, width) each
         self._dropping = [number for number, own in enumerate(probabilities) if any(own)]
-        self._streams = [_stream(0)] * n_members
+        self._streams = [_open_stream(0)] * n_members
         self._device = torch.device(device)
 
     def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int]) -> None:
         """Begin each member's stream of an epoch."""
-        self._streams = [_stream(seed, epoch, _DROPOUT) for seed, epoch in zip(seeds, epochs, strict=True)]
+        self._streams = [
+            _open_stream(seed, epoch, _DROPOUT) for seed, epoch in zip(seeds, epochs, strict=True)
+        ]
 
     def draw(self) -> list[Tensor]:
         """Return the factors of the next step, (member, row, width) by layer; the next call overwrites them."""
@@ -86,10 +93,13 @@ class DropoutNoise:
         return self.layers
 
 
-def _per_activation(
+def _spread_over_activations(
     values: Sequence[Sequence[float]], sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """Return each layer's value for each of its activations; one per member, (member, 1), where all layers agree."""
+    """Return each layer's value for each of its activations, (member, activation).
+
+    If all layers of each member agree, return one value per member, (member, 1).
+    """
     by_layer = np.array(values)  # (member, layer)
     agree = all(len(set(own)) <= 1 for own in values)
     found = by_layer[:, :1] if agree else np.repeat(by_layer, sizes, axis=1)
@@ -102,7 +112,7 @@ class MixupDraws:
     Parameters
     ----------
     alphas : sequence of float
-        Of each member's Beta distribution, which the shares come from; 0 is no mixup.
+        Alpha of each member's Beta distribution, from which the shares are drawn; 0 is no mixup.
     batch_size : int
     """
 
@@ -111,7 +121,7 @@ class MixupDraws:
         self.batch_size = batch_size
 
     def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int], n_steps: Sequence[int]) -> None:
-        """Draw all that an epoch needs: little, and what is drawn at once costs least."""
+        """Draw the shares and partners of a whole epoch at once, which is faster than a draw per step."""
         longest = max(n_steps)
         self._shares = torch.ones(len(self.alphas), longest, dtype=torch.float64)
         self._keys = torch.zeros(len(self.alphas), longest, self.batch_size, dtype=torch.float32)
@@ -120,20 +130,20 @@ class MixupDraws:
         ):
             if alpha == 0:
                 continue
-            draws = np.random.Generator(_stream(seed, epoch, _MIXUP))
+            draws = np.random.Generator(_open_stream(seed, epoch, _MIXUP))
             self._shares[member, :n] = torch.from_numpy(draws.beta(alpha, alpha, n))
             keys = draws.random((n, self.batch_size), dtype=np.float32)
             self._keys[member, :n] = torch.from_numpy(keys)
 
-    def at(self, step: int, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how much of each row stays in its place, and the row it is mixed with.
+    def read_step(self, step: int, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a step's shares and partners: how much of each row stays, and the row it is mixed with.
 
         Parameters
         ----------
         step : int
             Of the epoch.
         valid : Tensor [shape=(member, row), dtype=bool]
-            The other rows only fill the tensor up; they are mixed among themselves.
+            False for rows that only fill the mini-batch up. They are mixed among themselves.
 
         Returns
         -------

@@ -12,8 +12,8 @@ from torch import Tensor
 class Targets(NamedTuple):
     """The targets of rows, divided by the total weight of the rows in each mini-batch.
 
-    The loss of a mini-batch is ``(log_target * log_probabilities).sum()``. So the targets of many mini-batches can be
-    made at once, and mixup can mix them.
+    The loss of a mini-batch is ``(log_target * log_probabilities).sum()``. The targets of many mini-batches can
+    therefore be made at once, and mixup can mix them.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Objective:
         self._mass = table.sum(dim=2).to(device, dtype)  # (member, genre of the row)
         self._weights = weights.to(device, dtype)  # (member, genre)
 
-    def targets(self, genres: Tensor, valid: Tensor) -> Targets:
+    def build_targets(self, genres: Tensor, valid: Tensor) -> Targets:
         """Return the targets of whole mini-batches, one after the other.
 
         Parameters
@@ -69,7 +69,7 @@ class Objective:
         genres : Tensor [shape=(member, row)]
             The number of rows is a multiple of the batch size.
         valid : Tensor [shape=(member, row), dtype=bool]
-            False for rows that only fill a mini-batch up. They teach nothing.
+            False for rows that only fill a mini-batch up. Their targets are 0.
         """
         members = torch.arange(len(genres), device=genres.device)[:, None]
         weights = self._weights[members, genres] * valid  # (member, row)
@@ -80,12 +80,12 @@ class Objective:
         return Targets(log_target, (self._mass[members, genres] * -share)[..., None])
 
 
-def loss_gradient(logits: Tensor, targets: Targets) -> Tensor:
+def compute_loss_gradient(logits: Tensor, targets: Targets) -> Tensor:
     """Return the gradient of the losses with respect to the logits, both (member, row, genre)."""
     probabilities = torch.softmax(logits, dim=-1)
     return torch.addcmul(targets.log_target, probabilities, targets.mass, value=-1.0)
 
 
-def row_losses(logits: Tensor, targets: Targets) -> Tensor:
+def compute_row_losses(logits: Tensor, targets: Targets) -> Tensor:
     """Return each row's part of its mini-batch's loss, (member, row); their sum is the mini-batch's loss."""
     return (targets.log_target * torch.log_softmax(logits, dim=-1)).sum(dim=-1)

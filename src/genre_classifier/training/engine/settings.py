@@ -1,4 +1,4 @@
-"""The settings that the engine refuses; layers.py refuses networks. It needs no torch, for the launcher of a sweep."""
+"""The settings that the engine refuses. layers.py refuses networks. A sweep's launcher imports this without torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from genre_classifier.config.schema import Strategy, TrainConfig
 OPTIMIZER_FAMILIES = {"torch.optim.Adam": "adam", "torch.optim.AdamW": "adam", "torch.optim.SGD": "sgd"}
 
 
-def why_settings_refused(settings: TrainConfig) -> str | None:
-    """Return the setting for which autograd trains a run, as ``key=value``; None if the engine does."""
+def find_refused_setting(settings: TrainConfig) -> str | None:
+    """Return the first setting that the engine does not support, as ``key=value``; None if it supports all."""
     trainer = settings.trainer
     kind = settings.optimizer._target_
     refused = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.training.engine.layers import Block, chained_parameters, read_blocks
-from genre_classifier.training.engine.noise import dropout_threshold
+from genre_classifier.training.engine.layers import Block, list_parameters, read_blocks
+from genre_classifier.training.engine.noise import compute_dropout_threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Layer:
     bias_gradient : Tensor [shape=(member, output)] or None
     relu : bool
     scale : Tensor [shape=(member, 1, 1)] or None
-        What dropout multiplies the activations by that it keeps; None without dropout.
+        Dropout multiplies the activations that it keeps by this; None without dropout.
     """
 
     weight: Tensor
@@ -42,10 +42,10 @@ class Layer:
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Return the layer's values before dropout, (member, row, output)."""
-        return _affine(inputs, self.transposed, self.bias, relu=self.relu)
+        return _apply_linear(inputs, self.transposed, self.bias, relu=self.relu)
 
 
-def _affine(inputs: Tensor, transposed: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
+def _apply_linear(inputs: Tensor, transposed: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
     values = torch.bmm(inputs, transposed) if bias is None else torch.baddbmm(bias, inputs, transposed)
     return values.relu_() if relu else values
 
@@ -56,7 +56,7 @@ class Stack:
     Parameters
     ----------
     networks : sequence of nn.Module
-        Of one shape (see `read_blocks`); dropout may differ. Their parameters become views of the stack's.
+        Of one shape (see `read_blocks`). Their dropout may differ. Their parameters become views of the stack's.
     device : torch.device
 
     Attributes
@@ -76,17 +76,17 @@ class Stack:
     def __init__(self, networks: Sequence[nn.Module], device: torch.device | str = "cpu") -> None:
         self.networks = list(networks)
         self.blocks = [read_blocks(network) for network in networks]
-        shapes = {tuple(_shape(block) for block in blocks) for blocks in self.blocks}
+        shapes = {tuple(_describe_shape(block) for block in blocks) for blocks in self.blocks}
         if len(shapes) != 1:
             raise ValueError(f"the networks have {len(shapes)} different shapes; a stack takes one")
-        self._adopt(torch.stack([_flat(blocks) for blocks in self.blocks]).to(device))
+        self._adopt(torch.stack([_flatten_parameters(blocks) for blocks in self.blocks]).to(device))
 
     def __len__(self) -> int:
         return len(self.networks)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.parameters.device
 
     @property
@@ -108,13 +108,13 @@ class Stack:
         self.gradients = torch.zeros_like(parameters)
         for member, blocks in enumerate(self.blocks):
             start = 0
-            for parameter in chained_parameters(blocks):
+            for parameter in list_parameters(blocks):
                 end = start + parameter.numel()
                 parameter.data = parameters[member, start:end].view(parameter.shape)
                 start = end
-        self.layers = self._layers()
+        self.layers = self._build_layers()
 
-    def _layers(self) -> list[Layer]:
+    def _build_layers(self) -> list[Layer]:
         found: list[Layer] = []
         start = 0
         for number, block in enumerate(self.blocks[0]):
@@ -131,17 +131,17 @@ class Stack:
                     bias=self.parameters[:, None, middle:end] if biased else None,
                     bias_gradient=self.gradients[:, middle:end] if biased else None,
                     relu=block.relu,
-                    scale=self._scale(number),
+                    scale=self._build_scale(number),
                 )
             )
             start = end
         return found
 
-    def _scale(self, number: int) -> Tensor | None:
+    def _build_scale(self, number: int) -> Tensor | None:
         probabilities = [blocks[number].dropout for blocks in self.blocks]
         if not any(probabilities):
             return None
-        scales = [dropout_threshold(p)[1] for p in probabilities]
+        scales = [compute_dropout_threshold(p)[1] for p in probabilities]
         return self.parameters.new_tensor(scales)[:, None, None]
 
     def logits(self, features: Tensor, members: slice | Sequence[int] = slice(None)) -> Tensor:
@@ -152,13 +152,13 @@ class Stack:
         features : Tensor [shape=(row, feature)]
             All members share them.
         members : slice or sequence of int
-            Those that are asked.
+            The members to compute.
         """
         n_members = len(self.layers[0].weight[members])
         hidden = features.expand(n_members, -1, -1)  # (member, row, feature)
         for layer in self.layers:
             bias = None if layer.bias is None else layer.bias[members]
-            hidden = _affine(hidden, layer.transposed[members], bias, relu=layer.relu)
+            hidden = _apply_linear(hidden, layer.transposed[members], bias, relu=layer.relu)
         return hidden
 
     def forward(self, features: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -199,15 +199,15 @@ class Stack:
             before = self.layers[number - 1]
             gradient = torch.bmm(gradient, layer.weight)  # (member, row, input)
             if before.relu:
-                # Where an activation is 0, ReLU or dropout made it so: both let no gradient through.
+                # If an activation is 0, ReLU or dropout has set it. Neither lets a gradient through.
                 gradient = torch.ops.aten.threshold_backward(gradient, inputs[number], 0)
             if before.scale is not None:
                 gradient.mul_(before.scale)
 
 
-def _shape(block: Block) -> tuple[object, ...]:
+def _describe_shape(block: Block) -> tuple[object, ...]:
     return block.linear.weight.shape, block.linear.bias is None, block.relu
 
 
-def _flat(blocks: Sequence[Block]) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in chained_parameters(blocks)])
+def _flatten_parameters(blocks: Sequence[Block]) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in list_parameters(blocks)])

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.training.engine.layers import chained_parameters
+from genre_classifier.training.engine.layers import list_parameters
 from genre_classifier.training.engine.noise import DropoutNoise, MixupDraws
-from genre_classifier.training.engine.objective import Objective, Targets, loss_gradient, row_losses
+from genre_classifier.training.engine.objective import (
+    Objective,
+    Targets,
+    compute_loss_gradient,
+    compute_row_losses,
+)
 from genre_classifier.training.engine.stack import Stack
 from genre_classifier.training.engine.update import Updates
 
@@ -24,7 +29,7 @@ class Learner:
     Parameters
     ----------
     network : nn.Module
-        Which `layers.read_blocks` takes.
+        A network that `layers.read_blocks` takes.
     optimizer : torch.optim.Optimizer
         Of the network's parameters (see `update.STATE`).
     n_genres : int
@@ -61,7 +66,7 @@ class Trained:
     valid : Tensor [shape=(member, row), dtype=bool]
         False for rows that only fill a mini-batch up.
     loss : Tensor [shape=(member,)]
-        Mean over the rows, each with the loss of its mini-batch.
+        The mean over the rows. Each row counts with the loss of its mini-batch.
     """
 
     logits: Tensor
@@ -113,7 +118,7 @@ class Engine:
         device, dtype = stack.device, stack.parameters.dtype
         self._updates = Updates(
             [learner.optimizer for learner in learners],
-            [chained_parameters(blocks) for blocks in stack.blocks],
+            [list_parameters(blocks) for blocks in stack.blocks],
             stack.parameters,
             stack.gradients,
         )
@@ -135,10 +140,10 @@ class Engine:
         )
         alphas = [learner.mixup for learner in learners]
         self._mixup = MixupDraws(alphas, self.batch_size) if any(alphas) else None
-        self._by_norm = self._limits([learner.clip_norm for learner in learners])
-        self._by_value = self._limits([learner.clip_value for learner in learners])
+        self._by_norm = self._build_limits([learner.clip_norm for learner in learners])
+        self._by_value = self._build_limits([learner.clip_value for learner in learners])
 
-    def _limits(self, limits: Sequence[float]) -> Tensor | None:
+    def _build_limits(self, limits: Sequence[float]) -> Tensor | None:
         """Return the members' limits, (member, 1); None if nobody has one."""
         if all(limit == NO_LIMIT for limit in limits):
             return None
@@ -150,9 +155,9 @@ class Engine:
         Parameters
         ----------
         epochs : sequence of int
-            Which one it is for each member, from 0.
+            Number of each member's epoch, from 0.
         n_steps : sequence of int
-            Its steps of each member.
+            Number of each member's steps in this epoch.
         """
         seeds = [learner.seed for learner in self.learners]
         self._n_steps = list(n_steps)
@@ -175,15 +180,15 @@ class Engine:
         Parameters
         ----------
         batches : iterable of Tensor [shape=(member, row, feature)]
-            Their features. The number of rows is the batch size.
+            Features of each mini-batch. The number of rows is the batch size.
         genres : Tensor [shape=(member, row)]
-            Of the rows of all mini-batches.
+            Genres of the rows of all mini-batches.
         valid : Tensor [shape=(member, row), dtype=bool]
             False for rows that only fill a mini-batch up.
         after_step : callable
-            Called after each step with the numbers of the members that have made it. The others' epoch is over.
+            Called after each step with the numbers of the members that made it. The epoch of the others is over.
         """
-        targets = self._objective.targets(genres, valid)
+        targets = self._objective.build_targets(genres, valid)
         kept: list[Tensor] = []
         mixed: list[tuple[Tensor, ...]] = []
         for number, features in enumerate(batches):
@@ -193,7 +198,7 @@ class Engine:
                 features, batch, taught = self._mix(features, batch, genres[:, rows], valid[:, rows])
                 mixed.append((taught, *batch))
             logits, inputs = self.stack.forward(features, self._noise.draw())
-            self.stack.backward(loss_gradient(logits, batch), inputs)
+            self.stack.backward(compute_loss_gradient(logits, batch), inputs)
             self._clip()
             active = [member for member, steps in enumerate(self._n_steps) if self._step < steps]
             self._updates.make(active)
@@ -205,10 +210,10 @@ class Engine:
             genres, *parts = (torch.cat(tensors, dim=1) for tensors in zip(*mixed, strict=True))
             targets = Targets(*parts)
         all_logits = torch.cat(kept, dim=1)  # (member, row, genre)
-        self._outputs.append((all_logits, genres, valid, row_losses(all_logits, targets)))
+        self._outputs.append((all_logits, genres, valid, compute_row_losses(all_logits, targets)))
 
     def finish_epoch(self) -> Trained:
-        """Return what the epoch's steps gave."""
+        """Return the results of the epoch's steps."""
         logits, genres, valid, losses = (
             torch.cat(parts, dim=1) for parts in zip(*self._outputs, strict=True)
         )
@@ -223,7 +228,7 @@ class Engine:
     ) -> tuple[Tensor, Targets, Tensor]:
         """Return a mini-batch with its rows and targets mixed in pairs, and the genres with the larger share."""
         assert self._mixup is not None
-        share, other = self._mixup.at(self._step, valid)
+        share, other = self._mixup.read_step(self._step, valid)
         places = other[..., None]
         weight = share.to(features.dtype)[:, None, None]  # (member, 1, 1)
 

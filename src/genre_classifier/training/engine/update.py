@@ -18,7 +18,7 @@ STATE = {
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
     torch.optim.SGD: ("momentum_buffer",),
 }
-"""The names of an optimizer's state, by its class. Classes of equal state can share a stack."""
+"""The names of an optimizer's state, by its class. Classes with the same names can share a stack."""
 SETTINGS = {
     "exp_avg": ("lr", "betas", "eps", "weight_decay"),
     "momentum_buffer": ("lr", "momentum", "nesterov", "weight_decay"),
@@ -44,14 +44,14 @@ def _check(optimizer: torch.optim.Optimizer) -> None:
 class Updates:
     """Updates each member's parameters as its optimizer would, with that optimizer's settings and state.
 
-    The state of the optimizers becomes views of the rows here, so their ``state_dict()`` is always the current one.
+    The state of the optimizers becomes views of tensors in this class, so their ``state_dict()`` is always current.
 
     Parameters
     ----------
     optimizers : sequence of torch.optim.Optimizer
-        Whose classes have equal state; each with one group. They may bring state from a checkpoint.
+        Of one family (see `STATE`), each with one group. They may have state from a checkpoint.
     parameters : sequence of list of nn.Parameter
-        By member, in the order in which they stand in its row.
+        By member, in the order of its row.
     rows, gradients : Tensor [shape=(member, parameter)]
 
     Raises
@@ -101,13 +101,13 @@ class Updates:
                 state = {"step": count, **state}
             optimizer.state[tensor] = state
             start = end
-        # A scheduler warns of an optimizer that has never made a step; this one never does.
+        # A scheduler warns if its optimizer has made no step. This optimizer never makes one.
         optimizer._opt_called = True  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def make(self, members: Iterable[int]) -> None:
         """Make one step of each of these members."""
-        for group, numbers in self._alike(members):
+        for group, numbers in self._group_alike(members):
             state = {name: [rows[number] for number in numbers] for name, rows in self._state.items()}
             state["step"] = [self._counts[number, 0] for number in numbers]
             _UPDATES[type(self.optimizers[numbers[0]])](
@@ -117,30 +117,30 @@ class Updates:
                 state,
             )
 
-    def _alike(self, members: Iterable[int]) -> Iterable[tuple[dict[str, Any], list[int]]]:
-        """Return the members that share all settings at this step: one call moves all of them."""
+    def _group_alike(self, members: Iterable[int]) -> Iterable[tuple[dict[str, Any], list[int]]]:
+        """Yield each set of settings and the members that share it at this step. One call moves all of them."""
         alike: dict[tuple[Any, ...], list[int]] = {}
         for number in members:
             optimizer = self.optimizers[number]
             group = optimizer.param_groups[0]
-            key = (type(optimizer), *(_hashable(group[name]) for name in self._settings))
+            key = (type(optimizer), *(_make_hashable(group[name]) for name in self._settings))
             alike.setdefault(key, []).append(number)
         for numbers in alike.values():
             yield self.optimizers[numbers[0]].param_groups[0], numbers
 
     def finish_chunk(self) -> None:
-        """Bring the steps that each parameter's state counts up to the first one's, the only one counted."""
+        """Copy the count of steps of each member's first parameter, the only one counted, to the others."""
         self._counts[:, 1:] = self._counts[:, :1]
 
 
-def _hashable(value: Any) -> Any:
+def _make_hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else float(value)
 
 
 Update = Callable[[dict[str, Any], list[Tensor], list[Tensor], OptimizerState], None]
 
 
-def _adam_update(function: Callable[..., None]) -> Update:
+def _build_adam_update(function: Callable[..., None]) -> Update:
     def update(
         group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
     ) -> None:
@@ -165,7 +165,7 @@ def _adam_update(function: Callable[..., None]) -> Update:
     return update
 
 
-def _sgd_update(
+def _update_by_sgd(
     group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
 ) -> None:
     momenta: list[Tensor | None] = [*state["momentum_buffer"]]
@@ -184,7 +184,7 @@ def _sgd_update(
 
 
 _UPDATES: dict[type, Update] = {
-    torch.optim.Adam: _adam_update(adam),
-    torch.optim.AdamW: _adam_update(adamw),
-    torch.optim.SGD: _sgd_update,
+    torch.optim.Adam: _build_adam_update(adam),
+    torch.optim.AdamW: _build_adam_update(adamw),
+    torch.optim.SGD: _update_by_sgd,
 }
