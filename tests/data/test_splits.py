@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod
@@ -149,6 +149,7 @@ lopsided = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=9), min_siz
 
 
 @given(sizes=lopsided, folds=st.integers(2, 6), seed=st.integers(0, 2**31), grouped=st.booleans())
+@example(sizes=[[5, 8], [5, 8]], folds=4, seed=0, grouped=True)  # no draw puts each group into its own fold
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_genre_of_few_groups_trains_in_every_fold_and_is_tested_once(
     caplog: pytest.LogCaptureFixture, sizes: list[list[int]], folds: int, seed: int, grouped: bool
