@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from genre_classifier.config.checks import check, find_problems, restored, to_train_config
 from genre_classifier.config.messages import message_of
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
-from genre_classifier.config.settings import shown_value
+from genre_classifier.config.settings import describe_plan, shown_value
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -216,3 +216,27 @@ def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
 )
 def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
     assert shown_value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("overrides", "plan"),
+    [
+        (
+            [],
+            "demo; GenreClassifier 128-64-32, dropout 0.3; Adam at 0.001, up to 50 epochs, 64 rows a batch, seed 42",
+        ),
+        (
+            [
+                "data=gtzan",
+                "data.path=x/f.csv",
+                "model.hidden_dims=[]",
+                "optimizer=sgd",
+                "optimizer.lr=0.5",
+                "seed=1",
+            ],
+            "gtzan x/f.csv; GenreClassifier no hidden layer, dropout 0.3; SGD at 0.5, up to 50 epochs, ",
+        ),
+    ],
+)
+def test_a_plan_names_data_network_and_recipe(overrides: list[str], plan: str) -> None:
+    assert describe_plan(composed(*overrides)).startswith(plan)

@@ -46,6 +46,9 @@ def test_the_default_run_trains_on_the_demo_data_and_says_what_came_out(tmp_path
         assert text in result.stdout
     assert f"{metrics['test']['accuracy']:.3f}" in result.stdout
     assert str(tmp_path / "run") in result.stdout
+    assert result.stderr.startswith(
+        "demo; GenreClassifier 128-64-32, dropout 0.2; Adam at 0.001, up to 3 epochs, "
+    )
     assert (
         tmp_path / "run" / ".hydra" / "overrides.yaml"
     ).read_text() == "- trainer.max_epochs=3\n- model.dropout=0.2\n"

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from genre_classifier.config.checks import find_problems, raise_problems
 from genre_classifier.config.messages import message_of
-from genre_classifier.config.settings import job_config
+from genre_classifier.config.settings import describe_plan, job_config
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
@@ -111,8 +111,10 @@ class RunStart(Callback):
             die_with_parent()
             return
         with one_message():
-            raise_problems(find_problems(job_config(config, config.hydra.run.dir)))
+            job = job_config(config, config.hydra.run.dir)
+            raise_problems(find_problems(job))
             _claim(config)
+            say(describe_plan(job), error=True)  # at once: the libraries take some seconds to load
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_message():

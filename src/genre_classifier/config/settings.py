@@ -119,6 +119,22 @@ def job_config(config: DictConfig, run_dir: str) -> DictConfig:
     return job
 
 
+def describe_plan(config: DictConfig) -> str:
+    """Return in one line what a run is about to do: its data, network and recipe.
+
+    It reads a composed configuration and nothing else, so it can be shown while libraries load.
+    """
+    data, model, optimizer = config.data, config.model, config.optimizer
+    where = f" {data.path}" if OmegaConf.select(data, "path", default=None) else ""
+    network = str(model._target_).rpartition(".")[2]
+    if "hidden_dims" in model:
+        widths = "-".join(str(width) for width in model.hidden_dims) or "no hidden layer"
+        network += f" {widths}, dropout {shown_value(model.dropout)}"
+    optimizer_name = str(optimizer._target_).rpartition(".")[2]
+    recipe = f"{optimizer_name} at {shown_value(optimizer.lr)}, up to {config.trainer.max_epochs} epochs"
+    return f"{data.source}{where}; {network}; {recipe}, {data.batch_size} rows a batch, seed {config.seed}"
+
+
 def shown_value(value: Any) -> str:
     """Return a setting's value, a number to four digits, a list without blanks between its values.
 
