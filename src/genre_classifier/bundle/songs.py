@@ -170,11 +170,16 @@ def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt:
         The file cannot be measured.
     """
     seconds, starts, features = recipe.measure(path, excerpt)
-    answers = predictor.predict_batch(features, return_probs=True)
-    probabilities = np.array([list(answer["all_probabilities"].values()) for answer in answers])
+    probabilities = predict_windows(predictor, features)
     return SongPrediction(
         seconds, starts, min(recipe.clip_seconds, seconds), predictor.genre_names, probabilities
     )
+
+
+def predict_windows(predictor: Predictor, features: npt.NDArray[np.float32]) -> Float64:
+    """Return probabilities, shape (window, genre), for features, shape (window, feature)."""
+    answers = predictor.predict_batch(features, return_probs=True)
+    return np.array([list(answer["all_probabilities"].values()) for answer in answers], dtype=np.float64)
 
 
 def answer_for(
