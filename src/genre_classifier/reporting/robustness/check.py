@@ -27,7 +27,6 @@ from genre_classifier.reporting.robustness.changes import CHANGES, Sound
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-PROGRESS_AFTER = 2.0  # seconds
 WHOLE = Excerpt(duration=1e9)
 
 
@@ -206,7 +205,7 @@ def check_robustness(
 def _measured(
     files: Sequence[AudioFile], recipe: AudioRecipe, changes: tuple[str, ...], jobs: int | None
 ) -> Iterator[tuple[int, Variants | Failure]]:
-    """Yield each file's position and features as they come, and show progress if it takes its time."""
+    """Yield each file's position and features as they come. Show progress where there is a terminal."""
     from tqdm import tqdm
 
     places = [position for position, file in enumerate(files) if file.problem is None]
@@ -219,12 +218,7 @@ def _measured(
         if processes > 1
         else ((number, job(path)) for number, path in enumerate(paths))
     )
-    with (
-        closing(results),
-        tqdm(
-            results, desc=recipe.features, total=len(paths), unit="file", delay=PROGRESS_AFTER, disable=None
-        ) as bar,
-    ):
+    with closing(results), tqdm(results, recipe.features, len(paths), unit="file", disable=None) as bar:
         for number, variants in bar:
             yield places[number], variants
 
