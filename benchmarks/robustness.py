@@ -103,7 +103,7 @@ def copy_demo_clips(folder: Path) -> None:
         shutil.copy(shipped / clip_name(genre, artist, track), folder / genre)
 
 
-def run(*words: object) -> None:
+def run_command(*words: object) -> None:
     """Run one of the project's commands; its output is shown if it fails."""
     done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
     if done.returncode:
@@ -118,7 +118,7 @@ def make_bundle(folder: Path, name: str) -> None:
     rows, run_folder = folder / f"{clips}-{features}.parquet", folder / "runs" / name
     command = ("-m", "genre_classifier")
     if not rows.exists():
-        run(
+        run_command(
             *command,
             "extract",
             folder / clips,
@@ -130,12 +130,12 @@ def make_bundle(folder: Path, name: str) -> None:
         )
     shutil.rmtree(run_folder, ignore_errors=True)
     chosen = [feature for feature in CORE20.features if feature not in left_out]
-    run(
+    run_command(
         *(ROOT / "train.py", "data=table", f"data.path={rows}", "data.label=genre", "data.group=group"),
         *("data.id=id", "logger=none", "trainer.enable_progress_bar=false", f"hydra.run.dir={run_folder}"),
         *([f"data.features=[{','.join(chosen)}]"] if left_out else []),
     )
-    run(
+    run_command(
         *(ROOT / "export.py", f"run={run_folder}", f"save_dir={folder / 'models'}", f"model_name={name}"),
         "onnx=false",
     )
@@ -145,7 +145,7 @@ def check(folder: Path, name: str) -> list[dict[str, str]]:
     """Return the lines of a bundle's table."""
     csv_path, figure = folder / f"{name}.csv", folder / f"{name}.png"
     bundle = folder / "models" / name
-    run(
+    run_command(
         *("-m", "genre_classifier", "robustness", bundle, folder / "clips"),
         *("--csv", csv_path, "--figure", figure),
     )
@@ -153,7 +153,7 @@ def check(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def moved_features(folder: Path) -> list[list[str]]:
+def measure_moves(folder: Path) -> list[list[str]]:
     """Return how far each change moves core20's features, in standard deviations between the demo clips."""
     sounds = [decode(path) for path in sorted((folder / "clips").rglob("*.ogg"))]
     before = np.stack([extract_core20(sound.samples) for sound in sounds])
@@ -198,7 +198,7 @@ def main() -> None:
             lines.insert(0, ["as it is", *before])
         print(f"\n{what}\n{table(['change', *tables], lines)}")
     header = ["change", *LOUDNESS, "the most that another feature moves"]
-    print(f"\ncore20's features, moved by standard deviations\n{table(header, moved_features(folder))}")
+    print(f"\ncore20's features, moved by standard deviations\n{table(header, measure_moves(folder))}")
 
 
 if __name__ == "__main__":

@@ -353,10 +353,10 @@ def test_without_an_mp3_encoder_that_row_is_left_out(
 
 
 def test_a_soundfile_that_sets_no_bit_rate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert changes.mp3_obstacle() is None
+    assert changes.find_mp3_obstacle() is None
     monkeypatch.setattr(soundfile, "SoundFile", lambda file, mode: None)
     monkeypatch.setattr(soundfile, "__version__", "0.12.1")
-    assert changes.mp3_obstacle() == "soundfile 0.12.1 cannot set a bit rate; 0.13 and newer can"
+    assert changes.find_mp3_obstacle() == "soundfile 0.12.1 cannot set a bit rate; 0.13 and newer can"
 
 
 def test_no_file_that_can_be_measured_is_one_error(
@@ -470,11 +470,11 @@ def test_names_are_printed_as_text(
 
 
 def test_the_figure_shows_shares_and_confidence() -> None:
-    from genre_classifier.evaluation.figures import robustness_figure
+    from genre_classifier.evaluation.figures import draw_robustness
 
     shares, confidence = np.array([0.25, 1.0]), np.array([-0.2, 0.05])
     intervals = np.array([[0.1, 0.5], [0.8, 1.0]])
-    figure = robustness_figure(["gain", "_noise"], shares, intervals, confidence, "a $b$")
+    figure = draw_robustness(["gain", "_noise"], shares, intervals, confidence, "a $b$")
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.25, 1.0])
     assert [bar.get_width() for bar in right.patches] == pytest.approx([-0.2, 0.05])

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k: int) -> None:
     """Print each song's genres. A song that cannot be measured gets a message, and the command fails at its end."""
-    recipe = recipe_of(bundle, predictor)
+    recipe = find_recipe(bundle, predictor)
     failed = 0
     for path in options.songs:
         try:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k
         raise DataError(f"{failed} of {len(options.songs)} songs could not be measured")
 
 
-def recipe_of(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
+def find_recipe(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
     """Return how to measure songs for a bundle. Raises BundleError, with its name, if they cannot be measured."""
     from genre_classifier.bundle.songs import audio_recipe
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genre_classifier.cli.predict import recipe_of
+from genre_classifier.cli.predict import find_recipe
 from genre_classifier.errors import DataError, GenreClassifierError
 from genre_classifier.terminal import say, say_table
 
@@ -38,8 +38,8 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor) -> No
     from genre_classifier.reporting.robustness.check import check_robustness
     from genre_classifier.reporting.robustness.table import summarize, write_csv, write_figure
 
-    recipe = recipe_of(bundle, predictor)
-    files = _files(options.folder)
+    recipe = find_recipe(bundle, predictor)
+    files = _find_files(options.folder)
     _check_targets(options)
     try:
         found = check_robustness(predictor, recipe, files, options.jobs)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor) -> No
     n = len(found.songs)
     name = f"{bundle.name}, {recipe.features}, {n} clip{'s' if n != 1 else ''}"
     _show(rows, f"{name}: does the same clip keep its genre?")
-    say(*_remarks(rows, found))
+    say(*_describe_exceptions(rows, found))
     if options.csv is not None:
         write_csv(rows, options.csv)
         say(options.csv)
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor) -> No
         say(f"{len(found.failures)} of {len(files)} files could not be measured", error=True)
 
 
-def _files(folder: Path) -> list[AudioFile]:
+def _find_files(folder: Path) -> list[AudioFile]:
     from genre_classifier.features.discovery import scan
 
     if folder.is_file():
@@ -97,11 +97,11 @@ def _show(rows: list[Row], title: str) -> None:
     say_table(
         title,
         [("change", "name"), *((name, "number") for name in columns)],
-        [_cells(row)[: len(columns) + 1] for row in rows],
+        [_format_row(row)[: len(columns) + 1] for row in rows],
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _format_row(row: Row) -> list[str]:
     if row.share_changed is None or row.interval is None:
         return [row.change, "0", "", "", ""]
     low, high = row.interval
@@ -115,7 +115,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _remarks(rows: list[Row], found: Robustness) -> Iterator[str]:
+def _describe_exceptions(rows: list[Row], found: Robustness) -> Iterator[str]:
     yield "genre changed: share of the clips, with its 95 % interval (Wilson's)"
     yield "confidence: mean change of the probability of the genre that a clip had before"
     for row in rows:

@@ -154,7 +154,7 @@ def over_time_figure(
     return figure
 
 
-def robustness_figure(
+def draw_robustness(
     changes: Sequence[str], shares: np.ndarray, intervals: np.ndarray, confidence: np.ndarray, title: str
 ) -> Figure:
     """Draw what changes of the sound do: the share of clips with another genre, and the mean change of confidence.

@@ -36,10 +36,10 @@ def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outco
 def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
     """Yield each file's position and outcome as they come. A file that crashes its process is one failure."""
     job = partial(attempt, name=name, excerpt=excerpt)
-    return each_in_processes(job, paths, jobs, partial(Outcome, ""))
+    return run_in_processes(job, paths, jobs, partial(Outcome, ""))
 
 
-def each_in_processes(
+def run_in_processes(
     job: Callable[[Path], Result], paths: Sequence[Path], jobs: int, failed: Callable[[Failure], Result]
 ) -> Generator[tuple[int, Result], None, None]:
     """Yield each file's position and a job's result as they come.

@@ -82,19 +82,19 @@ def encode_mp3(sound: Sound) -> bytes:
         format="MP3",
         subtype="MPEG_LAYER_III",
         bitrate_mode="CONSTANT",
-        compression_level=_compression_level(rate),
+        compression_level=_choose_compression_level(rate),
     ) as file:
         file.write(resampled(sound.samples, sound.rate, rate))
     return content.getvalue()
 
 
-def _compression_level(rate: int) -> float:
+def _choose_compression_level(rate: int) -> float:
     """Return what libsndfile calls 64 kbit/s: 0 is the highest bit rate at a sample rate, 1 the lowest."""
     lowest, highest = (32, 320) if rate >= 32_000 else (8, 160) if rate >= 16_000 else (8, 64)
     return (highest - MP3_KBITS) / (highest - lowest)
 
 
-def mp3_obstacle() -> str | None:
+def find_mp3_obstacle() -> str | None:
     """Return why MP3 files cannot be written here, or None."""
     import inspect
 
@@ -120,11 +120,11 @@ def remove_treble(sound: Sound, seed: int) -> Sound:
 def add_noise(sound: Sound, seed: int) -> Sound:
     """Add white Gaussian noise whose power is 20 dB below the whole recording's."""
     noise = np.random.default_rng(seed).standard_normal(len(sound.samples), dtype=np.float32)
-    ratio = _power(sound.samples) / _power(noise) / 10 ** (NOISE_DB / 10)
+    ratio = _measure_power(sound.samples) / _measure_power(noise) / 10 ** (NOISE_DB / 10)
     return replace(sound, samples=sound.samples + noise * np.float32(np.sqrt(ratio)))
 
 
-def _power(samples: Float32) -> float:
+def _measure_power(samples: Float32) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
@@ -144,13 +144,13 @@ class Change:
     name : str
     apply : callable
         Takes a Sound and a seed, and returns a Sound.
-    obstacle : callable, optional
+    find_obstacle : callable, optional
         Returns why this machine cannot do it, or None.
     """
 
     name: str
     apply: Callable[[Sound, int], Sound]
-    obstacle: Callable[[], str | None] | None = None
+    find_obstacle: Callable[[], str | None] | None = None
 
 
 CHANGES = {
@@ -161,7 +161,7 @@ CHANGES = {
             for decibels in (-20, -10, 6)
         ),
         Change("16 kHz sampling", lower_rate),
-        Change("MP3 64 kbit/s", compress, mp3_obstacle),
+        Change("MP3 64 kbit/s", compress, find_mp3_obstacle),
         Change("low-pass 4 kHz", remove_treble),
         Change("white noise 20 dB", add_noise),
         Change("first 5 s cut", cut_start),

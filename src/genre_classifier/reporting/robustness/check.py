@@ -20,7 +20,7 @@ from genre_classifier.features.cache import content_of
 from genre_classifier.features.decoding.audio import Excerpt, open_audio, open_content, require_audio
 from genre_classifier.features.discovery import AudioFile
 from genre_classifier.features.measure import Failure, measure_file, measure_recording
-from genre_classifier.features.workers import each_in_processes
+from genre_classifier.features.workers import run_in_processes
 from genre_classifier.machine.processors import usable_cores
 from genre_classifier.reporting.robustness.changes import CHANGES, Sound
 
@@ -79,7 +79,7 @@ def measure_variants(
     for name in changes:
         try:
             other = CHANGES[name].apply(sound, seed)
-            with open_content(_as_file(other), f"{path} ({name})") as recording:
+            with open_content(_encode_whole(other), f"{path} ({name})") as recording:
                 changed[name] = measure_recording(recording, features, excerpt).features
         except AudioError as error:
             changed[name] = Failure(error.kind, str(error))
@@ -96,7 +96,7 @@ def decode(path: Path) -> Sound:
         return Sound(clip.samples, recording.rate)
 
 
-def _as_file(sound: Sound) -> bytes:
+def _encode_whole(sound: Sound) -> bytes:
     """Return a sound as the content of a file that holds every bit of it, of any length."""
     import soundfile
 
@@ -177,16 +177,18 @@ def check_robustness(
     if jobs is not None and jobs < 1:
         raise DataError(f"jobs={jobs}: expected at least 1")
     require_audio()
-    obstacles = {name: change.obstacle() for name, change in CHANGES.items() if change.obstacle is not None}
+    obstacles = {
+        name: change.find_obstacle() for name, change in CHANGES.items() if change.find_obstacle is not None
+    }
     impossible = {name: reason for name, reason in obstacles.items() if reason is not None}
     changes = tuple(name for name in CHANGES if name not in impossible)
     results: dict[int, Song | Failure] = {}
     notes: dict[int, tuple[str, ...]] = {}
-    for position, variants in _measured(files, recipe, changes, jobs):
+    for position, variants in _measure_all(files, recipe, changes, jobs):
         if isinstance(variants, Failure):
             results[position] = variants
         else:
-            results[position] = _predicted(files[position], variants, predictor, recipe)
+            results[position] = _predict_all(files[position], variants, predictor, recipe)
             notes[position] = variants.notes
     ordered = [results[position] for position in sorted(results)]
     failures = [result for result in ordered if isinstance(result, Failure)]
@@ -202,7 +204,7 @@ def check_robustness(
     return Robustness(songs, predictor.genre_names, changes, impossible, failures, told)
 
 
-def _measured(
+def _measure_all(
     files: Sequence[AudioFile], recipe: AudioRecipe, changes: tuple[str, ...], jobs: int | None
 ) -> Iterator[tuple[int, Variants | Failure]]:
     """Yield each file's position and features as they come. Show progress where there is a terminal."""
@@ -214,7 +216,7 @@ def _measured(
     job = partial(measure_variants, features=recipe.features, excerpt=recipe.windows, changes=changes)
     processes = min(jobs or usable_cores(), len(paths))
     results = (
-        each_in_processes(job, paths, processes, lambda failure: failure)
+        run_in_processes(job, paths, processes, lambda failure: failure)
         if processes > 1
         else ((number, job(path)) for number, path in enumerate(paths))
     )
@@ -223,7 +225,7 @@ def _measured(
             yield places[number], variants
 
 
-def _predicted(file: AudioFile, variants: Variants, predictor: Predictor, recipe: AudioRecipe) -> Song:
+def _predict_all(file: AudioFile, variants: Variants, predictor: Predictor, recipe: AudioRecipe) -> Song:
     def probabilities(features: Float32) -> Float64:
         return average_windows(predict_windows(predictor, features[:, recipe.columns]))
 

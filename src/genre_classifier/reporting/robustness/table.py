@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from genre_classifier.features.measure import Failure
-from genre_classifier.features.names import compared
+from genre_classifier.features.names import fold_name
 from genre_classifier.files.atomic import replacing, write_text
 from genre_classifier.files.csv_files import csv_text
 from genre_classifier.reporting.robustness.check import Robustness, Song
@@ -62,18 +62,18 @@ class Row:
 
 def summarize(found: Robustness) -> list[Row]:
     """Return a row for each change."""
-    index_of = {compared(name): index for index, name in enumerate(found.genre_names)}
+    index_of = {fold_name(name): index for index, name in enumerate(found.genre_names)}
     index_of |= {name: index for index, name in enumerate(found.genre_names)}
-    genres = [_genre_index(song, index_of) for song in found.songs]
-    return [_row(change, found.songs, genres) for change in found.changes]
+    genres = [_find_genre(song, index_of) for song in found.songs]
+    return [_summarize_change(change, found.songs, genres) for change in found.changes]
 
 
-def _genre_index(song: Song, index_of: dict[str, int]) -> int | None:
+def _find_genre(song: Song, index_of: dict[str, int]) -> int | None:
     genre = song.file.genre
-    return None if genre is None else index_of.get(genre, index_of.get(compared(genre)))
+    return None if genre is None else index_of.get(genre, index_of.get(fold_name(genre)))
 
 
-def _row(change: str, songs: list[Song], genres: list[int | None]) -> Row:
+def _summarize_change(change: str, songs: list[Song], genres: list[int | None]) -> Row:
     from scipy.stats import binomtest
 
     outcomes = [song.changed[change] for song in songs]
@@ -125,9 +125,9 @@ def write_csv(rows: list[Row], path: Path) -> None:
     lines = [
         [
             *(row.change, row.n_clips, row.n_changed),
-            *map(_number, (row.share_changed, *(row.interval or (None, None)), row.confidence_change)),
+            *map(_format_number, (row.share_changed, *(row.interval or (None, None)), row.confidence_change)),
             row.n_labelled,
-            *map(_number, (row.accuracy_before, row.accuracy_after)),
+            *map(_format_number, (row.accuracy_before, row.accuracy_after)),
             *(sum(row.left_out.values()), row.n_clipped),
         ]
         for row in rows
@@ -135,17 +135,17 @@ def write_csv(rows: list[Row], path: Path) -> None:
     write_text(path, csv_text(header, lines))
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
 def write_figure(rows: list[Row], title: str, path: Path) -> None:
     """Draw the table as PNG or SVG, by the path's suffix; the file is whole or not there at all."""
     from genre_classifier.evaluation.drawing import png, svg
-    from genre_classifier.evaluation.figures import robustness_figure
+    from genre_classifier.evaluation.figures import draw_robustness
 
     drawn = [row for row in rows if row.n_clips]
-    figure = robustness_figure(
+    figure = draw_robustness(
         [f"{row.change} ({row.n_clips})" for row in drawn],
         np.array([row.share_changed for row in drawn], dtype=float),
         np.array([row.interval for row in drawn], dtype=float).reshape(-1, 2),
