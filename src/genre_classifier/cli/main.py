@@ -1,5 +1,5 @@
 """The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
-set scikit-learn's models beside them, compare, report.
+set scikit-learn's models beside them, compare, report, change songs and see whether they keep their genre.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
