@@ -155,7 +155,14 @@ def test_the_low_pass_has_butterworths_response(hertz: int, rate: int) -> None:
     assert amplitude(changed) == pytest.approx(expected, rel=0.01, abs=1e-5)
 
 
-def test_a_low_pass_leaves_a_sound_that_has_nothing_above(tmp_path: Path) -> None:
+def test_a_long_sound_is_filtered_as_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = Sound(music(1.0)[:, 0], 22_050)
+    whole = CHANGES["low-pass 4 kHz"].apply(sound, 0).samples
+    monkeypatch.setattr(changes, "BLOCK_SAMPLES", 1000)
+    np.testing.assert_array_equal(CHANGES["low-pass 4 kHz"].apply(sound, 0).samples, whole)
+
+
+def test_a_low_pass_leaves_a_sound_that_has_nothing_above() -> None:
     sound = tone(1000, 8000)
     assert CHANGES["low-pass 4 kHz"].apply(sound, 0) is sound
 

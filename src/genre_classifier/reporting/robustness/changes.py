@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError
-from genre_classifier.features.decoding.audio import resampled
+from genre_classifier.features.decoding.audio import BLOCK_SAMPLES, resampled
 
 Float32 = npt.NDArray[np.float32]
 
@@ -114,18 +114,25 @@ def remove_treble(sound: Sound, seed: int) -> Sound:
     if sound.rate <= 2 * LOW_PASS_HZ:
         return sound
     sections = butter(LOW_PASS_ORDER, LOW_PASS_HZ, fs=sound.rate, output="sos")
-    return replace(sound, samples=sosfilt(sections, sound.samples).astype(np.float32))
+    state = np.zeros((len(sections), 2))
+    filtered = np.empty_like(sound.samples)
+    for start in range(0, len(filtered), BLOCK_SAMPLES):  # the filter computes in float64
+        block = slice(start, start + BLOCK_SAMPLES)
+        filtered[block], state = sosfilt(sections, sound.samples[block], zi=state)
+    return replace(sound, samples=filtered)
 
 
 def add_noise(sound: Sound, seed: int) -> Sound:
     """Add white Gaussian noise whose power is 20 dB below the whole recording's."""
     noise = np.random.default_rng(seed).standard_normal(len(sound.samples), dtype=np.float32)
     ratio = _measure_power(sound.samples) / _measure_power(noise) / 10 ** (NOISE_DB / 10)
-    return replace(sound, samples=sound.samples + noise * np.float32(np.sqrt(ratio)))
+    noise *= np.float32(np.sqrt(ratio))
+    noise += sound.samples
+    return replace(sound, samples=noise)
 
 
 def _measure_power(samples: Float32) -> float:
-    return float(np.mean(np.square(samples, dtype=np.float64)))
+    return float(np.einsum("n,n->", samples, samples, dtype=np.float64)) / len(samples)
 
 
 def cut_start(sound: Sound, seed: int) -> Sound:
