@@ -171,11 +171,16 @@ def predict_song(predictor: Predictor, recipe: AudioRecipe, path: Path, excerpt:
         The file cannot be measured.
     """
     seconds, starts, features = recipe.measure(path, excerpt)
-    rows = read_rows(features, predictor.n_features, predictor.feature_names)
-    probabilities = predictor.predict_probabilities(rows)
+    probabilities = predict_windows(predictor, features)
     return SongPrediction(
         seconds, starts, min(recipe.clip_seconds, seconds), predictor.genre_names, probabilities
     )
+
+
+def predict_windows(predictor: Predictor, features: npt.NDArray[np.float32]) -> Float64:
+    """Return probabilities, shape (window, genre), for features, shape (window, feature)."""
+    rows = read_rows(features, predictor.n_features, predictor.feature_names)
+    return predictor.predict_probabilities(rows)
 
 
 def answer_for(

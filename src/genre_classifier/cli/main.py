@@ -1,5 +1,5 @@
 """The console command ``genre-classifier``: extract features, verify a bundle, predict with it, serve it, rank runs,
-set scikit-learn's models beside them, compare, report.
+set scikit-learn's models beside them, compare, report, change songs and see whether they keep their genre.
 
 Heavy libraries are imported inside the subcommands, so that ``--help`` and a mistyped option answer at once.
 """
@@ -21,6 +21,7 @@ from genre_classifier.cli import download as download_command
 from genre_classifier.cli import extract as extract_command
 from genre_classifier.cli import predict as song_command
 from genre_classifier.cli import report as report_command
+from genre_classifier.cli import robustness as robustness_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.files.csv_files import csv_text
 from genre_classifier.machine.cache_folders import prepare_caches
@@ -180,6 +181,14 @@ def _parser() -> argparse.ArgumentParser:
     report_command.add_arguments(report)
     report.set_defaults(run=report_command.run)
 
+    robustness = commands.add_parser(
+        "robustness",
+        parents=[common],
+        help="tell whether songs keep their genre when they are louder, compressed, filtered, noisy or cut",
+    )
+    robustness_command.add_arguments(robustness)
+    robustness.set_defaults(run=_robustness)
+
     serve = commands.add_parser("serve", parents=[common], help="answer predictions over HTTP")
     serve.add_argument("--bundle", help="FOLDER/NAME, default MODEL_DIR/MODEL_NAME from the environment")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1")
@@ -327,6 +336,13 @@ def _leaderboard(options: argparse.Namespace) -> None:
     say(*format_unreadable(trials.unreadable))
     if options.csv is not None:
         write_leaderboard(options.csv, boards)
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    from genre_classifier.bundle.format import make_predictor, read_bundle
+
+    bundle = read_bundle(*_split(options.bundle))
+    robustness_command.run(options, bundle, make_predictor(bundle))
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -39,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k: int) -> None:
     """Print each song's genres. A song that cannot be measured gets a message, and the command fails at its end."""
-    from genre_classifier.bundle.songs import audio_recipe
-
-    try:
-        recipe = audio_recipe(bundle.metadata, predictor.feature_names)
-    except BundleError as error:
-        raise BundleError(f"{bundle.folder / bundle.name}: {error}") from error
+    recipe = find_recipe(bundle, predictor)
     failed = 0
     for path in options.songs:
         try:
@@ -54,6 +49,16 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k
             failed += 1
     if failed:
         raise DataError(f"{failed} of {len(options.songs)} songs could not be measured")
+
+
+def find_recipe(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
+    """Return how to measure songs for a bundle. Raises BundleError, with its name, if they cannot be measured."""
+    from genre_classifier.bundle.songs import audio_recipe
+
+    try:
+        return audio_recipe(bundle.metadata, predictor.feature_names)
+    except BundleError as error:
+        raise BundleError(f"{bundle.folder / bundle.name}: {error}") from error
 
 
 def _lines(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genre_classifier.evaluation.drawing import (
+    BAR,
     BLUE,
     DARK,
     INK,
@@ -150,4 +151,44 @@ def draw_over_time(
         axes.set_xlabel(f"seconds, middle of a window of {window:g} s")
         axes.set_title(drawn_name(title, LONGEST_TITLE), wrap=True)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
+    return figure
+
+
+def draw_robustness(
+    changes: Sequence[str], shares: np.ndarray, intervals: np.ndarray, confidence: np.ndarray, title: str
+) -> Figure:
+    """Draw what changes of the sound do: the share of clips with another genre, and the mean change of confidence.
+
+    Parameters
+    ----------
+    changes : sequence of str
+        One name per change.
+    shares : np.ndarray [shape=(change,)]
+        In [0, 1].
+    intervals : np.ndarray [shape=(change, 2)]
+        Lower and upper end of each share's interval.
+    confidence : np.ndarray [shape=(change,)]
+        In [-1, 1].
+    title : str
+        Stands above the bars.
+    """
+    places = np.arange(len(changes))
+    with drawing():
+        figure = new_figure(8.0, 0.32 * len(changes) + 1.3)
+        left, right = figure.subplots(1, 2, sharey=True)
+        left.barh(places, shares, 0.7, color=BAR)
+        reach = np.abs(intervals - shares[:, None]).T  # (2, change)
+        left.errorbar(shares, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.0, capsize=2.5)
+        left.set_yticks(places, [drawn_name(change) for change in changes])
+        left.set(xlim=(0, 1), ylim=(len(changes) - 0.4, -0.6))
+        left.set_xlabel("share of clips with another genre, 95 % interval")
+        right.barh(places, confidence, 0.7, color=BLUE)
+        right.axvline(0.0, color=INK, linewidth=0.7)
+        furthest = max(0.1, float(np.abs(confidence).max(initial=0.0)))
+        right.set_xlim(-1.1 * furthest, 1.1 * furthest)
+        right.set_xlabel("mean change of confidence in the genre before")
+        for axes in (left, right):
+            axes.grid(axis="x")
+            axes.tick_params(axis="y", length=0)
+        figure.suptitle(drawn_name(title, LONGEST_TITLE), wrap=True)
     return figure

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.cache import Measured, content_of
-from genre_classifier.features.decoding.audio import Excerpt, open_audio
+from genre_classifier.features.decoding.audio import Excerpt, Recording, open_audio
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSet
 
 Float32 = npt.NDArray[np.float32]
@@ -113,10 +113,16 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
         The file cannot be read, is not what its suffix says, shorter than a second, silent, or silent in mono because
         its channels cancel.
     """
-    extract = extractor(name)
+    with open_audio(path) as recording:
+        return measure_recording(recording, name, excerpt)
+
+
+def measure_recording(recording: Recording, name: str, excerpt: Excerpt) -> Measured:
+    """Measure a set's features of an open recording's clips, as `measure_file` does of a file's."""
+    extract, path = extractor(name), recording.path
     starts, rows = [], []
     # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
-    with _threads().limit(limits=1, user_api="blas"), open_audio(path) as recording:
+    with _threads().limit(limits=1, user_api="blas"):
         for clip in recording.clips(excerpt, FEATURE_SETS[name].sample_rate):
             if clip.is_silent:
                 continue
@@ -125,15 +131,15 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
             except DataError as error:
                 raise AudioError(f"{path}: {error}", kind="unreadable") from error
             starts.append(clip.start)
-        if recording.cancels:
-            raise AudioError(
-                f"{path}: its channels cancel each other in mono, as one of them is inverted; invert it, or keep one",
-                kind="out of phase",
-            )
-        if not rows:
-            raise AudioError(f"{path} is silent", kind="silent")
-        notes = tuple(f"{path}: {note}" for note in recording.notes)
-        return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows), notes)
+    if recording.cancels:
+        raise AudioError(
+            f"{path}: its channels cancel each other in mono, as one of them is inverted; invert it, or keep one",
+            kind="out of phase",
+        )
+    if not rows:
+        raise AudioError(f"{path} is silent", kind="silent")
+    notes = tuple(f"{path}: {note}" for note in recording.notes)
+    return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows), notes)
 
 
 def attempt(path: Path, name: str, excerpt: Excerpt) -> Outcome:

@@ -26,7 +26,7 @@ def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield pairs of different names that differ only in case, spaces or the Unicode form of their letters."""
     found = defaultdict(list)
     for name in sorted(set(names)):
-        found[_compared(name)].append(name)
+        found[fold_name(name)].append(name)
     for same in found.values():
         if len(same) > 1:
             yield same[0], same[1]
@@ -49,7 +49,8 @@ def refuse_alike_genres(genres: Iterable[str], where: object) -> None:
         )
 
 
-def _compared(name: str) -> str:
+def fold_name(name: str) -> str:
+    """Return what two names share that differ only in case, spaces or the Unicode form of their letters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     # Format characters (zero-width spaces, soft hyphens) are as invisible as spaces.
     return "".join(sign for sign in folded if not sign.isspace() and unicodedata.category(sign) != "Cf")

@@ -6,19 +6,20 @@ import logging
 import multiprocessing
 import signal
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import Failure, Outcome, attempt
 from genre_classifier.machine.child_process import die_with_parent
 
+Result = TypeVar("Result")
 Outcomes = Generator[tuple[int, Outcome], None, None]
 
 QUEUED = 4  # files waiting for each process
@@ -35,24 +36,42 @@ def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outco
 def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
     """Yield each file's position and outcome as they come. A file that crashes its process is one failure."""
     job = partial(attempt, name=name, excerpt=excerpt)
+    return run_in_processes(job, paths, jobs, partial(Outcome, ""))
+
+
+def run_in_processes(
+    job: Callable[[Path], Result], paths: Sequence[Path], jobs: int, failed: Callable[[Failure], Result]
+) -> Generator[tuple[int, Result], None, None]:
+    """Yield each file's position and a job's result as they come.
+
+    Parameters
+    ----------
+    job : callable
+        Run in a process for each file; a function that can be pickled.
+    paths : sequence of Path
+    jobs : int
+        Processes.
+    failed : callable
+        Makes the result of a file that crashes its process.
+    """
     waiting = iter(list(enumerate(paths)))
     while True:
-        running: dict[Future[Outcome], tuple[int, Path]] = {}
+        running: dict[Future[Result], tuple[int, Path]] = {}
         try:
             yield from _through_pool(job, waiting, running, jobs)
             return
         except BrokenProcessPool:
             suspects = list(running.values())
         for position, path in suspects:
-            yield position, _alone(job, path)
+            yield position, _alone(job, path, failed)
 
 
 def _through_pool(
-    job: partial[Outcome],
+    job: Callable[[Path], Result],
     waiting: Iterator[tuple[int, Path]],
-    running: dict[Future[Outcome], tuple[int, Path]],
+    running: dict[Future[Result], tuple[int, Path]],
     jobs: int,
-) -> Outcomes:
+) -> Generator[tuple[int, Result], None, None]:
     """Keep a pool busy. If it breaks, `running` has the files that were not yielded."""
     with _pool(jobs) as pool:
         try:
@@ -62,22 +81,20 @@ def _through_pool(
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    outcome = future.result()
+                    result = future.result()
                     position, _ = running.pop(future)
-                    yield position, outcome
+                    yield position, result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _alone(job: partial[Outcome], path: Path) -> Outcome:
+def _alone(job: Callable[[Path], Result], path: Path, failed: Callable[[Failure], Result]) -> Result:
     with _pool(1) as pool:
         try:
             return pool.submit(job, path).result()
         except BrokenProcessPool:
-            return Outcome(
-                "", Failure("unreadable", f"{path} crashed or exhausted the process that decoded it")
-            )
+            return failed(Failure("unreadable", f"{path} crashed or exhausted the process that decoded it"))
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:

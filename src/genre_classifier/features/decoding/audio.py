@@ -8,6 +8,7 @@ last clip that is asked for.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import threading
@@ -27,7 +28,16 @@ from genre_classifier.features.decoding.formats import FORMATS, SHOWN, SUFFIXES,
 from genre_classifier.features.decoding.headers import UNKNOWN_FRAMES, declared, with_known_size
 from genre_classifier.features.sets import CLIP_SECONDS, SAMPLE_RATE
 
-__all__ = ["SUFFIXES", "Clip", "Excerpt", "Recording", "open_audio", "require_audio", "resampled"]
+__all__ = [
+    "SUFFIXES",
+    "Clip",
+    "Excerpt",
+    "Recording",
+    "open_audio",
+    "open_content",
+    "require_audio",
+    "resampled",
+]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -296,6 +306,26 @@ def open_audio(path: Path) -> Iterator[Recording]:
             yield recording
         finally:
             recording.close()
+
+
+@contextmanager
+def open_content(content: bytes, name: str) -> Iterator[Recording]:
+    """Open an audio file that is in memory.
+
+    Parameters
+    ----------
+    content : bytes
+        Of a file in a format of libsndfile.
+    name : str
+        What messages call it.
+    """
+    import soundfile
+
+    recording = Recording(Path(name), lambda: soundfile.SoundFile(io.BytesIO(content)))
+    try:
+        yield recording
+    finally:
+        recording.close()
 
 
 def _refuse_no_file(path: Path) -> None:
