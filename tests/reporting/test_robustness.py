@@ -20,7 +20,7 @@ from genre_classifier.features.discovery import AudioFile, scan
 from genre_classifier.features.measure import Failure, measure_file
 from genre_classifier.features.sets import CORE20
 from genre_classifier.network import GenreClassifier
-from genre_classifier.reporting.robustness import changes
+from genre_classifier.reporting.robustness import changes, check
 from genre_classifier.reporting.robustness.changes import CHANGES, Change, Sound, encode_mp3
 from genre_classifier.reporting.robustness.check import (
     Robustness,
@@ -211,6 +211,20 @@ def test_a_song_that_is_not_changed_has_the_features_that_predict_measures(
     np.testing.assert_array_equal(found.original, measure_file(path, "core20", windows).features)
     assert len(found.original) == 3
     np.testing.assert_allclose(found.changed["none"], found.original, rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_file_is_measured_in_its_first_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loudness: Path
+) -> None:
+    monkeypatch.setattr(check, "LONGEST_SECONDS", 4.0)
+    path = write(tmp_path / "a.wav", music(9.0))
+    assert len(decode(path).samples) == 4 * 22_050
+    bundle = read_bundle(loudness.parent, loudness.name)
+    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    [(_, found)] = check._measure_all([AudioFile(path, "a")], recipe, ("gain -20 dB",), 1)
+    assert isinstance(found, Variants)
+    expected = measure_file(path, "core20", Excerpt(duration=4.0, window=recipe.clip_seconds)).features
+    np.testing.assert_array_equal(found.original, expected)
 
 
 def test_a_change_is_measured_as_the_changed_file_would_be(tmp_path: Path) -> None:
