@@ -146,6 +146,8 @@ class BundleDetails:
     split_protocol: str | None = None
     calibration: Calibration | None = None
     production_checklist: tuple[ChecklistItem, ...] | None = None
+    data: Mapping[str, Any] | None = None  # the rows it was trained and judged on: origin, licence, counts
+    evaluation: Mapping[str, Any] | None = None  # of the held-out rows: intervals, confusion, reliability
 
 
 @dataclass(frozen=True)
@@ -511,7 +513,15 @@ def _encode(
         if details.calibration is None
         else to_plain(details.calibration.temperature, "temperature"),
     }
-    for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
+    for key in (
+        "feature_set",
+        "run",
+        "split_protocol",
+        "calibration",
+        "production_checklist",
+        "data",
+        "evaluation",
+    ):
         content[key] = to_plain(_as_plain(getattr(details, key)), key)
     content["sha256"] = {part: _sha256(contents[part]) for part in contents}
     content["sha256"]["metadata"] = _content_digest(content)

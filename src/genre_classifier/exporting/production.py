@@ -27,9 +27,12 @@ from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
     ReferenceAnswers,
+    describe_data,
+    evaluation_of,
     load,
-    measured,
-    metrics_of,
+    measure_outcome,
+    metrics_by_split,
+    read_or_measure_outcome,
     reference_answers,
     rows_of,
 )
@@ -64,12 +67,13 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     judged = candidate = load(choice)
     rows, why_not = rows_of(judged)
     answers = reference_answers(judged, rows, why_not)
-    metrics: dict[str, Any] = dict(metrics_of(judged, rows))
+    outcome = read_or_measure_outcome(judged, rows)
     calibration = None
     if settings.temperature_scaling:
         candidate, calibration = calibrated(judged, rows, why_not)
         assert rows is not None
-        metrics = dict(measured(candidate, rows))
+        outcome = measure_outcome(candidate, rows)
+    metrics = metrics_by_split(outcome)
     findings, folds = _findings_of_the_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
@@ -85,7 +89,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
             "note": "the metrics are of this run's model; the exported one was trained on all rows afterwards",
         }
     answers = _answers_of_final(answers, judged, candidate, rows)
-    content = _Content(candidate, metrics, _details(judged, candidate, calibration))
+    content = _Content(candidate, metrics, _details(judged, candidate, calibration, outcome))
     findings += _rehearsed(settings, content, answers, ask_service)
     if settings.strict:
         checklist.require(findings)
@@ -188,7 +192,9 @@ def _write(
     )
 
 
-def _details(judged: Candidate, final: Candidate, calibration: Calibration | None) -> BundleDetails:
+def _details(
+    judged: Candidate, final: Candidate, calibration: Calibration | None, outcome: Mapping[str, Any]
+) -> BundleDetails:
     protocol = judged.protocol.get("description")
     if final.protocol is not judged.protocol:
         protocol = f"{final.protocol['description']}; the metrics are of the held-out model: {protocol}"
@@ -204,6 +210,8 @@ def _details(judged: Candidate, final: Candidate, calibration: Calibration | Non
         ),
         split_protocol=protocol,
         calibration=calibration,
+        data=describe_data(judged),
+        evaluation=evaluation_of(outcome, judged.genre_names),
     )
 
 
