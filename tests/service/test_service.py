@@ -108,6 +108,11 @@ def test_the_model_says_what_it_is(client, folder):
     assert described["split_protocol"] == "grouped by artist"
     assert described["library_versions"]["numpy"] == np.__version__
     assert described["bundle"] == digest
+    assert described["genres"] == GENRES
+    assert (described["data"], described["evaluation"]) == (None, None)
+    assert described["songs"]["refused_because"] is None
+    assert described["songs"]["most_bytes"] == 50 * 2**20
+    assert ".mp3" in described["songs"]["suffixes"]
 
 
 def test_the_documentation_has_an_example_of_every_request_and_they_work(client):

@@ -105,7 +105,7 @@ def measure_apart(
 @cache
 def _context(name: str) -> Any:
     """Return how processes are started: forked from a process with a feature set's libraries, if possible."""
-    preloaded = [*PRELOADED, EXTRACTORS[name].partition(":")[0]]
+    preloaded = [*PRELOADED, EXTRACTORS.get(name, __name__).partition(":")[0]]
     if name in WITH_LIBROSA:
         prepare_caches()
         preloaded += PRELOADED_OF_LIBROSA
