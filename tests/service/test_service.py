@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -414,6 +415,15 @@ def test_the_service_can_be_mounted_under_a_longer_path(folder):
     assert (status, answer["predicted_index"]) == (200, EXPECTED[0][0].argmax())
     assert asyncio.run(ask("GET", "/genres-api/genres", b""))[1]["genres"] == GENRES
     assert asyncio.run(ask("POST", "/genres-api/predict", b"{"))[0] == 422
+
+    async def ask_for_files() -> list[int]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x/genres-api/") as client:
+            page = (await client.get("")).text
+            linked = re.findall(r'(?:href|src)="([a-z][^"]+)"', page)
+            return [(await client.get(path)).status_code for path in (*linked, "swagger/swagger-ui.css")]
+
+    assert asyncio.run(ask_for_files()) == [200] * 6
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,10 @@ import soundfile
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from genre_classifier.bundle.format import DEFAULT_NAME
-from genre_classifier.service.model import ModelService
-from tests.service.serving import served
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ROOT / "src" / "genre_classifier" / "demo" / "clips"
+COMMAND = (sys.executable, "-m", "genre_classifier.cli.main")
 MEDLEY = ("rock", "hip-hop", "hip-hop")
 TURN = 27.0  # seconds
 
@@ -41,10 +42,9 @@ def launch(playwright: Playwright) -> Browser:
 
 def make_bundle(folder: Path) -> None:
     """Train the strong recipe on the demo data, and export it."""
-    command = [sys.executable, "-m", "genre_classifier.cli.main"]
     run, quiet = "hydra.run.dir=run", "trainer.enable_progress_bar=false"
-    subprocess.run([*command, "train", "experiment=demo_strong", run, quiet], check=True, cwd=folder)
-    subprocess.run([*command, "export", "run=run", "save_dir=bundle"], check=True, cwd=folder)
+    subprocess.run([*COMMAND, "train", "experiment=demo_strong", run, quiet], check=True, cwd=folder)
+    subprocess.run([*COMMAND, "export", "run=run", "save_dir=bundle"], check=True, cwd=folder)
 
 
 def make_medley(path: Path, genres: tuple[str, ...] = MEDLEY) -> Path:
@@ -52,6 +52,19 @@ def make_medley(path: Path, genres: tuple[str, ...] = MEDLEY) -> Path:
     clips = [soundfile.read(clip) for genre in genres for clip in sorted(CLIPS.glob(f"{genre}-*.ogg"))]
     soundfile.write(path, np.concatenate([samples for samples, _ in clips]), clips[0][1])
     return path
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a bundle with ``genre-classifier serve`` on a free port; yield the address that it prints."""
+    bundle = ["--bundle", str(folder / DEFAULT_NAME), "--port", "0"]
+    with subprocess.Popen([*COMMAND, "serve", *bundle], stderr=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stderr is not None
+            line = next(line for line in service.stderr if line.startswith("open http://"))
+            yield line.split()[1]
+        finally:
+            service.terminate()
 
 
 def answer(page: Page, address: str, song: Path, seconds: float) -> None:
@@ -76,14 +89,15 @@ def main() -> None:
             make_bundle(Path(temporary))
         song = make_medley(Path(temporary) / "Rock turns into hip-hop.flac")
         browser = launch(playwright)
-        with served(ModelService(bundle, DEFAULT_NAME)) as port:
+        with serve(bundle) as address:
             for name, scheme, width, height, top in (
                 ("page", "light", 960, 1060, "body"),
                 ("page-dark", "dark", 960, 1240, "#about"),
                 ("page-phone", "light", 360, 780, ".song"),
             ):
                 page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": height})
-                answer(page, f"http://127.0.0.1:{port}/", song, TURN)
+                answer(page, address, song, TURN)  # twice, since a service's first answer waits for imports
+                answer(page, address, song, TURN)
                 page.locator(top).evaluate("(part) => scrollTo(0, part.getBoundingClientRect().top - 16)")
                 page.screenshot(path=options.folder / f"{name}.png")
                 page.close()

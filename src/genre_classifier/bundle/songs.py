@@ -61,8 +61,8 @@ class AudioRecipe:
 
     @property
     def most_points(self) -> int:
-        """Points of a curve that somebody waits for: 60, and 30 with a pretrained network."""
-        return 30 if FEATURE_SETS[self.features].is_pretrained else 60
+        """Points of a curve that somebody waits for: 60, and 20 with a pretrained network."""
+        return 20 if FEATURE_SETS[self.features].is_pretrained else 60
 
     def overview(self, seconds: float) -> Excerpt:
         """A song of this length in overlapping windows, at most `most_points` where they overlap."""

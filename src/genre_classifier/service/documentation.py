@@ -157,7 +157,7 @@ OPERATIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             f"A form with the field `file`: {', '.join(SUFFIXES)}, at most {MAX_AUDIO_BYTES // 2**20} MB. A song "
             "longer than the clips of the training is measured in windows of their length; `features` are the means "
             "over them, `prediction` is the mean of their probabilities. With `over_time=true` the answer has a curve "
-            "as well: `over_time` lists the genres of overlapping windows, at most 60 of them, or 30 for a pretrained "
+            "as well: `over_time` lists the genres of overlapping windows, at most 60 of them, or 20 for a pretrained "
             "network. Their step follows from the song's length. A song of one window has one point."
         ),
         "responses": {

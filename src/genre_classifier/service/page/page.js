@@ -113,6 +113,12 @@ async function predictFeatures(event) {
     genreBars(answer.all_probabilities, Object.keys(answer.all_probabilities).length),
     unusualHint(answer) ?? "",
   );
+  noteBundle(answer.bundle);
+}
+
+/** Show the model card of another bundle that was put in this one's place. */
+function noteBundle(digest) {
+  if (digest !== model.bundle) loadModel();
 }
 
 function dropAnywhere() {
@@ -141,9 +147,7 @@ $("songs").addEventListener("again", (event) => {
   waiting.push(event.detail);
   sendSongs();
 });
-$("songs").addEventListener("answered", (event) => {
-  if (event.detail !== model.bundle) loadModel(); // another bundle was put in its place
-});
+$("songs").addEventListener("answered", (event) => noteBundle(event.detail));
 $("features-form").addEventListener("submit", predictFeatures);
 dropAnywhere();
 loadModel();

@@ -14,13 +14,14 @@ export class Song {
     this.limits = limits;
     this.isRemoved = false;
     this.status = el("p", { class: "status", role: "status" }, "Waiting");
+    this.elapsed = el("p", { class: "soft", "aria-hidden": "true", hidden: true });
     this.progress = el("progress", { max: 1, "aria-label": `Progress of ${file.name}`, hidden: true });
     this.body = el("div", { class: "song-body" });
     this.removal = el("button", { class: "quiet", type: "button", "aria-label": `Remove ${file.name}` }, "Remove");
     this.removal.addEventListener("click", () => this.remove());
     const title = el("h3", {}, file.name);
     const head = el("div", { class: "song-head" }, title, this.removal);
-    this.element = el("li", { class: "card song" }, head, this.status, this.progress, this.body);
+    this.element = el("li", { class: "card song" }, head, this.status, this.progress, this.elapsed, this.body);
   }
 
   remove() {
@@ -78,12 +79,19 @@ export class Song {
     });
     request.upload.addEventListener("load", () => {
       uploaded = performance.now();
-      this.progress.removeAttribute("value"); // how long measuring takes is not known
+      this.progress.hidden = true; // how long measuring takes is not known
       this.say("Measuring", "measuring");
     });
+    // A moving bar would take the processor from the service, where both are on one machine.
+    const ticking = setInterval(() => {
+      this.elapsed.hidden = false;
+      this.elapsed.textContent = `${Math.round((performance.now() - start) / 1000)} s`;
+    }, 1000);
     return new Promise((resolve) => {
       request.addEventListener("loadend", () => {
+        clearInterval(ticking);
         this.progress.hidden = true;
+        this.elapsed.hidden = true;
         this.request = null;
         const end = performance.now();
         let answer = null;
