@@ -318,7 +318,7 @@ def test_the_model_card_shows_what_the_bundle_says(opened: Any, folder: Path) ->
     metadata = read_bundle(folder).metadata
     text = page.locator("#model").inner_text().replace("\xa0", " ")
     test, evaluation, data = metadata["metrics"]["test"], metadata["evaluation"], metadata["data"]
-    assert "Trained on synthetic data." in text
+    assert page.locator("#synthetic").is_visible()
     for name in ("accuracy", "f1", "f1_macro", "top3"):
         low, high = evaluation["intervals"][name]
         assert f"{100 * test[name]:.1f} %" in text
@@ -345,7 +345,9 @@ def test_the_model_card_shows_what_the_bundle_says(opened: Any, folder: Path) ->
 @pytest.mark.parametrize("age", ["contract_only", "format1"])
 def test_the_model_card_of_an_old_bundle_has_what_there_is(age: str, opened: Any, tmp_path: Path) -> None:
     shutil.copytree(OLD / age, tmp_path / age)
-    text = opened(tmp_path / age).page.locator("#model").inner_text()
+    page = opened(tmp_path / age).page
+    assert page.locator("#synthetic").is_hidden()
+    text = page.locator("#model").inner_text()
     assert "test_accuracy\n0.81" in text
     assert "This bundle does not record which genres it confuses." in text
     assert "This bundle does not record its training data." in text

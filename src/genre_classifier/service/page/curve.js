@@ -84,14 +84,16 @@ export function curve(points, duration, genres, seek) {
     },
     cursor,
   );
+  const place = el("span", { class: "curve-now soft", "aria-hidden": "true" });
   grid.style.setProperty("--rows", genres.length);
-  grid.append(slider, axis(duration));
+  grid.append(slider, axis(duration), place);
   let now = 0;
 
   function show(time) {
     now = Math.max(0, Math.min(duration, time));
     const point = nearest(points, now);
     cursor.style.left = `${(100 * now) / duration}%`;
+    place.textContent = `at ${clock(now)}`;
     values.forEach((value, number) => {
       value.textContent = percent(point.probabilities[genres[number]]);
     });

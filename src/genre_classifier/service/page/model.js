@@ -21,7 +21,6 @@ export function modelCard(model) {
   const metrics = asObject(model.metrics);
   const side = isText(evaluation.split) ? evaluation.split : ["test", "val"].find((one) => isObject(metrics[one]));
   const parts = [
-    warning(model, metrics),
     results(metrics, asObject(metrics[side]), evaluation, side),
     perGenre(model.genres, evaluation),
     calibration(model, asObject(metrics[side]), evaluation),
@@ -29,7 +28,8 @@ export function modelCard(model) {
     facts(model),
     checklist(model.production_checklist),
   ];
-  return el("div", { class: "model" }, ...parts.filter(Boolean));
+  const length = model.genres.length > MANY_GENRES ? "model long" : "model";
+  return el("div", { class: length }, ...parts.filter(Boolean));
 }
 
 function part(title, ...children) {
@@ -40,10 +40,8 @@ function halfPart(title, ...children) {
   return el("section", { class: "card half" }, el("h3", {}, title), ...children);
 }
 
-function warning(model, metrics) {
-  if (!metrics.synthetic_data && !asObject(model.data).synthetic) return null;
-  const words = " Its numbers say nothing about music, and neither do its answers.";
-  return el("p", { class: "notice" }, el("strong", {}, "Trained on synthetic data."), words);
+export function isSynthetic(model) {
+  return Boolean(asObject(model.metrics).synthetic_data || asObject(model.data).synthetic);
 }
 
 function range(ends) {

@@ -1,7 +1,7 @@
 // The page: takes songs and features from a reader, sends one after the other, shows the answers and the model card.
 
 import { el, genreBars, percent, reasonOf, unusualHint } from "./dom.js";
-import { modelCard } from "./model.js";
+import { isSynthetic, modelCard } from "./model.js";
 import { Song } from "./song.js";
 
 const $ = (id) => document.getElementById(id);
@@ -33,6 +33,7 @@ async function loadModel() {
   const more = kinds.length > 6 ? ` and ${kinds.length - 6} more kinds` : "";
   const size = `up to ${Math.floor(most / 2 ** 20)} MB each`;
   $("limits").textContent = `${kinds.slice(0, 6).join(", ")}${more}, ${size}. Songs are deleted once measured.`;
+  $("synthetic").hidden = !isSynthetic(model);
   $("features-help").textContent = describeFeatures();
   $("model").replaceChildren(modelCard(model));
 }
