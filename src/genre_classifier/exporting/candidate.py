@@ -19,7 +19,7 @@ from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, relative
-from genre_classifier.runs.outcome import outcome_of
+from genre_classifier.runs.outcome import build_outcome
 from genre_classifier.runs.predictions import scores_per_genre
 from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
@@ -158,15 +158,15 @@ def measure_outcome(candidate: Candidate, rows: RunRows) -> Mapping[str, Any]:
         if len(genres):
             standardised = scaled(candidate.scaler, features, np.arange(len(features)))
             evaluations[split] = evaluate(candidate.network, torch.from_numpy(standardised), genres)
-    return outcome_of(rows.table, rows.split, evaluations)
+    return build_outcome(rows.table, rows.split, evaluations)
 
 
-def metrics_by_split(outcome: Mapping[str, Any]) -> dict[str, Any]:
+def select_splits(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of each split that has rows."""
     return {split: dict(outcome[split]) for split in SPLITS if outcome.get(split)}
 
 
-def evaluation_of(outcome: Mapping[str, Any], genre_names: Sequence[str]) -> dict[str, Any] | None:
+def describe_evaluation(outcome: Mapping[str, Any], genre_names: Sequence[str]) -> dict[str, Any] | None:
     """Return the evaluation of the test rows, else of the validation rows; None if neither was counted.
 
     Parameters

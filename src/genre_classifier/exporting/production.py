@@ -28,13 +28,13 @@ from genre_classifier.exporting.candidate import (
     Candidate,
     ReferenceAnswers,
     describe_data,
-    evaluation_of,
+    describe_evaluation,
     load,
     measure_outcome,
-    metrics_by_split,
     read_or_measure_outcome,
     reference_answers,
     rows_of,
+    select_splits,
 )
 from genre_classifier.exporting.checklist import AskService
 from genre_classifier.exporting.choose import Choice
@@ -73,7 +73,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
         candidate, calibration = calibrated(judged, rows, why_not)
         assert rows is not None
         outcome = measure_outcome(candidate, rows)
-    metrics = metrics_by_split(outcome)
+    metrics = select_splits(outcome)
     findings, folds = _findings_of_the_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
@@ -211,7 +211,7 @@ def _details(
         split_protocol=protocol,
         calibration=calibration,
         data=describe_data(judged),
-        evaluation=evaluation_of(outcome, judged.genre_names),
+        evaluation=describe_evaluation(outcome, judged.genre_names),
     )
 
 

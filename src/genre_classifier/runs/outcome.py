@@ -29,14 +29,14 @@ def write_outcome(
     evaluations : mapping of str to Evaluation
         By side, those with rows.
     """
-    outcome = outcome_of(table, split, evaluations)
+    outcome = build_outcome(table, split, evaluations)
     folder.write_metrics(outcome)
     if "test" in evaluations:
         folder.write_predictions(*_predictions(table, split, evaluations["test"]))
     return outcome
 
 
-def outcome_of(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+def build_outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """Return the content of metrics.json, without its version.
 
     Parameters

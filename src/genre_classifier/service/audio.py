@@ -120,7 +120,7 @@ class AudioRoute:
         if served is None:
             raise RefusedAudioError(503, service.problem or "no bundle was loaded")
         recipe = _recipe(served)
-        over_time = _asks_for_curve(scope)
+        over_time = _read_over_time(scope)
         limit = MAX_AUDIO_BYTES + ENVELOPE_BYTES
         check_declared_length(scope, limit)
         self._measured.check()  # before the song is received
@@ -164,7 +164,7 @@ async def _measure_apart(upload: Upload, recipe: AudioRecipe, excerpt: Excerpt, 
         return await in_thread(measure, stop=give_up.close)
 
 
-def _asks_for_curve(scope: Scope) -> bool:
+def _read_over_time(scope: Scope) -> bool:
     given = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     value = given.get("over_time", ["false"])[-1]
     if value.lower() not in _YES_OR_NO:
@@ -174,7 +174,7 @@ def _asks_for_curve(scope: Scope) -> bool:
 
 def _recipe(served: ServedModel) -> AudioRecipe:
     try:
-        return served.recipe()
+        return served.find_recipe()
     except (BundleError, MissingExtraError, MissingWeightsError) as error:
         raise RefusedAudioError(503, str(error)) from error
 
@@ -184,7 +184,7 @@ def _content(served: ServedModel, recipe: AudioRecipe, filename: str, song: Meas
     genres = served.predictor.genre_names
     answers = served.answer_batch(features, True, len(genres))["predictions"]
     prediction: dict[str, Any] = {
-        **served.predictor.answer(average_windows(_probabilities(answers)).tolist(), return_probs=True)
+        **served.predictor.answer(average_windows(_stack_probabilities(answers)).tolist(), return_probs=True)
     }
     prediction["outside_training_range"] = any(answer["outside_training_range"] for answer in answers)
     unusual = [name for answer in answers for name in answer["unusual_features"]]
@@ -198,15 +198,15 @@ def _content(served: ServedModel, recipe: AudioRecipe, filename: str, song: Meas
         "prediction": prediction,
     }
     if song.curve is not None:
-        content["over_time"] = _points(served, recipe, song.curve)
+        content["over_time"] = _compute_points(served, recipe, song.curve)
     return content
 
 
-def _points(served: ServedModel, recipe: AudioRecipe, curve: Measured) -> list[dict[str, Any]]:
+def _compute_points(served: ServedModel, recipe: AudioRecipe, curve: Measured) -> list[dict[str, Any]]:
     """Return the points of a curve over time; if there are too many windows, each point is the mean of some."""
     genres = served.predictor.genre_names
     answers = served.answer_batch(curve.features[:, recipe.columns], True, len(genres))["predictions"]
-    probabilities = _probabilities(answers)
+    probabilities = _stack_probabilities(answers)
     ends = np.minimum(curve.starts + recipe.clip_seconds, curve.seconds)
     size = math.ceil(len(ends) / recipe.most_points)
     points = []
@@ -223,6 +223,6 @@ def _points(served: ServedModel, recipe: AudioRecipe, curve: Measured) -> list[d
     return points
 
 
-def _probabilities(answers: list[dict[str, Any]]) -> np.ndarray:
+def _stack_probabilities(answers: list[dict[str, Any]]) -> np.ndarray:
     """Return probabilities (window, genre) of the answers to windows."""
     return np.array([list(answer["all_probabilities"].values()) for answer in answers])

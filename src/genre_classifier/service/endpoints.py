@@ -161,7 +161,7 @@ def _model(served: ServedModel, body: bytes | bytearray) -> Any:
         "backend": served.predictor.backend,
         "service_version": __version__,
         "songs": {
-            "refused_because": _why_no_songs(served),
+            "refused_because": _explain_no_songs(served),
             "suffixes": SUFFIXES,
             "most_bytes": MAX_AUDIO_BYTES,
         },
@@ -169,10 +169,10 @@ def _model(served: ServedModel, body: bytes | bytearray) -> Any:
     }
 
 
-def _why_no_songs(served: ServedModel) -> str | None:
+def _explain_no_songs(served: ServedModel) -> str | None:
     """Return why the bundle's features cannot be measured from audio here; None if they can."""
     try:
-        served.recipe()
+        served.find_recipe()
     except GenreClassifierError as error:
         return str(error)
     return None

@@ -61,7 +61,7 @@ class ServedModel:
     metadata: Mapping[str, Any]
     limits: tuple[np.ndarray, np.ndarray] | None
 
-    def recipe(self) -> AudioRecipe:
+    def find_recipe(self) -> AudioRecipe:
         """Return how to measure songs for the bundle.
 
         Raises
