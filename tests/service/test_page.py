@@ -200,7 +200,9 @@ def test_dropped_songs_wait_in_line_and_one_that_is_none_says_why(
     for path in (other, empty):
         path.touch()
     page.drop(other, empty)
-    assert page.failed(3).startswith(".png is not a kind of file that is read here: .wav, .mp3")
+    assert page.failed(3) == (
+        ".png is not a kind of file that is read here. Save the song as .wav, .mp3, .flac, .ogg."
+    )
     assert page.failed(4) == "The file is empty."
 
 
@@ -231,6 +233,19 @@ def test_a_long_song_has_a_curve_that_the_player_and_the_keyboard_move_along(
     names = card.locator(".curve-name").all_inner_texts()
     values = card.locator(".curve-value").all_inner_texts()
     assert values == [f"{100 * last[name]:.1f}\xa0%" for name in names]
+
+
+def test_a_song_that_the_browser_cannot_play_has_its_curve_without_a_player(
+    opened: Any, folder: Path, tmp_path: Path
+) -> None:
+    page = opened(folder)
+    page.choose(make_medley(tmp_path / "medley.aiff", ("rock", "jazz")))
+    card = page.answered()
+    expect(card.get_by_text("This browser cannot play this kind of file.")).to_be_visible()
+    expect(card.locator("audio")).to_be_hidden()
+    slider = card.get_by_role("slider")
+    slider.press("PageUp")
+    expect(slider).to_have_attribute("aria-valuenow", "30")
 
 
 def test_names_of_files_and_genres_are_text(opened: Any, tmp_path: Path) -> None:
@@ -353,6 +368,33 @@ def test_the_model_card_of_an_old_bundle_has_what_there_is(age: str, opened: Any
     assert "This bundle does not record its training data." in text
     assert "undefined" not in text
     assert "NaN" not in text
+
+
+def test_a_model_card_is_drawn_whatever_a_bundle_s_metadata_holds(opened: Any, folder: Path) -> None:
+    drawn = opened(folder).page.evaluate(
+        """async () => {
+            const { modelCard, isSynthetic } = await import("/page/model.js");
+            const model = await (await fetch("model")).json();
+            const junk = [null, 3, "x", "", true, [], {}, [1], [null], ["x"], [{}], [[]], [[1, 2]], { accuracy: "x" }];
+            const words = [];
+            const draw = (changed) => {
+                isSynthetic(changed);
+                words.push(modelCard(changed).textContent);
+            };
+            const checked = ["genres", "n_features", "features", "songs", "bundle", "backend", "service_version"];
+            for (const key of Object.keys(model).filter((name) => !checked.includes(name))) {
+                for (const value of junk) {
+                    draw({ ...model, [key]: value });
+                    for (const inner of Object.keys(model[key] ?? {})) {
+                        draw({ ...model, [key]: { ...model[key], [inner]: value } });
+                    }
+                }
+            }
+            return words;
+        }"""
+    )
+    assert len(drawn) > 400
+    assert not [text for text in drawn if re.search(r"undefined|NaN|\[object|Infinity", text)]
 
 
 def test_a_service_without_a_bundle_says_so(browser: Browser, servers: Any, tmp_path: Path) -> None:

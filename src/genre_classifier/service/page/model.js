@@ -14,6 +14,8 @@ const MANY_GENRES = 12;
 const isText = (value) => typeof value === "string" && value !== "";
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const asObject = (value) => (isObject(value) ? value : {});
+const textOr = (value, otherwise) => (isText(value) ? value : otherwise);
+const sideName = (side) => (Object.hasOwn(SIDES, side) ? SIDES[side] : textOr(side, "held-out"));
 const asList = (value) => (Array.isArray(value) ? value : []);
 
 export function modelCard(model) {
@@ -64,15 +66,15 @@ function results(metrics, ofSide, evaluation, side) {
   const rest = others.map(([name, value]) =>
     el("div", { class: "number" }, el("dt", {}, name), el("dd", {}, el("strong", {}, String(value)))),
   );
-  const rows = isNumber(evaluation.rows) ? `${counted(evaluation.rows, `${SIDES[side] ?? side} row`)}. ` : "";
+  const rows = isNumber(evaluation.rows) ? `${counted(evaluation.rows, `${sideName(side)} row`)}. ` : "";
   const drawn = isNumber(intervals.units)
-    ? `95 % intervals: ${intervals.method}, ${counted(intervals.units, String(intervals.unit ?? "row"))} resampled.`
+    ? `95 % intervals: ${textOr(intervals.method, "bootstrap")}, ${counted(intervals.units, textOr(intervals.unit, "row"))} resampled.`
     : "";
   const note = asObject(metrics.held_out_model).note;
   const held = isText(note) ? ` Note: ${note}.` : "";
   const below = rows + drawn + held;
   return part(
-    numbers.length ? `Results on ${SIDES[side] ?? side} rows` : "Results",
+    numbers.length ? `Results on ${sideName(side)} rows` : "Results",
     el("dl", { class: "numbers" }, ...numbers, ...rest),
     below ? el("p", { class: "soft" }, below) : null,
     folds(metrics.cross_validation),
@@ -81,7 +83,7 @@ function results(metrics, ofSide, evaluation, side) {
 
 function folds(found) {
   const accuracy = asObject(asObject(asObject(found).test).accuracy);
-  if (!isNumber(accuracy.mean)) return null;
+  if (!isNumber(accuracy.mean) || !isNumber(found.folds)) return null;
   const spread = isNumber(accuracy.deviation) ? `, standard deviation ${percent(accuracy.deviation)}` : "";
   return el("p", {}, `Cross-validation, ${counted(found.folds, "fold")}: accuracy ${percent(accuracy.mean)}${spread}.`);
 }
@@ -123,7 +125,7 @@ function confusion(genres, evaluation, side) {
     });
     return el("tr", {}, el("th", { scope: "row" }, genres[index]), ...cells);
   });
-  const caption = `Rows: the true genre. Columns: the model's answer. Counts of ${SIDES[side] ?? side} rows.`;
+  const caption = `Rows: the true genre. Columns: the model's answer. Counts of ${sideName(side)} rows.`;
   const table = el(
     "table",
     { class: genres.length > MANY_GENRES ? "confusion many" : "confusion" },
@@ -143,9 +145,11 @@ function calibration(model, ofSide, evaluation) {
       `${interval ? ` (${interval})` : ""}. This is the expected calibration error.`
     : "";
   const found = asObject(model.calibration);
+  const there = [found.ece_before, found.ece_after].every(isNumber)
+    ? ` There the error went from ${percent(found.ece_before)} to ${percent(found.ece_after)}.`
+    : "";
   const temperature = isNumber(found.temperature)
-    ? ` Its weights hold a temperature of ${found.temperature.toFixed(2)}, fitted on ${found.n_rows} validation rows: ` +
-      `there the error went from ${percent(found.ece_before)} to ${percent(found.ece_after)}.`
+    ? ` Its weights hold a temperature of ${found.temperature.toFixed(2)}, fitted on validation rows.${there}`
     : " No temperature was fitted.";
   return halfPart("Calibration", bins.length ? reliability(bins) : null, el("p", {}, error + temperature));
 }
@@ -185,8 +189,8 @@ function reliability(bins) {
 
 function rowsInWords(data) {
   const sides = Object.entries(asObject(data.rows_by_split)).filter(([, rows]) => isNumber(rows));
-  const divided = sides.map(([side, rows]) => `${rows.toLocaleString("en")} ${SIDES[side] ?? side}`).join(", ");
-  const groups = isNumber(data.groups) ? `; ${counted(data.groups, String(data.group_name ?? "group"))}` : "";
+  const divided = sides.map(([side, rows]) => `${rows.toLocaleString("en")} ${sideName(side)}`).join(", ");
+  const groups = isNumber(data.groups) ? `; ${counted(data.groups, textOr(data.group_name, "group"))}` : "";
   return isNumber(data.rows) ? `${data.rows.toLocaleString("en")} (${divided})${groups}` : null;
 }
 
@@ -234,7 +238,13 @@ function checklist(items) {
       "li",
       { class: met === true ? "met" : null },
       el("span", { class: "mark", "aria-hidden": "true" }, mark),
-      el("div", {}, el("strong", {}, item), el("span", { class: "hidden" }, `: ${words}.`), el("p", { class: "soft" }, evidence ?? "")),
+      el(
+        "div",
+        {},
+        el("strong", {}, item),
+        el("span", { class: "hidden" }, `: ${words}.`),
+        el("p", { class: "soft" }, textOr(evidence, "")),
+      ),
     );
   });
   const met = known.filter((item) => item.met === true).length;

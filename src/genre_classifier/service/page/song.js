@@ -59,7 +59,9 @@ export class Song {
   refusal() {
     const { suffixes, most_bytes: most } = this.limits();
     const suffix = /\.[^.]*$/.exec(this.file.name)?.[0].toLowerCase() ?? "no suffix";
-    if (!suffixes.includes(suffix)) return `${suffix} is not a kind of file that is read here: ${suffixes.join(", ")}.`;
+    if (!suffixes.includes(suffix)) {
+      return `${suffix} is not a kind of file that is read here. Save the song as ${suffixes.slice(0, 4).join(", ")}.`;
+    }
     if (this.file.size > most) return `The file is larger than ${Math.floor(most / 2 ** 20)} MB.`;
     return this.file.size ? null : "The file is empty.";
   }
