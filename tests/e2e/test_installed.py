@@ -107,6 +107,9 @@ def genres_served(installed: Installation, bundle: Path, folder: Path) -> list[s
             address = line.partition("http://")[2].split()[0].rstrip("/")
             with urllib.request.urlopen(f"http://{address}/genres", timeout=60) as answer:
                 found: list[str] = json.load(answer)["genres"]
+            for path, words in (("", b"Drop songs here"), ("page/page.js", b"import"), ("docs", b"swagger")):
+                with urllib.request.urlopen(f"http://{address}/{path}", timeout=60) as answer:
+                    assert words in answer.read()
         finally:
             service.terminate()
     return found

@@ -93,6 +93,29 @@ def test_the_metadata_says_where_the_model_comes_from(exported: Export, plain_ru
     assert len(found.checklist) == 8
 
 
+def test_the_metadata_describes_the_data_and_the_evaluation(
+    exported: Export, plain_run: RunFolder, music_csv: Path
+) -> None:
+    content, metrics = metadata(exported(f"run={plain_run.path}").paths), plain_run.read_metrics()
+    data, evaluation = content["data"], content["evaluation"]
+    assert (data["source"], data["licence"], data["synthetic"]) == ("table", "as its owner says", False)
+    assert data["rows_by_split"] == {"train": 60, "val": 15, "test": 15}
+    assert (data["rows"], data["groups"], data["group_name"]) == (90, 18, "artist")
+    assert str(music_csv.parent) not in json.dumps(content["data"])
+    assert (evaluation["split"], evaluation["rows"]) == ("test", 15)
+    for key in ("intervals", "confusion", "reliability", "f1_per_genre"):
+        assert evaluation[key] == metrics[key]["test"]
+
+
+def test_the_evaluation_is_of_the_exported_weights(exported: Export, plain_run: RunFolder) -> None:
+    cold = metadata(exported(f"run={plain_run.path}", "temperature_scaling=true").paths)
+    recorded_bins = plain_run.read_metrics()["reliability"]["test"]
+    assert cold["evaluation"]["confusion"] == plain_run.read_metrics()["confusion"]["test"]
+    assert cold["evaluation"]["reliability"] != recorded_bins
+    low, high = cold["evaluation"]["intervals"]["ece"]
+    assert low <= cold["metrics"]["test"]["ece"] <= high
+
+
 def test_the_checklist_is_filled_in_from_what_was_found(exported: Export, plain_run: RunFolder) -> None:
     accuracy = plain_run.read_metrics()["test"]["accuracy"]
     found = items(
@@ -345,6 +368,7 @@ def test_a_checkpoint_outside_of_a_run_is_exported_without_metrics(
     found = exported(f"ckpt={loose}", "model_name=other_name")
     assert found.paths["model"].name == "other_name.pt"
     assert metadata(found.paths)["metrics"] == {}
+    assert metadata(found.paths)["evaluation"] is None
     unmet = {item for item, (met, _) in items(found).items() if not met}
     assert {"metadata includes metrics", "test accuracy above 0.75", "cross-validation performed"} <= unmet
     with pytest.raises(ExportError, match="refit=full needs the configuration of the run"):

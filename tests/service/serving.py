@@ -37,7 +37,8 @@ DETAILS = BundleDetails(feature_names=FEATURES, split_protocol="grouped by artis
 
 
 def export(folder: Path, number: int = 0, **options) -> str:
-    write_bundle(MODELS[number], SCALER, GENRES, METRICS, folder, **({"details": DETAILS} | options))
+    content = {"model": MODELS[number], "scaler": SCALER, "genre_names": GENRES, "metrics": METRICS}
+    write_bundle(**(content | {"folder": folder, "details": DETAILS} | options))
     return read_bundle(folder).digest
 
 

@@ -22,7 +22,7 @@ import asyncio  # noqa: E402
 import httpx  # noqa: E402
 
 from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle  # noqa: E402
-from genre_classifier.bundle.songs import answer_for, audio_recipe, predict_song  # noqa: E402
+from genre_classifier.bundle.songs import AudioRecipe, answer_for, audio_recipe, predict_song  # noqa: E402
 from genre_classifier.bundle.writing import write_bundle  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
 from genre_classifier.features.decoding import apart  # noqa: E402
@@ -96,6 +96,7 @@ def post(
     service: ModelService,
     body: bytes,
     content_type: str = f"multipart/form-data; boundary={BOUNDARY}",
+    query: str = "",
     **headers: str,
 ) -> tuple[int, dict[str, Any]]:
     """Ask the application as a server would, the body in blocks."""
@@ -109,10 +110,19 @@ def post(
         transport = httpx.ASGITransport(GenreService(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             named = {"content-type": content_type, **{k.replace("_", "-"): v for k, v in headers.items()}}
-            return await client.post("/analyze-audio", content=content(), headers=named)
+            return await client.post(f"/analyze-audio?{query}", content=content(), headers=named)
 
     response = asyncio.run(ask())
     return response.status_code, response.json()
+
+
+def curve(service: ModelService, path: Path) -> list[dict[str, Any]]:
+    status, answer = post(service, form(path.name, path.read_bytes()), query="over_time=true")
+    assert status == 200, answer
+    _, without = post(service, form(path.name, path.read_bytes()))
+    points: list[dict[str, Any]] = answer.pop("over_time")
+    assert answer == without
+    return points
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -136,6 +146,74 @@ def test_a_file_is_answered_as_predict_answers(suffix: str, service: ModelServic
     _, _, features = recipe.measure(path, recipe.windows)
     assert list(answer["features"]) == list(FEATURES)
     np.testing.assert_allclose(list(answer["features"].values()), features.mean(axis=0, dtype=float))
+
+
+@pytest.mark.parametrize(("seconds", "step"), [(5.0, 1.0), (70.0, 1.2)])
+def test_a_curve_has_the_song_s_overlapping_windows(
+    seconds: float, step: float, service: ModelService, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.wav", music(seconds))
+    points = curve(service, path)
+    bundle = read_bundle(service.folder)
+    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    song = predict_song(wrap_bundle(bundle, GenreClassifier), recipe, path, recipe.sliding(step))
+    assert len(points) == len(song.starts) <= 60
+    assert [(point["start"], point["end"]) for point in points] == [
+        (start, pytest.approx(start + 2.0)) for start in song.starts
+    ]
+    found = [list(point["probabilities"].values()) for point in points]
+    np.testing.assert_allclose(found, song.probabilities, atol=1e-9)
+
+
+def test_a_curve_of_a_long_song_joins_windows(service: ModelService, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", music(123.0))  # 62 windows, the last of one second
+    points = curve(service, path)
+    bundle = read_bundle(service.folder)
+    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    song = predict_song(wrap_bundle(bundle, GenreClassifier), recipe, path, recipe.windows)
+    assert [point["start"] for point in points] == [4.0 * number for number in range(31)]
+    assert points[-1]["end"] == pytest.approx(123.0)
+    found = [list(point["probabilities"].values()) for point in points]
+    np.testing.assert_allclose(found, song.probabilities.reshape(31, 2, -1).mean(axis=1), atol=1e-9)
+
+
+def test_a_song_of_one_window_has_one_point(service: ModelService, tmp_path: Path) -> None:
+    (point,) = curve(service, write(tmp_path / "a.wav", music(1.5)))
+    assert (point["start"], point["end"]) == (0.0, 1.5)
+
+
+def test_a_curve_that_takes_too_long_has_the_windows_side_by_side(
+    service: ModelService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = endpoint.measure_apart
+
+    def windows_only(path: Path, name: str, excerpt: Excerpt, limits: Limits, **given: Any) -> Any:
+        if excerpt.step is not None:
+            assert limits.seconds < endpoint.LIMITS.seconds
+            raise AudioError(f"{path} takes more than {limits.seconds:g} s to measure", kind="unreadable")
+        return whole(path, name, excerpt, limits, **given)
+
+    monkeypatch.setattr(endpoint, "measure_apart", windows_only)
+    points = curve(service, write(tmp_path / "a.wav", music(8.0)))
+    assert [point["start"] for point in points] == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_whether_a_curve_is_asked_for_must_be_clear(service: ModelService) -> None:
+    status, answer = post(service, form("a.wav", b"x"), query="over_time=perhaps")
+    assert status == 422
+    assert answer["detail"][0] == {
+        "loc": ["query", "over_time"],
+        "msg": "expected true or false, found 'perhaps'",
+    }
+
+
+@pytest.mark.parametrize("name", ["core20", "musicnn"])
+@pytest.mark.parametrize("seconds", [31.0, 95.0, 240.0, 899.0, 1200.0])
+def test_an_overview_has_no_more_points_than_somebody_waits_for(name: str, seconds: float) -> None:
+    recipe = AudioRecipe(name, (0,), ("first",), 30.0)
+    n_points = len(list(recipe.overview(seconds).spans(seconds)))
+    n_windows = len(list(recipe.windows.spans(seconds)))
+    assert n_windows <= n_points <= max(recipe.most_points, n_windows)
 
 
 def bomb() -> bytes:
@@ -308,3 +386,8 @@ def test_the_path_is_documented(service: ModelService) -> None:
     documented = GenreService(service).openapi()["paths"]["/analyze-audio"]["post"]
     assert "multipart/form-data" in documented["requestBody"]["content"]
     assert {"400", "413", "422", "503"} <= documented["responses"].keys()
+    (parameter,) = documented["parameters"]
+    assert (parameter["name"], parameter["in"]) == ("over_time", "query")
+    answer = documented["responses"]["200"]["content"]["application/json"]["schema"]
+    assert list(answer["properties"]) == ["filename", "duration", "features", "prediction", "over_time"]
+    assert "over_time" not in answer["required"]

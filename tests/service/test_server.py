@@ -18,7 +18,7 @@ import uvicorn
 
 from genre_classifier.service.endpoints import INLINE_BYTES
 from genre_classifier.service.model import ModelService
-from genre_classifier.service.server import LimitedProtocol, uvicorn_config
+from genre_classifier.service.server import LimitedProtocol, Server, uvicorn_config
 from tests.conftest import ROOT
 from tests.example_models import GENRES
 from tests.service.serving import EXPECTED, NAME, ROWS, WAYS, Client, export, served, serving
@@ -107,6 +107,23 @@ def test_pipelined_requests_are_answered_in_order(port):
         assert answers.best() == BEST[3]
         assert answers.next()[0] == 422
         assert answers.best() == BEST[4]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_address_to_open_is_printed(host, folder, capsys):
+    config = uvicorn_config(ModelService(folder, NAME), host, 0)
+    server = Server(config)
+
+    async def start() -> int:
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        port = server.servers[0].sockets[0].getsockname()[1]
+        await server.shutdown()
+        return port
+
+    port = asyncio.run(start())
+    assert f"open http://127.0.0.1:{port}/ in a browser\n" in capsys.readouterr().err
 
 
 def test_a_request_may_arrive_in_any_pieces(port):

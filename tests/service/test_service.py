@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -109,6 +110,11 @@ def test_the_model_says_what_it_is(client, folder):
     assert described["split_protocol"] == "grouped by artist"
     assert described["library_versions"]["numpy"] == np.__version__
     assert described["bundle"] == digest
+    assert described["genres"] == GENRES
+    assert (described["data"], described["evaluation"]) == (None, None)
+    assert described["songs"]["refused_because"] is None
+    assert described["songs"]["most_bytes"] == 50 * 2**20
+    assert ".mp3" in described["songs"]["suffixes"]
 
 
 def test_the_documentation_has_an_example_of_every_request_and_they_work(client):
@@ -410,6 +416,15 @@ def test_the_service_can_be_mounted_under_a_longer_path(folder):
     assert (status, answer["predicted_index"]) == (200, EXPECTED[0][0].argmax())
     assert asyncio.run(ask("GET", "/genres-api/genres", b""))[1]["genres"] == GENRES
     assert asyncio.run(ask("POST", "/genres-api/predict", b"{"))[0] == 422
+
+    async def ask_for_files() -> list[int]:
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x/genres-api/") as client:
+            page = (await client.get("")).text
+            linked = re.findall(r'(?:href|src)="([a-z][^"]+)"', page)
+            return [(await client.get(path)).status_code for path in (*linked, "swagger/swagger-ui.css")]
+
+    assert asyncio.run(ask_for_files()) == [200] * 6
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -139,6 +139,8 @@ class BundleDetails:
     split_protocol: str | None = None
     calibration: Calibration | None = None
     production_checklist: tuple[ChecklistItem, ...] | None = None
+    data: Mapping[str, Any] | None = None  # the rows it was trained and judged on: origin, licence, counts
+    evaluation: Mapping[str, Any] | None = None  # of the held-out rows: intervals, confusion, reliability
 
 
 @dataclass(frozen=True)

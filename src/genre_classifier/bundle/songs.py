@@ -10,6 +10,7 @@ at most 1/n.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ class AudioRecipe:
     def default_step(self) -> float:
         """Seconds between points of a curve over time. A pretrained network takes about 0.3 s for each."""
         return 5.0 if FEATURE_SETS[self.features].is_pretrained else 1.0
+
+    @property
+    def most_points(self) -> int:
+        """Points of a curve that somebody waits for: 60, and 20 with a pretrained network."""
+        return 20 if FEATURE_SETS[self.features].is_pretrained else 60
+
+    def overview(self, seconds: float) -> Excerpt:
+        """A song of this length in overlapping windows, at most `most_points` where they overlap."""
+        step = max(self.default_step, (seconds - self.clip_seconds) / (self.most_points - 1))
+        return self.sliding(math.ceil(step * 10) / 10)
 
     @property
     def windows(self) -> Excerpt:

@@ -184,7 +184,15 @@ def _encode(
         if details.calibration is None
         else to_plain(details.calibration.temperature, "temperature"),
     }
-    for key in ("feature_set", "run", "split_protocol", "calibration", "production_checklist"):
+    for key in (
+        "feature_set",
+        "run",
+        "split_protocol",
+        "calibration",
+        "production_checklist",
+        "data",
+        "evaluation",
+    ):
         content[key] = to_plain(_as_plain(getattr(details, key)), key)
     content["sha256"] = {part: sha256(contents[part]) for part in contents}
     content["sha256"]["metadata"] = metadata_digest(content)

@@ -346,7 +346,7 @@ def _robustness(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    needed = ("fastapi", "uvicorn", "httptools", "msgspec", "python_multipart")
+    needed = ("fastapi", "fastapi_offline", "uvicorn", "httptools", "msgspec", "python_multipart")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise MissingExtraError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +19,25 @@ from genre_classifier.errors import ExportError
 from genre_classifier.evaluation.metrics import evaluate
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, shorten_path
+from genre_classifier.runs.outcome import build_outcome
+from genre_classifier.runs.predictions import compute_scores_per_genre
 from genre_classifier.runs.rows import RunRows, read_rows
 from genre_classifier.training.lit_module import GenreLitModule
 
 Float64 = npt.NDArray[np.float64]
 SPLITS = ("train", "val", "test")
 BLOCK_ROWS = 8192
+DATA_KEYS = (
+    "source",
+    "origin",
+    "licence",
+    "citation",
+    "synthetic",
+    "rows",
+    "rows_by_split",
+    "groups",
+    "group_name",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,24 +143,62 @@ def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
     return read_rows(candidate.folder, candidate.data.get("fingerprint"))
 
 
-def metrics_of(candidate: Candidate, rows: RunRows | None) -> dict[str, dict[str, float]]:
-    """Return a candidate's metrics by split: the run's own, else measured here, else none."""
+def read_or_measure_outcome(candidate: Candidate, rows: RunRows | None) -> Mapping[str, Any]:
+    """Return what metrics.json says of a candidate: the run's own file, else measured here, else nothing."""
     if candidate.is_best_epoch and candidate.folder is not None:
-        recorded = candidate.folder.read_metrics()
-        return {split: dict(recorded[split]) for split in SPLITS if split in recorded}
-    return {} if rows is None else measured(candidate, rows)
+        return candidate.folder.read_metrics()
+    return {} if rows is None else measure_outcome(candidate, rows)
 
 
-def measured(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]:
-    """Return a candidate's metrics by split, measured on the rows."""
-    found = {}
+def measure_outcome(candidate: Candidate, rows: RunRows) -> Mapping[str, Any]:
+    """Return what metrics.json would say of a candidate, measured on the rows."""
+    evaluations = {}
     for split in SPLITS:
         features, genres = rows.side(split)
         if len(genres):
             standardised = standardise(candidate.scaler, features, np.arange(len(features)))
-            evaluation = evaluate(candidate.network, torch.from_numpy(standardised), genres)
-            found[split] = evaluation.as_dict()
-    return found
+            evaluations[split] = evaluate(candidate.network, torch.from_numpy(standardised), genres)
+    return build_outcome(rows.table, rows.split, evaluations)
+
+
+def select_splits(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of each split that has rows."""
+    return {split: dict(outcome[split]) for split in SPLITS if outcome.get(split)}
+
+
+def describe_evaluation(outcome: Mapping[str, Any], genre_names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the evaluation of the test rows, else of the validation rows; None if neither was counted.
+
+    Parameters
+    ----------
+    outcome : mapping
+        Content of metrics.json.
+    genre_names : sequence of str
+        Order of the genres in the confusion matrix, which is (true genre, predicted genre).
+    """
+    if outcome.get("genre_names") != list(genre_names):
+        return None
+    for split in ("test", "val"):
+        counts = np.array((outcome.get("confusion") or {}).get(split) or [], dtype=np.int64)
+        if counts.shape != (len(genre_names), len(genre_names)) or not counts.sum():
+            continue
+        return {
+            "split": split,
+            "rows": int(counts.sum()),
+            "intervals": (outcome.get("intervals") or {}).get(split),
+            "f1_per_genre": {
+                scores.name: scores.f1 for scores in compute_scores_per_genre(counts, genre_names)
+            },
+            "confusion": counts.tolist(),
+            "reliability": (outcome.get("reliability") or {}).get(split),
+        }
+    return None
+
+
+def describe_data(candidate: Candidate) -> dict[str, Any] | None:
+    """Return what a bundle says of its rows: origin, licence and counts, but no path of this machine."""
+    described = {**candidate.data, **((candidate.run or {}).get("data") or {})}
+    return {key: described.get(key) for key in DATA_KEYS} if described else None
 
 
 def reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) -> ReferenceAnswers:

@@ -26,11 +26,14 @@ from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
     ReferenceAnswers,
+    describe_data,
+    describe_evaluation,
     load,
-    measured,
-    metrics_of,
+    measure_outcome,
+    read_or_measure_outcome,
     reference_answers,
     rows_of,
+    select_splits,
 )
 from genre_classifier.exporting.checklist import AskService
 from genre_classifier.exporting.choose import Choice
@@ -63,12 +66,13 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     judged = candidate = load(choice)
     rows, why_not = rows_of(judged)
     answers = reference_answers(judged, rows, why_not)
-    metrics: dict[str, Any] = dict(metrics_of(judged, rows))
+    outcome = read_or_measure_outcome(judged, rows)
     calibration = None
     if settings.temperature_scaling:
         candidate, calibration = calibrated(judged, rows, why_not)
         assert rows is not None
-        metrics = dict(measured(candidate, rows))
+        outcome = measure_outcome(candidate, rows)
+    metrics = select_splits(outcome)
     findings, folds = _findings_of_the_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
@@ -84,7 +88,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
             "note": "the metrics are of this run's model; the exported one was trained on all rows afterwards",
         }
     answers = _answers_of_final(answers, judged, candidate, rows)
-    content = _Content(candidate, metrics, _details(judged, candidate, calibration))
+    content = _Content(candidate, metrics, _details(judged, candidate, calibration, outcome))
     findings += _rehearsed(settings, content, answers, ask_service)
     if settings.strict:
         checklist.require(findings)
@@ -187,7 +191,9 @@ def _write(
     )
 
 
-def _details(judged: Candidate, final: Candidate, calibration: Calibration | None) -> BundleDetails:
+def _details(
+    judged: Candidate, final: Candidate, calibration: Calibration | None, outcome: Mapping[str, Any]
+) -> BundleDetails:
     protocol = judged.protocol.get("description")
     if final.protocol is not judged.protocol:
         protocol = f"{final.protocol['description']}; the metrics are of the held-out model: {protocol}"
@@ -203,6 +209,8 @@ def _details(judged: Candidate, final: Candidate, calibration: Calibration | Non
         ),
         split_protocol=protocol,
         calibration=calibration,
+        data=describe_data(judged),
+        evaluation=describe_evaluation(outcome, judged.genre_names),
     )
 
 

@@ -29,16 +29,23 @@ def write_outcome(
     evaluations : mapping of str to Evaluation
         By side. Only sides with rows have one.
     """
-    outcome = _build_outcome(table, split, evaluations)
+    outcome = build_outcome(table, split, evaluations)
     folder.write_metrics(outcome)
     if "test" in evaluations:
         folder.write_predictions(*_build_predictions(table, split, evaluations["test"]))
     return outcome
 
 
-def _build_outcome(
-    table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]
-) -> dict[str, Any]:
+def build_outcome(table: FeatureTable, split: Split, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return the content of metrics.json, without its version.
+
+    Parameters
+    ----------
+    table : FeatureTable
+    split : Split
+    evaluations : mapping of str to Evaluation
+        By side, those with rows.
+    """
     names = table.genre_names
     outcome: dict[str, Any] = {side: evaluation.as_dict() for side, evaluation in evaluations.items()}
     outcome |= {

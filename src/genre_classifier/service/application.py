@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from genre_classifier import __version__
-from genre_classifier.service.audio import AUDIO_OPERATION, AudioRoute
+from genre_classifier.service.audio import AudioRoute
 from genre_classifier.service.bodies import (
     TOO_SLOW,
     BodyTooLargeError,
@@ -48,6 +49,7 @@ from genre_classifier.service.endpoints import (
     Endpoints,
 )
 from genre_classifier.service.model import ModelService, model_service
+from genre_classifier.service.page import read_page_files
 
 MEMORY_BYTES: Final = 256 * 2**10  # what is larger waits on disk
 LARGE_AT_ONCE: Final = 1  # bodies that are worked on; each may take ten times its size in memory
@@ -85,6 +87,8 @@ class GenreService(FastAPI):
                 "Genres from audio features. Every answer names the bundle that gave it. On any path, 400 means no "
                 "HTTP, 408 a request that takes too long to arrive, 431 headers that are too long, 503 one too many."
             ),
+            docs_url=None,  # these two would load their scripts from elsewhere
+            redoc_url=None,
             lifespan=lambda _: self._running(),
         )
         self.endpoints = Endpoints(service)
@@ -94,7 +98,11 @@ class GenreService(FastAPI):
             route = JsonRoute(self.endpoints, endpoint, large)
             self._add(method, path, route, OPERATIONS[method, path])
         self._audio = AudioRoute(self.endpoints)
-        self._add("POST", "/analyze-audio", self._audio, AUDIO_OPERATION)
+        self._add("POST", "/analyze-audio", self._audio, OPERATIONS["POST", "/analyze-audio"])
+        for path, file in read_page_files().items():
+            self._route("GET", path, file, include_in_schema=False)
+            self._route("HEAD", path, file, include_in_schema=False)
+        self.mount("/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
         self.add_exception_handler(HTTPException, self._unknown_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +141,11 @@ class GenreService(FastAPI):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
-        self.add_api_route(path, _only_documented, methods=[method], response_model=None, **operation)
+        self._route(method, path, application, **operation)
+
+    def _route(self, method: str, path: str, application: Application, **documented: Any) -> None:
+        """Add an ASGI application, for this service alone and for one that mounts it."""
+        self.add_api_route(path, _only_documented, methods=[method], response_model=None, **documented)
         self.router.routes[-1].app = application  # type: ignore[attr-defined]
         self._applications[method, path] = application
 

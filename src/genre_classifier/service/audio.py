@@ -7,19 +7,24 @@ service goes on. Songs wait on disk, a bounded number of them, and are deleted b
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import multiprocessing
 import os
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 import numpy as np
 
 from genre_classifier.bundle.inputs import read_rows
-from genre_classifier.bundle.songs import AudioRecipe, audio_recipe, average_windows
+from genre_classifier.bundle.songs import AudioRecipe, average_windows
 from genre_classifier.errors import AudioError, BundleError, MissingExtraError, MissingWeightsError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
-from genre_classifier.features.decoding.audio import SUFFIXES, require_audio
+from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt
 from genre_classifier.service.bodies import (
     TOO_SLOW,
     BodyTooLargeError,
@@ -33,9 +38,9 @@ from genre_classifier.service.bodies import (
     in_thread,
     while_connected,
 )
-from genre_classifier.service.endpoints import Answer, Endpoints, encode
+from genre_classifier.service.endpoints import MAX_AUDIO_BYTES, Answer, Endpoints, encode
 from genre_classifier.service.model import ServedModel
-from genre_classifier.service.upload import ENVELOPE_BYTES, MAX_AUDIO_BYTES, RefusedAudioError, Upload
+from genre_classifier.service.upload import ENVELOPE_BYTES, RefusedAudioError, Upload
 
 LIMITS: Final = Limits(
     seconds=float(os.environ.get("MAX_AUDIO_SECONDS", 30.0)),  # of work, not of music
@@ -45,6 +50,25 @@ ANALYSES: Final = max(1, (os.cpu_count() or 2) - 1)  # at a time
 MAX_AUDIO_WAITING: Final = int(os.environ.get("MAX_AUDIO_WAITING", 8))  # for their turn
 RECEIVED_AT_ONCE: Final = 16  # uploads that arrive at the same time
 SECONDS_TO_DELETE: Final = 5.0
+_YES_OR_NO: Final = {"true": True, "1": True, "false": False, "0": False}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSong:
+    """The features of a song.
+
+    Parameters
+    ----------
+    windows : Measured
+        Side by side, for the song's prediction.
+    curve : Measured or None
+        Overlapping, for the curve over time; None if nobody asked for it.
+    """
+
+    windows: Measured
+    curve: Measured | None
 
 
 class AudioRoute:
@@ -75,7 +99,7 @@ class AudioRoute:
         try:
             return 200, encode(await self._analyse(scope, receive))
         except RefusedAudioError as error:
-            return self._endpoints.refuse(error.status, ["body", "file"], str(error))
+            return self._endpoints.refuse(error.status, list(error.location), str(error))
         except BodyTooLargeError:
             return self._endpoints.refuse(413, ["body", "file"], f"more than {MAX_AUDIO_BYTES:,} bytes")
         except BodyTooSlowError:
@@ -97,6 +121,7 @@ class AudioRoute:
         if served is None:
             raise RefusedAudioError(503, service.problem or "no bundle was loaded")
         recipe = _recipe(served)
+        over_time = _read_over_time(scope)
         limit = MAX_AUDIO_BYTES + ENVELOPE_BYTES
         check_declared_length(scope, limit)
         self._measured.check()  # before the song is received
@@ -106,36 +131,59 @@ class AudioRoute:
                 async for piece in body_pieces(scope, receive, limit):
                     await in_thread(partial(upload.write, piece))
             upload.finish()
-            measured = await while_connected(receive, self._measure(upload, recipe))
-            return await in_thread(partial(_content, served, recipe, upload.name, measured))
+            song = await while_connected(receive, self._measure(upload, recipe, over_time))
+            return await in_thread(partial(_content, served, recipe, upload.name, song))
 
-    async def _measure(self, upload: Upload, recipe: AudioRecipe) -> Measured:
+    async def _measure(self, upload: Upload, recipe: AudioRecipe, over_time: bool) -> MeasuredSong:
         async with self._measured.taken():
-            given_up, give_up = multiprocessing.Pipe(duplex=False)
-            with given_up, give_up:
-                measure = partial(
-                    measure_apart, upload.path, recipe.features, recipe.windows, LIMITS, given_up=given_up
+            start = time.monotonic()
+            try:
+                windows = await _measure_apart(upload, recipe, recipe.windows, LIMITS)
+            except AudioError as error:
+                # The caller knows the file by another name.
+                message = str(error).replace(str(upload.path), repr(upload.name))
+                raise RefusedAudioError(422, message) from error
+            except MissingWeightsError as error:
+                raise RefusedAudioError(503, str(error)) from error
+            if not over_time:
+                return MeasuredSong(windows, None)
+            seconds = min(windows.seconds, LIMITS.music)
+            if seconds <= recipe.clip_seconds or seconds >= recipe.most_points * recipe.clip_seconds:
+                return MeasuredSong(windows, windows)  # one window, or enough of them
+            rest = replace(LIMITS, seconds=LIMITS.seconds - (time.monotonic() - start))
+            try:
+                return MeasuredSong(
+                    windows, await _measure_apart(upload, recipe, recipe.overview(seconds), rest)
                 )
-                try:
-                    return await in_thread(measure, stop=give_up.close)
-                except AudioError as error:
-                    # The caller knows the file by another name.
-                    message = str(error).replace(str(upload.path), repr(upload.name))
-                    raise RefusedAudioError(422, message) from error
-                except MissingWeightsError as error:
-                    raise RefusedAudioError(503, str(error)) from error
+            except (AudioError, MissingWeightsError) as error:  # a coarse curve is better than none
+                _log.warning("a curve over time has only the song's windows side by side: %s", error)
+                return MeasuredSong(windows, windows)
+
+
+async def _measure_apart(upload: Upload, recipe: AudioRecipe, excerpt: Excerpt, limits: Limits) -> Measured:
+    given_up, give_up = multiprocessing.Pipe(duplex=False)
+    with given_up, give_up:
+        measure = partial(measure_apart, upload.path, recipe.features, excerpt, limits, given_up=given_up)
+        return await in_thread(measure, stop=give_up.close)
+
+
+def _read_over_time(scope: Scope) -> bool:
+    given = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    value = given.get("over_time", ["false"])[-1]
+    if value.lower() not in _YES_OR_NO:
+        raise RefusedAudioError(422, f"expected true or false, found {value[:20]!r}", ("query", "over_time"))
+    return _YES_OR_NO[value.lower()]
 
 
 def _recipe(served: ServedModel) -> AudioRecipe:
     try:
-        require_audio()
-        return audio_recipe(served.metadata, served.predictor.feature_names)
+        return served.find_recipe()
     except (BundleError, MissingExtraError, MissingWeightsError) as error:
         raise RefusedAudioError(503, str(error)) from error
 
 
-def _content(served: ServedModel, recipe: AudioRecipe, filename: str, measured: Measured) -> dict[str, Any]:
-    features = measured.features[:, recipe.columns]
+def _content(served: ServedModel, recipe: AudioRecipe, filename: str, song: MeasuredSong) -> dict[str, Any]:
+    features = song.windows.features[:, recipe.columns]
     predictor = served.predictor
     rows = read_rows(features, predictor.n_features, predictor.feature_names)
     average = average_windows(predictor.predict_probabilities(rows))
@@ -145,45 +193,33 @@ def _content(served: ServedModel, recipe: AudioRecipe, filename: str, measured: 
     prediction["unusual_features"] = list(unusual)
     prediction["bundle"] = served.digest
     means = features.mean(axis=0, dtype=np.float64).tolist()
-    return {
+    content = {
         "filename": filename,
-        "duration": measured.seconds,
+        "duration": song.windows.seconds,
         "features": dict(zip(recipe.names, means, strict=True)),
         "prediction": prediction,
     }
+    if song.curve is not None:
+        content["over_time"] = _compute_points(served, recipe, song.curve)
+    return content
 
 
-_REFUSED: Final = {"application/json": {"schema": {"type": "object"}}}
-AUDIO_OPERATION: Final[dict[str, Any]] = {
-    "summary": "Genres of an audio file",
-    "description": (
-        f"A form with the field `file`: {', '.join(SUFFIXES)}, at most {MAX_AUDIO_BYTES // 2**20} MB. A song longer "
-        "than the clips of the training is measured in windows of their length; `features` are the means over them, "
-        "`prediction` is the mean of their probabilities."
-    ),
-    "responses": {
-        200: {"description": "filename, duration in seconds, features and prediction."},
-        400: {"description": "The request is no form with a file.", "content": _REFUSED},
-        408: {"description": "The file stopped arriving.", "content": _REFUSED},
-        413: {"description": "The file is above the limit.", "content": _REFUSED},
-        422: {"description": "The file is no audio that can be measured.", "content": _REFUSED},
-        503: {
-            "description": "There is no bundle, or not one for audio, or too many songs wait; `Retry-After` says when.",
-            "content": _REFUSED,
-        },
-    },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file"],
-                        "properties": {"file": {"type": "string", "format": "binary"}},
-                    }
-                }
-            },
-        }
-    },
-}
+def _compute_points(served: ServedModel, recipe: AudioRecipe, curve: Measured) -> list[dict[str, Any]]:
+    """Return the points of a curve over time; if there are too many windows, each point is the mean of some."""
+    predictor = served.predictor
+    rows = read_rows(curve.features[:, recipe.columns], predictor.n_features, predictor.feature_names)
+    probabilities = predictor.predict_probabilities(rows)  # (window, genre)
+    ends = np.minimum(curve.starts + recipe.clip_seconds, curve.seconds)
+    size = math.ceil(len(ends) / recipe.most_points)
+    points = []
+    for first in range(0, len(ends), size):
+        windows = slice(first, first + size)
+        means = average_windows(probabilities[windows]).tolist()
+        points.append(
+            {
+                "start": float(curve.starts[first]),
+                "end": float(ends[windows][-1]),
+                "probabilities": dict(zip(predictor.genre_names, means, strict=True)),
+            }
+        )
+    return points

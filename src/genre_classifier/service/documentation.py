@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
+from genre_classifier.features.decoding.audio import SUFFIXES
 from genre_classifier.features.sets import CORE20
 from genre_classifier.service.requests import BatchRequest, PredictRequest
+from genre_classifier.service.upload import MAX_AUDIO_BYTES
 
 _VALUES: Final = [
     -113.6, 121.6, -19.2, 42.4, -6.4, 18.6, -13.7, 15.3, -12.3, 10.9, -8.3, 8.8, -3.6,
@@ -50,6 +52,28 @@ class BatchAnswer(msgspec.Struct):
     bundle: str
 
 
+class CurvePoint(msgspec.Struct):
+    """The genres of a part of a song."""
+
+    start: float
+    """In seconds."""
+    end: float
+    probabilities: dict[str, float]
+
+
+class SongAnswer(msgspec.Struct):
+    """The answer for a song."""
+
+    filename: str
+    duration: float
+    """In seconds."""
+    features: dict[str, float]
+    """Means over the windows."""
+    prediction: PredictAnswer
+    over_time: list[CurvePoint] | msgspec.UnsetType = msgspec.UNSET
+    """With ``over_time=true``."""
+
+
 class Problem(msgspec.Struct):
     """Where a request is wrong, and why."""
 
@@ -64,7 +88,7 @@ class Refusal(msgspec.Struct):
     bundle: str | None
 
 
-_TYPES: Final = (PredictRequest, BatchRequest, PredictAnswer, BatchAnswer, Refusal)
+_TYPES: Final = (PredictRequest, BatchRequest, PredictAnswer, BatchAnswer, SongAnswer, Refusal)
 
 
 def _inlined(schema: Any, components: dict[str, Any]) -> Any:
@@ -127,6 +151,50 @@ OPERATIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         },
         "openapi_extra": _body(BatchRequest, {"two rows": {"features": [_VALUES, _NAMED], "top_k": 1}}),
     },
+    ("POST", "/analyze-audio"): {
+        "summary": "Genres of an audio file",
+        "description": (
+            f"A form with the field `file`: {', '.join(SUFFIXES)}, at most {MAX_AUDIO_BYTES // 2**20} MB. A song "
+            "longer than the clips of the training is measured in windows of their length; `features` are the means "
+            "over them, `prediction` is the mean of their probabilities. With `over_time=true` the answer has a curve "
+            "as well: `over_time` lists the genres of overlapping windows, at most 60 of them, or 20 for a pretrained "
+            "network. Their step follows from the song's length. A song of one window has one point."
+        ),
+        "responses": {
+            200: {"description": "The song's genres.", "content": _json(SongAnswer)},
+            400: {"description": "The request is no form with a file.", "content": _json(Refusal)},
+            408: {"description": "The file stopped arriving.", "content": _json(Refusal)},
+            413: {"description": "The file is above the limit.", "content": _json(Refusal)},
+            422: {"description": "The file is no audio that can be measured.", "content": _json(Refusal)},
+            503: {
+                "description": "There is no bundle, or not one for audio, or too many songs wait; `Retry-After` says "
+                "when.",
+                "content": _json(Refusal),
+            },
+        },
+        "openapi_extra": {
+            "parameters": [
+                {
+                    "name": "over_time",
+                    "in": "query",
+                    "description": "Whether the answer has a curve over the song's time.",
+                    "schema": {"type": "boolean", "default": False},
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "multipart/form-data": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["file"],
+                            "properties": {"file": {"type": "string", "format": "binary"}},
+                        }
+                    }
+                },
+            },
+        },
+    },
     ("GET", "/health"): {
         "summary": "Whether there is a bundle to predict with",
         "responses": {200: {"description": "The service predicts."}, **_NO_BUNDLE},
@@ -136,7 +204,7 @@ OPERATIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "responses": {200: {"description": "The genres."}, **_NO_BUNDLE},
     },
     ("GET", "/model"): {
-        "summary": "Name, versions, metrics and features in order",
+        "summary": "The model card: name, versions, data, metrics, evaluation, checklist and features in order",
         "responses": {200: {"description": "What the bundle says of itself."}, **_NO_BUNDLE},
     },
 }

@@ -14,11 +14,13 @@ import msgspec
 
 from genre_classifier import __version__
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K
-from genre_classifier.errors import FeatureError, TopKError
+from genre_classifier.errors import FeatureError, GenreClassifierError, TopKError
+from genre_classifier.features.decoding.audio import SUFFIXES
 from genre_classifier.service.model import ModelService, ServedModel
 from genre_classifier.service.requests import LONGEST_NAME, RefusedBodyError, decode_batch, decode_predict
 
 MAX_BODY_BYTES: Final = int(os.environ.get("MAX_BODY_BYTES", 16 * 2**20))
+MAX_AUDIO_BYTES: Final = int(os.environ.get("MAX_AUDIO_BYTES", 50 * 2**20))
 INLINE_BYTES: Final = 16 * 2**10  # a larger body may take milliseconds, and those on a thread
 INTERNAL_ERROR: Final = "internal error; the service's log has the reason"
 LONGEST_MESSAGE: Final = 1000  # a message may repeat names from the request
@@ -35,6 +37,10 @@ _DESCRIBED: Final = (
     "feature_set",
     "library_versions",
     "temperature",
+    "calibration",
+    "data",
+    "evaluation",
+    "production_checklist",
 )
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -142,9 +148,24 @@ def _model(served: ServedModel, body: bytes | bytearray) -> Any:
     names = served.predictor.feature_names
     return {
         **{key: served.metadata.get(key) for key in _DESCRIBED},
+        "genres": list(served.predictor.genre_names),
         "features": None if names is None else list(names),
         "n_features": served.predictor.n_features,
         "backend": served.predictor.backend,
         "service_version": __version__,
+        "songs": {
+            "refused_because": _explain_no_songs(served),
+            "suffixes": SUFFIXES,
+            "most_bytes": MAX_AUDIO_BYTES,
+        },
         "bundle": served.digest,
     }
+
+
+def _explain_no_songs(served: ServedModel) -> str | None:
+    """Return why the bundle's features cannot be measured from audio here; None if they can."""
+    try:
+        served.find_recipe()
+    except GenreClassifierError as error:
+        return str(error)
+    return None

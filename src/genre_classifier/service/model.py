@@ -29,7 +29,9 @@ from genre_classifier.bundle.format import (
 )
 from genre_classifier.bundle.inputs import read_row, read_rows
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
+from genre_classifier.bundle.songs import AudioRecipe, audio_recipe
 from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
+from genre_classifier.features.decoding.audio import require_audio
 
 UNUSUAL_DEVIATIONS: Final = 10.0  # standard deviations from the mean beyond which training saw nothing
 WATCH_SECONDS: Final = 1.0
@@ -59,6 +61,17 @@ class ServedModel:
     digest: str
     metadata: Mapping[str, Any]
     limits: tuple[np.ndarray, np.ndarray] | None
+
+    def find_recipe(self) -> AudioRecipe:
+        """Return how to measure songs for the bundle.
+
+        Raises
+        ------
+        BundleError, MissingExtraError, MissingWeightsError
+            Its features cannot be measured from audio here.
+        """
+        require_audio()
+        return audio_recipe(self.metadata, self.predictor.feature_names)
 
     def answer(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
         """Return the prediction for one row, the features far from the training data, and the bundle."""

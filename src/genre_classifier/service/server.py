@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from genre_classifier.service.application import GenreService
 from genre_classifier.service.model import ModelService
+from genre_classifier.terminal import say
 
 SECONDS_TO_FINISH: Final = 10  # for requests under way when the service is told to stop
 HEAD_BYTES: Final = 64 * 2**10  # request line and headers
@@ -256,12 +258,24 @@ def uvicorn_config(service: ModelService, host: str, port: int) -> uvicorn.Confi
     )
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server; when it is ready it prints the address to open."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            say(f"open http://{f'[{host}]' if ':' in host else host}:{port}/ in a browser", error=True)
+
+
 def run(service: ModelService, host: str, port: int) -> None:
     """Answer requests until interrupted; where the port cannot be had, log that and exit."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")  # as uvicorn's own lines
     service.refresh()  # before uvicorn takes the signals, so that they end a load that does not
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn_config(service, host, port)).run()
+        Server(uvicorn_config(service, host, port)).run()
     if any(thread.is_alive() for thread in service.given_up):
         logging.shutdown()
         os._exit(0)  # the end of Python would wait for a library that computes

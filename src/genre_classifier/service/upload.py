@@ -14,7 +14,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-MAX_AUDIO_BYTES: Final = int(os.environ.get("MAX_AUDIO_BYTES", 50 * 2**20))
+from genre_classifier.service.endpoints import MAX_AUDIO_BYTES
+
 ENVELOPE_BYTES: Final = 64 * 2**10  # of a form beside its file: boundaries, headers, other fields
 MAX_PARTS: Final = 32
 MAX_PART_HEADERS: Final = 16
@@ -37,11 +38,14 @@ class RefusedAudioError(Exception):
         Of the answer.
     message : str
         The reason, for the caller.
+    location : tuple of str
+        What in the request is at fault.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, location: tuple[str, ...] = ("body", "file")) -> None:
         super().__init__(message)
         self.status = status
+        self.location = location
 
 
 class Upload:
