@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from genre_classifier.commands import command, program, setting, train_command
+from genre_classifier.commands import command, export_sweep_command, train_command
 from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
 from genre_classifier.errors import RunFolderError
@@ -224,7 +224,7 @@ def sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> SweepV
         failures=tuple(_failures(trials, boards)),
         out_of_fold=None if folds is None else _out_of_fold(folds, contents),
         best=view,
-        commands=tuple(_commands(sweep, overrides)),
+        commands=tuple(_commands(sweep, overrides, folds=folds is not None)),
     )
 
 
@@ -414,12 +414,12 @@ def _temperatures(folds: Sequence[RunContents]) -> str:
     )
 
 
-def _commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
+def _commands(sweep: SweepFolder, overrides: Sequence[str], *, folds: bool) -> list[tuple[str, str]]:
     folder = relative(sweep.path)
     again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,
         ("rank its trials", command("genre-classifier", "leaderboard", folder)),
-        ("export its best", command(*program("export"), setting("sweep", folder))),
+        ("export its best", export_sweep_command(folder, folds=folds)),
         ("write this page again", command("genre-classifier", "report", folder)),
     ]
