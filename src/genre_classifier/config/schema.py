@@ -218,6 +218,8 @@ class AudioFeatures(Enum):
     core20 = "core20"
     gtzan57 = "gtzan57"
     fma518 = "fma518"
+    musicnn50 = "musicnn50"
+    musicnn = "musicnn"
 
 
 @dataclass
