@@ -67,6 +67,20 @@ def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     return command(*program("train"), *(["-m"] if multirun else []), *overrides)
 
 
+def export_sweep_command(folder: Path, *, folds: bool) -> str:
+    """Return the command that exports a sweep's best configuration.
+
+    Parameters
+    ----------
+    folder : Path
+        The sweep's folder.
+    folds : bool
+        Whether its trials are folds. Each of their networks lacks the rows of its fold, so all rows train another one.
+    """
+    refit = (setting("refit", "full"),) if folds else ()
+    return command(*program("export"), setting("sweep", folder), *refit)
+
+
 def shell_word(text: str) -> str:
     """Return a text as one word for a POSIX shell."""
     # Double quotes around Hydra's single ones can be read; shlex has another way.

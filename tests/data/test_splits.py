@@ -181,6 +181,9 @@ def test_a_genre_of_few_groups_trains_in_every_fold_and_is_tested_once(
     assert len(told) == (min(units) < folds)  # once, not for each fold
     for genre, count in enumerate(units):
         assert all((f"'g{genre}' has {count} " in message) == (count < folds) for message in told)
+        # Every number that these folds give says so.
+        described = [split.protocol.description.partition("some folds do not test ")[2] for split in splits]
+        assert {f"'g{genre}' ({count} " in text for text in described} == {count < folds}
 
 
 def test_the_last_group_of_a_genre_trains_and_does_not_validate(caplog: pytest.LogCaptureFixture) -> None:

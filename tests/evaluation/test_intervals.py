@@ -174,3 +174,11 @@ def test_replicates_count_as_their_mean() -> None:
     both = compute_difference_intervals([logits, other], [other], genres)["accuracy"][0]
     alone = compute_difference_intervals([logits], [other], genres)["accuracy"][0]
     assert both == pytest.approx(alone / 2)
+
+
+def test_the_same_replicates_in_another_order_do_not_differ() -> None:
+    rng = np.random.default_rng(0)
+    genres = rng.integers(0, 5, 190)
+    replicates = [rng.normal(size=(190, 5)) + 2 * np.eye(5)[genres] for _ in range(3)]
+    found = compute_difference_intervals(replicates, [replicates[place] for place in (2, 0, 1)], genres)
+    assert set(found.values()) == {(0.0, 0.0, 0.0)}

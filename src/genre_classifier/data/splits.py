@@ -167,6 +167,7 @@ def _split_by_fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> S
         raise SplitError(
             f"data.split.folds={folds} data.split.fold={fold}: expected a fold from 0 to folds - 1"
         )
+    unit = "group" if grouped else "row"
     rest, test = _draw_folds(table, folds, config.seed, grouped)[fold]
     shares = np.array([config.train, config.val, 0.0])
     train, val, _ = _divide(
@@ -178,13 +179,18 @@ def _split_by_fold(table: FeatureTable, config: SplitConfig, grouped: bool) -> S
         complete=False,
     )
     how, disjoint = _describe_method(table, grouped)
+    scarce = [
+        f"{name!r} ({_describe_count(table, count, unit)})"
+        for name, count in _find_scarce(table, folds, unit)
+    ]
+    in_words = f", some folds do not test {', '.join(scarce)}" if scarce else ""
     return Split(
         train,
         val,
         np.sort(test).astype(np.int64),
         Protocol(
             "grouped-folds" if grouped else "stratified-folds",
-            f"fold {fold} of {folds} tests, {how}, seed {config.seed}",
+            f"fold {fold} of {folds} tests, {how}, seed {config.seed}{in_words}",
             disjoint,
             config.seed,
         ),
@@ -209,9 +215,9 @@ def _draw_folds(table: FeatureTable, folds: int, seed: int, grouped: bool) -> li
             f"{table.where}: {_describe_count(table, units, unit)}, at most {largest} rows of one genre: "
             f"too few for {folds} folds; add tracks, or use fewer folds"
         )
-    counts = zip(table.genre_names, _count_units_per_genre(table, rows, unit), strict=True)
     scarce = [
-        f"{name!r} has {_describe_count(table, count, unit)}" for name, count in counts if count < folds
+        f"{name!r} has {_describe_count(table, count, unit)}"
+        for name, count in _find_scarce(table, folds, unit)
     ]
     if scarce and table not in _warned:
         _warned.add(table)
@@ -305,6 +311,12 @@ def _count_units_per_genre(table: FeatureTable, rows: Int64, unit: str) -> list[
         mine = rows[table.genres[rows] == genre]
         found.append(len(mine) if unit == "row" or table.groups is None else len(set(table.groups[mine])))
     return found
+
+
+def _find_scarce(table: FeatureTable, folds: int, unit: str) -> list[tuple[str, int]]:
+    """Return the genres with fewer groups (rows) than folds, and how many they have."""
+    counts = zip(table.genre_names, _count_units_per_genre(table, np.arange(len(table)), unit), strict=True)
+    return [(name, count) for name, count in counts if count < folds]
 
 
 def _describe_count(table: FeatureTable, count: int, unit: str) -> str:

@@ -138,8 +138,10 @@ def compute_difference_intervals(
         scores = [
             (weight, _join(_compute_metrics(block, n_genres) for block in of(sums))) for weight, sums in parts
         ]
+        # Without the rounding errors of the sum, two models that answer alike differ by 0.
         return {
-            name: np.sum([weight * found[name] for weight, found in scores], axis=0) for name in scores[0][1]
+            name: np.sum([weight * found[name] for weight, found in scores], axis=0).round(12)
+            for name in scores[0][1]
         }
 
     point = difference(lambda sums: iter([np.asarray(sums.sum(axis=0))]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from genre_classifier.commands import command, program, setting, train_command
+from genre_classifier.commands import command, export_sweep_command, train_command
 from genre_classifier.config.schema import SELECTION_METRICS
 from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
 from genre_classifier.errors import RunFolderError
@@ -226,7 +226,7 @@ def build_sweep_view(sweep: SweepFolder, *, with_rows: bool, method: Method) -> 
         failures=tuple(_list_failures(trials, boards)),
         out_of_fold=None if folds is None else _gather_out_of_fold(folds, contents),
         best=view,
-        commands=tuple(_list_commands(sweep, overrides)),
+        commands=tuple(_list_commands(sweep, overrides, folds=folds is not None)),
     )
 
 
@@ -418,12 +418,12 @@ def _describe_temperatures(folds: Sequence[RunContents]) -> str:
     )
 
 
-def _list_commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
+def _list_commands(sweep: SweepFolder, overrides: Sequence[str], *, folds: bool) -> list[tuple[str, str]]:
     folder = shorten_path(sweep.path)
     again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,
         ("rank its trials", command("genre-classifier", "leaderboard", folder)),
-        ("export its best", command(*program("export"), setting("sweep", folder))),
+        ("export its best", export_sweep_command(folder, folds=folds)),
         ("write this page again", command("genre-classifier", "report", folder)),
     ]

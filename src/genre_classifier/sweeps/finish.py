@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from genre_classifier.commands import argument, command, program, setting
+from genre_classifier.commands import argument, command, export_sweep_command
 from genre_classifier.evaluation.drawing import png
 from genre_classifier.evaluation.figures import draw_confusion
 from genre_classifier.files.atomic import replacing
@@ -77,8 +77,9 @@ def _show(
         lines.append(("out of fold", f"accuracy {out_of_fold.accuracy:.4f} over all rows, best row; {where}"))
     lines.append(("sweep", str(folder)))
     if best:
-        lines.append(("look at it", command("tensorboard", "--logdir", folder)))
-        lines.append(("export it", command(*program("export"), setting("sweep", folder))))
+        if any(trial.folder.tensorboard.is_dir() for trial in trials):
+            lines.append(("look at it", command("tensorboard", "--logdir", folder)))
+        lines.append(("export it", export_sweep_command(folder, folds=out_of_fold is not None)))
     say(*(f"{what:<12} {text}" for what, text in lines), _describe_end(counts, expected, str(folder)))
 
 
