@@ -1,0 +1,33 @@
+"""Sphinx's settings: make docs writes HTML to docs/_build. Nothing is fetched while it builds."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
+
+from genre_classifier import __version__  # noqa: E402 - the path above leads to it
+
+project = "genre-classifier"
+author = copyright = "the genre-classifier authors"
+version = release = __version__
+
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "reference"]
+exclude_patterns = ["_build", "_ext"]
+nitpicky = True
+# Names of other projects cannot be looked up without network; our own must resolve.
+nitpick_ignore_regex = [(r"py:.*", r"(?!genre_classifier\.).*")]
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+myst_linkify_fuzzy_links = False
+
+autodoc_typehints = "none"  # numpydoc's sections say them
+autosummary_generate = False
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+html_theme = "furo"
+html_title = f"genre-classifier {__version__}"
+html_show_sphinx = False
+html_copy_source = False
