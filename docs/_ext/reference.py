@@ -28,6 +28,12 @@ from genre_classifier.config import schema
 from hydra_plugins.genre_classifier_launchers import stacked_launcher
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+# Hydra reads this dataclass; its docstring says the same in one sentence.
+LAUNCHER_MEANINGS = {
+    "_target_": "class of the launcher",
+    "n_jobs": "stacks that run at once; null: one per core, or one on a GPU",
+    "max_members": "the most trials per stack",
+}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -283,9 +289,7 @@ def _meaning(kind: type, name: str) -> str:
         if text:
             see = re.fullmatch(r"see (\w+)", text)
             return inspect.getdoc(getattr(schema, see[1])) or text if see else text
-    if name == "n_jobs":
-        return "stacks that run at once; null: one per core, or one on a GPU"
-    return {"source": "name of the reader", "max_members": "the most trials per stack"}.get(name, "")
+    return LAUNCHER_MEANINGS.get(name, "")
 
 
 @cache
