@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/lint-imports
 
 docs: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m sphinx -W --keep-going -n -q docs docs/_build $(ARGS)
+	$(VENV)/bin/python -m sphinx -a -E -W --keep-going -n -q docs docs/_build $(ARGS)
 	@echo "docs/_build/index.html"
 
 $(VENV)/bin/python:

@@ -12,7 +12,7 @@ project = "genre-classifier"
 author = copyright = "the genre-classifier authors"
 version = release = __version__
 
-extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "reference"]
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "reference"]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
 # Names of other projects cannot be looked up without network; our own must resolve.
@@ -23,11 +23,13 @@ myst_heading_anchors = 3
 myst_linkify_fuzzy_links = False
 
 autodoc_typehints = "none"  # numpydoc's sections say them
-autosummary_generate = False
+autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
 html_theme = "furo"
 html_title = f"genre-classifier {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False
 html_copy_source = False
