@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
+from docutils import nodes
 from omegaconf import MISSING
 
 from genre_classifier.cli import main as command_line
@@ -40,6 +41,7 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("source-read", _fill)
+    app.connect("build-finished", _list_outside_links)
     return {"version": "1", "parallel_read_safe": True}
 
 
@@ -48,6 +50,19 @@ def _fill(app: Any, page: str, source: list[str]) -> None:
         mark = f"<!-- generated: {name} -->"
         if mark in source[0]:
             source[0] = source[0].replace(mark, made())
+
+
+def _list_outside_links(app: Any, error: Exception | None) -> None:
+    """List the addresses outside these pages in outside-links.txt. None of them is fetched."""
+    if error is None:
+        found = {
+            node["refuri"]
+            for page in app.env.found_docs
+            for node in app.env.get_doctree(page).findall(nodes.reference)
+            if node.get("refuri", "").startswith("http")
+        }
+        text = "".join(f"{address}\n" for address in sorted(found))
+        (Path(app.outdir) / "outside-links.txt").write_text(text, encoding="utf-8")
 
 
 def configuration() -> str:

@@ -281,6 +281,16 @@ def test_the_readme_lists_the_config_groups() -> None:
         assert files == {option for option in options if option in files}, group
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs" / "design.md"], ids=lambda page: page.name
+)
+def test_the_code_map_names_each_room(page: Path) -> None:
+    rows = "\n".join(line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| "))
+    for path in (ROOT / "src" / "genre_classifier").iterdir():
+        if not path.name.startswith("_") and (path.is_dir() or path.suffix == ".py"):
+            assert re.search(rf"(`|\*\*){re.escape(path.name)}(`|\*\*)", rows), path.name
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 

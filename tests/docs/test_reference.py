@@ -31,6 +31,13 @@ def reference() -> ModuleType:
     return reference
 
 
+@pytest.fixture(scope="module")
+def page(reference: ModuleType) -> str:
+    """The generated part of the configuration page."""
+    made: str = reference.configuration()
+    return made
+
+
 def leaves(node: object, path: str = "") -> set[str]:
     """Return the dotted names of a composed configuration's values."""
     if isinstance(node, dict) and node:
@@ -53,8 +60,7 @@ def documented(page: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("option", options())
-def test_each_setting_of_each_option_is_on_the_page(option: str, reference: ModuleType) -> None:
-    page = reference.configuration()
+def test_each_setting_of_each_option_is_on_the_page(option: str, page: str) -> None:
     assert f"**`{option}`**" in page
     cfg = composed(option) if "data/split" not in option else composed("data=table", option)
     found = leaves(OmegaConf.to_container(cfg, resolve=False))
@@ -64,20 +70,17 @@ def test_each_setting_of_each_option_is_on_the_page(option: str, reference: Modu
     assert not missing
 
 
-def test_each_setting_of_an_export_is_on_the_page(reference: ModuleType) -> None:
-    names = documented(reference.configuration())
+def test_each_setting_of_an_export_is_on_the_page(page: str) -> None:
+    names = documented(page)
     assert leaves(OmegaConf.to_container(composed(config="export"), resolve=False)) <= set(names)
 
 
-def test_each_setting_has_a_meaning(reference: ModuleType) -> None:
-    page = reference.configuration()
+def test_each_setting_has_a_meaning(page: str) -> None:
     assert len(documented(page)) >= 90
     assert [name for name, meaning in documented(page).items() if not meaning.strip()] == []
 
 
-def test_range_default_and_values_are_those_of_the_schema(reference: ModuleType) -> None:
-    page = reference.configuration()
-
+def test_range_default_and_values_are_those_of_the_schema(page: str) -> None:
     def row(name: str) -> str:
         (found,) = re.findall(rf"^\| `{re.escape(name)}` \|.*$", page, flags=re.MULTILINE)
         return found
@@ -134,6 +137,9 @@ def test_the_pages_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_p
         check=False,
     )
     assert result.returncode == 0, result.stderr
+    outside = (tmp_path / "html" / "outside-links.txt").read_text(encoding="utf-8").split()
+    assert outside
+    assert all(address.startswith("https://") for address in outside)
     pages = sorted((tmp_path / "html").glob("*.html"))
     assert len(pages) >= 20
     for page in pages:
