@@ -191,7 +191,9 @@ def test_a_train_command_runs(command: str, stand_ins: Path) -> None:
         words = [re.sub(r"(=[^,\[]+),.*", r"\1", word) for word in words]
     if "trainer=ddp" in words:
         words = ["trainer=cpu"]  # two processes are tested with a command of their own
-    words = ["trainer=cpu" if word == "trainer=gpu" else word for word in words]
+    words = [
+        "trainer=cpu" if word == "trainer=gpu" else word for word in words
+    ]  # tests/training/test_gpu.py has one
     result = train(composed(*words, *SHORT, f"run_dir={stand_ins}/run"))
     assert result is not None
     assert result.folder.read_run()["status"] == "finished"
