@@ -13,14 +13,16 @@ author = copyright = "the genre-classifier authors"
 version = release = __version__
 
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "reference"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "jupyter_execute"]
 nitpicky = True
 # Names of other projects cannot be looked up without network; our own must resolve.
 nitpick_ignore_regex = [(r"py:.*", r"(?!genre_classifier\.).*")]
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
-myst_linkify_fuzzy_links = False
+
+nb_execution_timeout = 120  # seconds per cell
+nb_execution_raise_on_error = True
 
 autodoc_typehints = "none"  # numpydoc's sections say them
 autodoc_member_order = "bysource"

@@ -16,6 +16,8 @@ import pytest
 from tests.conftest import ROOT, rows_of_music
 from tests.docs.blocks import BLOCKS, Block
 
+pytest.importorskip("sphinx", reason="needs the extra docs")
+
 ADDING = sorted({block.page for block in BLOCKS if block.page.startswith("docs/adding-")})
 # One process runs the commands of all pages, since starting it takes longer than they do.
 PROGRAM = """
