@@ -3,6 +3,7 @@
 # make test-plain                         run the numeric tests as the plainest processor of this kind would
 # make lint                               ruff, mypy and import-linter
 # make screenshots                        take the pictures of the page for the docs (needs Chromium)
+# make docs                               build the documentation into docs/_build
 PYTHON ?= python3
 VENV := .venv
 # Compiled by all cores afterwards, where pip would take one. Left uncompiled, a machine that writes no bytecode
@@ -17,7 +18,7 @@ PLAIN = NPY_DISABLE_CPU_FEATURES="$$($(VENV)/bin/python -c 'from numpy._core._mu
     __cpu_dispatch__ as found, __cpu_features__ as has; print(*(name for name in found if has[name]))')" \
     ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1
 
-.PHONY: train test test-plain lint screenshots clean
+.PHONY: train test test-plain lint docs screenshots clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python train.py $(ARGS)
@@ -33,6 +34,10 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m sphinx -a -E -W --keep-going -n -q docs docs/_build $(ARGS)
+	@echo "docs/_build/index.html"
 
 screenshots: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tools.page.screenshots $(ARGS)

@@ -33,7 +33,7 @@ from tools.demo.genres import GENRES
 from tools.demo.render import render
 
 AT = {name: place for place, name in enumerate(CORE20.features)}
-ORDINARY = 2e-5  # allowed difference relative to the value, as the README says
+ORDINARY = 2e-5  # allowed difference relative to the value, as docs/from-audio.md says
 # Relative to the feature's scale: float32 rounds to 6e-8, and a feature is a chain of some hundred such roundings.
 ROUNDING = 1e-5
 CEPSTRUM_FLOOR = 0.2  # dB; a coefficient below is what is left of 128 bands of up to 100 dB
