@@ -171,7 +171,7 @@ def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: DividedTable) 
     features, genres = rows.side("train")
     own = SVC(break_ties=True, **told).fit(features, genres)
     elsewhere = np.random.default_rng(1).normal(size=(5000, features.shape[1])) * 2
-    logits = fitted.logits(elsewhere)
+    logits = fitted.compute_logits(elsewhere)
     assert (logits.argmax(dim=1).numpy() == own.predict(elsewhere)).all()
     assert (torch.softmax(logits, dim=1).argmax(dim=1) == logits.argmax(dim=1)).all()
 
@@ -188,7 +188,7 @@ def test_the_svcs_probabilities_are_those_of_scikit_learns_temperature_scaling(r
         cv=folds,
     ).fit(features, genres)
     test = rows.side("test")[0]
-    found = torch.softmax(fitted.logits(test), dim=1).numpy()
+    found = torch.softmax(fitted.compute_logits(test), dim=1).numpy()
     assert found == pytest.approx(reference.predict_proba(test), abs=2e-3)
 
 
@@ -197,7 +197,7 @@ def test_two_genres_are_enough_for_every_quick_baseline() -> None:
     genres = np.repeat([0, 1], 20)
     features = rng.normal(size=(40, 3)) + 3 * genres[:, None]
     for name in QUICK:
-        logits = fit_baseline(baseline(name), features, genres, seed=0, fold_seed=0).logits(features)
+        logits = fit_baseline(baseline(name), features, genres, seed=0, fold_seed=0).compute_logits(features)
         assert logits.shape == (40, 2)
         if name != "majority":
             assert (logits.argmax(dim=1).numpy() == genres).mean() > 0.9

@@ -442,7 +442,7 @@ def test_refit_needs_the_run_s_data(exported: Export, plain_run: RunFolder, musi
 
 def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: list[str]) -> None:
     from genre_classifier.config.checks import to_train_config
-    from genre_classifier.exporting.refit import refit_config
+    from genre_classifier.exporting.refit import build_refit_config
 
     for scheduler, key, value in (
         ("cosine", "T_max", 30),
@@ -452,7 +452,7 @@ def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: lis
         length = ["trainer.max_epochs=30", "trainer.max_time=00:01:00:00"]
         others = ["optimized_metric=val/loss", "data/split=folds", "trainer.devices=2", "run_dir=x"]
         cfg = composed(*music_overrides, f"scheduler={scheduler}", *length, *others)
-        settings = to_train_config(refit_config(cfg, Path("y"), epochs=7))
+        settings = to_train_config(build_refit_config(cfg, Path("y"), epochs=7))
         assert getattr(settings.scheduler, key) == value
         assert settings.trainer.max_epochs == 7
         assert settings.trainer.max_time is None

@@ -131,7 +131,7 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
             content |= fitted.selection.as_dict()
             evaluations = {
                 name: evaluate_logits(
-                    fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
+                    fitted.compute_logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
                 )
                 for name, held in rows.split.sides().items()
                 if len(held)
