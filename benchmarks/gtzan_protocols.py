@@ -29,8 +29,8 @@ from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.baselines.fit import baseline_config, divide_table, run_baseline
-from genre_classifier.baselines.models import by_name
+from genre_classifier.baselines.fit import build_baseline_config, divide_table, run_baseline
+from genre_classifier.baselines.models import select_baselines
 from genre_classifier.config.schema import register_schemas
 from genre_classifier.data.sources import read
 from genre_classifier.runs.folder import RunFolder
@@ -88,7 +88,7 @@ def train_networks(protocol: Protocol, name: str, seeds: Sequence[int], folder: 
 
 
 def fit_baselines(protocol: Protocol, name: str, seeds: Sequence[int], folder: Path) -> None:
-    (baseline,) = by_name([name])
+    (baseline,) = select_baselines([name])
     known = None
     for number, (dealing, overrides) in enumerate(protocol.divisions()):
         if name in SLOW and dealing != protocol.dealings[0]:
@@ -99,7 +99,7 @@ def fit_baselines(protocol: Protocol, name: str, seeds: Sequence[int], folder: P
             known = known or read(data)
             to = folder / str(dealing) / f"{number}-{seed}"
             run_baseline(
-                baseline, baseline_config(cfg, baseline, seed, to), divide_table(known, data), jobs=2
+                baseline, build_baseline_config(cfg, baseline, seed, to), divide_table(known, data), jobs=2
             )
 
 

@@ -240,10 +240,10 @@ def test_help_imports_nothing_heavy():
 
 
 def test_metrics_by_split_are_shown_of_the_split_that_judges() -> None:
-    from genre_classifier.cli.main import _shown_metrics
+    from genre_classifier.cli.main import _format_metrics
 
-    assert _shown_metrics({"f1": 0.5, "accuracy": 0.25}) == ["f1 0.5", "accuracy 0.25"]
+    assert _format_metrics({"f1": 0.5, "accuracy": 0.25}) == ["f1 0.5", "accuracy 0.25"]
     by_split = {"train": {"f1": 1.0}, "val": {"f1": 0.5}, "test": {"f1": 0.25}}
-    assert _shown_metrics(by_split) == ["test f1 0.25"]
+    assert _format_metrics(by_split) == ["test f1 0.25"]
     both = by_split | {"synthetic_data": True, "held_out_model": {"run": "x"}}
-    assert _shown_metrics(both) == ["test f1 0.25", "synthetic data", "of the held-out model"]
+    assert _format_metrics(both) == ["test f1 0.25", "synthetic data", "of the held-out model"]

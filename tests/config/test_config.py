@@ -4,10 +4,10 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from genre_classifier.config.checks import check, find_problems, restored, to_train_config
-from genre_classifier.config.messages import message_of
+from genre_classifier.config.checks import check, find_problems, restore_schemas, to_train_config
+from genre_classifier.config.messages import explain_error
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
-from genre_classifier.config.settings import shown_value
+from genre_classifier.config.settings import format_value
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -88,7 +88,7 @@ def test_a_part_can_be_switched_off(override: str, key: str) -> None:
 def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigCompositionException) as caught:
         composed(AT, override)
-    text = message_of(caught.value)
+    text = explain_error(caught.value)
     assert text is not None
     assert re.search(message, text), text
 
@@ -168,18 +168,18 @@ def test_the_composed_defaults_have_no_problem() -> None:
 def test_a_saved_configuration_gets_its_schemas_back(overrides: list[str]) -> None:
     cfg = composed(AT, *overrides)
     saved = OmegaConf.create(OmegaConf.to_yaml(cfg))
-    assert to_train_config(restored(saved)) == to_train_config(cfg)
+    assert to_train_config(restore_schemas(saved)) == to_train_config(cfg)
 
 
 def test_a_saved_configuration_of_another_version_is_refused() -> None:
     saved = OmegaConf.create(OmegaConf.to_yaml(composed(AT)))
     saved.optimizer.rho = 3
     with pytest.raises(ConfigError, match=r"the run's saved configuration: optimizer has the keys .*rho"):
-        restored(saved)
+        restore_schemas(saved)
     del saved.optimizer["rho"]
     saved.trainer.max_epochs = "many"
     with pytest.raises(ConfigError, match=r"saved configuration: trainer.max_epochs: .*'many'"):
-        restored(saved)
+        restore_schemas(saved)
 
 
 @pytest.mark.parametrize(
@@ -215,4 +215,4 @@ def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
     ],
 )
 def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
-    assert shown_value(value) == shown
+    assert format_value(value) == shown

@@ -86,7 +86,7 @@ def test_bfloat16_is_read_exactly_without_torch() -> None:
     values = torch.randn(1000).bfloat16()
     found = read_torch_file(saved(values), "x", BundleError)
     assert isinstance(found, StoredTensor)
-    np.testing.assert_array_equal(found.numpy(), values.float().numpy())
+    np.testing.assert_array_equal(found.to_numpy(), values.float().numpy())
 
 
 def test_tensors_of_a_file_belong_to_the_reader() -> None:

@@ -9,8 +9,8 @@ from genre_classifier.machine import devices
 HOLD = """
 import sys
 from pathlib import Path
-from genre_classifier.machine.devices import free_device
-print(free_device(Path(sys.argv[1]), ["4", "7"]), flush=True)
+from genre_classifier.machine.devices import lock_free_device
+print(lock_free_device(Path(sys.argv[1]), ["4", "7"]), flush=True)
 sys.stdin.read()
 """
 

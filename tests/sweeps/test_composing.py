@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config.settings import flattened
+from genre_classifier.config.settings import flatten
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
 from genre_classifier.sweeps.start import find_problems_of_every_trial
 from tests.conftest import ROOT
@@ -104,7 +104,7 @@ def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
 ) -> None:
     composed = as_the_first_trial(*overrides)
     for key, value in first.items():
-        assert flattened(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
+        assert flatten(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
     assert list(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
 
 

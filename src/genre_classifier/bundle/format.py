@@ -258,7 +258,7 @@ def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.d
     ):  # new weights are drawn and overwritten; the caller's random numbers must not change
         model = _construct(model_class, config, path)
     try:
-        model.load_state_dict({key: value.torch() for key, value in state.items()}, strict=True)
+        model.load_state_dict({key: value.to_torch() for key, value in state.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
         raise BundleError(f"{path}: the weights do not fit {model_class.__name__}: {error}") from error
     model.eval()
@@ -543,7 +543,7 @@ def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, StoredTensor
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, StoredTensor):
             raise BundleError(f"{path}: {str(key)!r:.80} is not a plain tensor")
-        if value.is_floating_point and not np.isfinite(value.numpy()).all():
+        if value.is_floating_point and not np.isfinite(value.to_numpy()).all():
             raise BundleError(f"{path}: {key:.80} has values that are not finite")
     return state, config
 

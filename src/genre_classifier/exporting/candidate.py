@@ -135,10 +135,10 @@ def collect_metrics(candidate: Candidate, rows: RunRows | None) -> dict[str, dic
     if candidate.is_best_epoch and candidate.folder is not None:
         recorded = candidate.folder.read_metrics()
         return {split: dict(recorded[split]) for split in SPLITS if split in recorded}
-    return {} if rows is None else compute_metrics(candidate, rows)
+    return {} if rows is None else evaluate_candidate(candidate, rows)
 
 
-def compute_metrics(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]:
+def evaluate_candidate(candidate: Candidate, rows: RunRows) -> dict[str, dict[str, float]]:
     """Return a candidate's metrics by split, computed from the rows."""
     found = {}
     for split in SPLITS:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from genre_classifier.commands import argument
+from genre_classifier.commands import format_argument
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError
 from genre_classifier.runs.folder import RunFolder, shorten_path
@@ -120,7 +120,7 @@ def _choose_from_sweep(sweep: SweepFolder) -> Choice:
     metric = sweep.read_sweep()["optimized_metric"]
     if not sweep.trials():
         raise ExportError(
-            f"sweep={sweep.path}: it has no trial; run it to its end with {argument('sweep.resume', sweep.path)}"
+            f"sweep={sweep.path}: it has no trial; run it to its end with {format_argument('sweep.resume', sweep.path)}"
         )
     trials = read_each(sweep.trials(), read_trial)
     if not trials:
@@ -138,7 +138,7 @@ def _choose_from_sweep(sweep: SweepFolder) -> Choice:
             raise ExportError(f"sweep={sweep.path}: holds baselines only, which have no network to export")
         raise ExportError(
             f"sweep={sweep.path}: no trial is finished and has a checkpoint; run it to its end with "
-            f"{argument('sweep.resume', sweep.path)}"
+            f"{format_argument('sweep.resume', sweep.path)}"
         )
     best = rows[0]
     trial = find_best_trial(_find_exportable(best), metric)

@@ -26,10 +26,10 @@ from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
     ReferenceAnswers,
-    load_candidate,
-    compute_metrics,
     collect_metrics,
     compute_reference_answers,
+    evaluate_candidate,
+    load_candidate,
     read_candidate_rows,
 )
 from genre_classifier.exporting.checklist import AskService
@@ -68,7 +68,7 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     if settings.temperature_scaling:
         candidate, calibration = calibrate(judged, rows, why_not)
         assert rows is not None
-        metrics = dict(compute_metrics(candidate, rows))
+        metrics = dict(evaluate_candidate(candidate, rows))
     findings, folds = _check_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)

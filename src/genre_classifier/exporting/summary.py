@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genre_classifier.commands import command
+from genre_classifier.commands import format_command
 from genre_classifier.exporting.export import Export
 from genre_classifier.runs.folder import shorten_path
 from genre_classifier.terminal import say, say_table
@@ -27,8 +27,8 @@ def show(export: Export) -> None:
     for part, path in export.paths.items():
         say_line(part, str(shorten_path(path)))
     bundle = shorten_path(export.paths["model"]).with_suffix("")
-    say_line("verify it", command("genre-classifier", "verify", bundle))
-    say_line("serve it", command("genre-classifier", "serve", "--bundle", bundle))
+    say_line("verify it", format_command("genre-classifier", "verify", bundle))
+    say_line("serve it", format_command("genre-classifier", "serve", "--bundle", bundle))
 
 
 def _say_checklist(export: Export) -> None:

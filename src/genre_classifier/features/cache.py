@@ -22,7 +22,7 @@ import numpy.typing as npt
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.sets import FeatureSetReference
-from genre_classifier.machine.cache_folders import cache_folder
+from genre_classifier.machine.cache_folders import find_cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Stamp:
 
 def default_cache() -> Path | None:
     """Return the default place for measured features; None if nothing can be written there."""
-    folder = cache_folder()
+    folder = find_cache_folder()
     return None if folder is None else folder / "features.sqlite"
 
 

@@ -21,8 +21,8 @@ from genre_classifier.features.decoding.formats import (
 )
 from genre_classifier.features.measure import Failure
 from genre_classifier.features.names import normalised, refuse_alike_genres
-from genre_classifier.files.csv_files import original
-from genre_classifier.files.home import expanded
+from genre_classifier.files.csv_files import restore_cell
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -286,13 +286,13 @@ def _text(name: str) -> str:
 
 def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
     values = {
-        key: original((value or "").strip()) or None for key, value in row.items() if isinstance(key, str)
+        key: restore_cell((value or "").strip()) or None for key, value in row.items() if isinstance(key, str)
     }
     name = values["path"]
     if name is None:
         raise DataError(f"{path}, row {number}: the path is empty; fill it in or remove the row")
     return AudioFile(
-        path=path.parent / expanded(name),
+        path=path.parent / expand_home(name),
         id=normalised(values.get("id") or Path(name).as_posix()),
         genre=_named(values.get("genre")),
         group=_named(values.get("group")),

@@ -25,7 +25,7 @@ from genre_classifier.features.workers import (
     in_ray,
     in_this_process,
 )
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ def _with_progress(
 
 
 def _outcomes(paths: list[Path], settings: Settings) -> Outcomes:
-    jobs = min(settings.jobs or usable_cores(), len(paths))
+    jobs = min(settings.jobs or count_usable_cores(), len(paths))
     if settings.ray is not None:
         return in_ray(paths, settings.features, settings.excerpt, settings.ray)
     if jobs == 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
 from genre_classifier.files.atomic import replacing, write_text
-from genre_classifier.files.csv_files import cell, csv_text
+from genre_classifier.files.csv_files import format_csv, guard_cell
 from genre_classifier.files.documents import parse_json, read_json
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
         "group": [group for _, _, group in rows],
     }
     if for_csv:
-        columns = {name: list(map(cell, values)) for name, values in columns.items()}
+        columns = {name: list(map(guard_cell, values)) for name, values in columns.items()}
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     features = extraction.features
     for position, name in enumerate(extraction.feature_names):
@@ -149,5 +149,5 @@ def write_errors(failures: Sequence[tuple[AudioFile, Failure]], path: Path) -> P
         (os.fsencode(file.path).decode("utf-8", "backslashreplace"), failure.kind, failure.reason)
         for file, failure in failures
     ]
-    write_text(errors, csv_text(["path", "kind", "reason"], rows))
+    write_text(errors, format_csv(["path", "kind", "reason"], rows))
     return errors

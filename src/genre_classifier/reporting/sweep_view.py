@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from genre_classifier.commands import command, program, setting, train_command
+from genre_classifier.commands import find_program, format_command, format_override, format_train_command
 from genre_classifier.config.schema import SELECTION_METRICS
-from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
+from genre_classifier.config.settings import REPLICATE_KEYS, format_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, find_grouped_trials, is_random_despite_groups
@@ -347,7 +347,7 @@ def _build_board(board: Leaderboard, key: str) -> Board:
 def _build_line(board: Leaderboard, row: Row, metrics: Sequence[str]) -> Line:
     return Line(
         rank="" if row.rank is None else str(row.rank),
-        settings=tuple(shown_value(row.settings.get(key)) for key in board.keys),
+        settings=tuple(format_value(row.settings.get(key)) for key in board.keys),
         estimates=tuple(row.estimates.get(name) for name in metrics),
         replicates=len(row.finished),
         seconds=average_known([trial.seconds for trial in row.finished]),
@@ -374,7 +374,7 @@ def _list_failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> li
         Failure(
             name=trial.folder.path.name,
             settings=" ".join(
-                f"{key}={shown_value(trial.settings[key])}"
+                f"{key}={format_value(trial.settings[key])}"
                 for key in keys
                 if trial.settings.get(key) is not None
             ),
@@ -420,10 +420,10 @@ def _describe_temperatures(folds: Sequence[RunContents]) -> str:
 
 def _list_commands(sweep: SweepFolder, overrides: Sequence[str]) -> list[tuple[str, str]]:
     folder = shorten_path(sweep.path)
-    again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
+    again = [("run it again", format_train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,
-        ("rank its trials", command("genre-classifier", "leaderboard", folder)),
-        ("export its best", command(*program("export"), setting("sweep", folder))),
-        ("write this page again", command("genre-classifier", "report", folder)),
+        ("rank its trials", format_command("genre-classifier", "leaderboard", folder)),
+        ("export its best", format_command(*find_program("export"), format_override("sweep", folder))),
+        ("write this page again", format_command("genre-classifier", "report", folder)),
     ]

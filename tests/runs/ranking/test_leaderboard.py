@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.drawing import png
+from genre_classifier.evaluation.drawing import render_png
 from genre_classifier.files.csv_files import read_csv
 from genre_classifier.runs.ranking.figure import draw_sweep
 from genre_classifier.runs.ranking.leaderboard import (
@@ -470,7 +470,7 @@ def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path
     board = one_board(tmp_path)
     figure = draw_sweep(board)
     assert figure is not None
-    assert png(figure).startswith(b"\x89PNG")
+    assert render_png(figure).startswith(b"\x89PNG")
     stream = io.StringIO()
     show_leaderboard(board, Console(file=stream, width=100))
     assert is_safe(stream.getvalue())

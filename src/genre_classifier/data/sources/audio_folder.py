@@ -11,7 +11,7 @@ from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.discovery import AudioFile, find_audio, left_out, one_of_each_kind, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.sets import CLIP_SECONDS
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def read(config: AudioFolderConfig) -> FeatureTable:
     """
     if config.split.column is not None:
         raise DataError(f"data.split.column={config.split.column}: a folder of audio has no split column")
-    path = expanded(config.path)
+    path = expand_home(config.path)
     files = read_list(path) if path.suffix.lower() == ".csv" else find_audio(path)
     without = next((file for file in files if file.genre is None and file.problem is None), None)
     if without is not None:
@@ -70,7 +70,7 @@ def _build_settings(config: AudioFolderConfig) -> Settings:
         features=config.features.value,
         excerpt=Excerpt(config.offset, duration, config.windows),
         jobs=config.jobs,
-        cache=None if config.cache is None else expanded(config.cache),
+        cache=None if config.cache is None else expand_home(config.cache),
         strict=config.strict,
     )
 

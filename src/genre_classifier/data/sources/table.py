@@ -11,7 +11,7 @@ from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.features.names import normalised
 from genre_classifier.features.output import made_with
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 SOURCE = Source(
     name="table",
@@ -29,7 +29,7 @@ def read(config: TableConfig) -> FeatureTable:
     DataError
         The message names the file, and if possible the row and column.
     """
-    path = expanded(config.path)
+    path = expand_home(config.path)
     texts = {
         key: name
         for key, name in (

@@ -21,7 +21,7 @@ import pyarrow.parquet as pa_parquet
 
 from genre_classifier.errors import DataError, GenreClassifierError
 from genre_classifier.features.names import normalised
-from genre_classifier.files.csv_files import original
+from genre_classifier.files.csv_files import restore_cell
 from genre_classifier.files.documents import parse_json
 
 BLOCK_BYTES = 8 << 20
@@ -308,7 +308,7 @@ class CsvReader:
             raise DataError(f"{path} is not a text file: it holds NUL bytes; save it as CSV in UTF-8")
         # A column without a name gets pandas' name, so that two such columns have different names.
         self.names = [
-            normalised(original(name)) or f"Unnamed: {position}" for position, name in enumerate(header)
+            normalised(restore_cell(name)) or f"Unnamed: {position}" for position, name in enumerate(header)
         ]
         self._cells: dict[str, list[str]] = {}
         self._check_widths()
@@ -463,7 +463,7 @@ def _restore_originals(column: pa.Array) -> pa.Array:
     trimmed = _null_blanks(column)
     if not pc.any(pc.starts_with(trimmed, "'")).as_py():
         return trimmed
-    return pa.array([cell and original(cell) for cell in trimmed.to_pylist()], pa.string())
+    return pa.array([cell and restore_cell(cell) for cell in trimmed.to_pylist()], pa.string())
 
 
 def _number(cell: str) -> float | None:
