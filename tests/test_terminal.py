@@ -55,7 +55,7 @@ def test_a_name_is_shown_on_one_line_of_visible_letters(name: str) -> None:
         (Path("a\x07b"), "a\\x07b"),
     ],
 )
-def test_letters_that_are_no_text_are_written_out(name: object, expected: str) -> None:
+def test_letters_that_are_no_text_are_escaped(name: object, expected: str) -> None:
     assert format_name(name) == expected
 
 
@@ -75,7 +75,7 @@ def test_a_line_break_in_a_message_cannot_begin_another_message() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_whatever_is_said_is_safe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whatever_is_printed_is_safe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"genre {name}", name)
     say(name, error=True)
     say_error(f"genre {name!s}")
@@ -129,7 +129,7 @@ def test_log_lines_are_safe_whichever_way_a_name_comes_into_them(name: str) -> N
     assert len(begun) == 5, "a name has begun a record"
 
 
-def test_a_quoted_name_is_written_out_once() -> None:
+def test_a_quoted_name_is_escaped_once() -> None:
     record = logging.LogRecord(
         "x", logging.INFO, "", 0, "%s and %r, %-6s|%d", ("a\x1b", "b\x1b", "c", 3), None
     )

@@ -23,7 +23,7 @@ def test_a_plugin_that_is_not_installed_names_its_extra(plugin: str, extra: str)
     assert explain_error(error) == expected
 
 
-def test_any_other_missing_option_is_told_as_hydra_tells_it() -> None:
+def test_any_other_missing_option_has_hydras_message() -> None:
     assert (
         explain_error(MissingConfigException("Could not find 'data/nothing'"))
         == "Could not find 'data/nothing'"
@@ -76,7 +76,7 @@ def test_in_a_sweep_each_value_is_quoted_for_itself(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("text", ["foo", "a b=c", "Müzik=3"])
-def test_what_is_no_setting_is_told_as_that(text: str) -> None:
+def test_an_argument_that_is_no_setting_is_reported(text: str) -> None:
     assert refused(text) == (
         f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
     )

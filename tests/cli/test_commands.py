@@ -74,7 +74,7 @@ def test_a_setting_is_read_back_as_the_text_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shell_hands_on_the_words_of_a_command(name: str, tmp_path: Path) -> None:
+def test_a_shell_passes_the_words_of_a_command_unchanged(name: str, tmp_path: Path) -> None:
     script = tmp_path / "show.py"
     script.write_text("import sys; sys.stdout.write(repr(sys.argv[1:]))")
     line = format_command(sys.executable, script, "--logdir", name, format_override("sweep", name))

@@ -40,7 +40,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.logger._target_.endswith("SplitTensorBoardLogger")
 
 
-def test_one_setting_is_said_once_and_interpolated() -> None:
+def test_a_setting_is_defined_once_and_interpolated() -> None:
     settings = to_train_config(
         composed(AT, "optimized_metric=val/loss", "scheduler=cosine", "trainer.max_epochs=7")
     )
@@ -144,7 +144,7 @@ def test_a_value_out_of_range_or_a_contradiction_is_one_message(overrides: list[
         check(composed(AT, *overrides))
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check(composed(AT, "model.dropout=2", "optimizer.lr=-1", "data.split.test=0.9"))
     assert "3 problems" in str(caught.value)
@@ -214,5 +214,5 @@ def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
         (["a b", "c"], "[a b,c]"),
     ],
 )
-def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
+def test_a_setting_is_shown_in_few_characters(value: object, shown: str) -> None:
     assert format_value(value) == shown

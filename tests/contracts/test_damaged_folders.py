@@ -232,7 +232,7 @@ def test_reports_comparisons_and_summaries_go_on(
         ("history.csv", b"\xff\xfe"),
     ],
 )
-def test_damaged_tables_of_a_fold_leave_it_out_of_the_report(sweep: Path, file: str, content: bytes) -> None:
+def test_a_fold_with_damaged_tables_is_left_out_of_the_report(sweep: Path, file: str, content: bytes) -> None:
     (sweep / BAD / file).write_bytes(content)
     assert main(["report", str(sweep), "--no-rows"]) == 0
     page = (sweep / "report.html").read_text()

@@ -52,7 +52,7 @@ def test_rows_are_true_genres_and_colours_their_shares() -> None:
     assert axes.get_title() == "test rows"
 
 
-def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not() -> None:
+def test_each_count_is_readable_in_its_cell_and_zeros_are_not_drawn() -> None:
     axes = draw_confusion(COUNTS, NAMES, "test rows").axes[0]
     written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
     counts = {place: text for place, (text, _) in written.items() if text != "no rows"}
@@ -83,7 +83,7 @@ def test_a_matrix_that_does_not_fit_its_names_is_refused() -> None:
         draw_confusion(np.eye(3), ["Rock", "Jazz"], "t")
 
 
-def test_bars_are_as_long_as_their_f1_and_say_it_and_their_rows() -> None:
+def test_bars_have_the_length_of_their_f1_and_show_it_with_their_rows() -> None:
     values = [0.0, 0.25, 1.0]
     (axes,) = draw_f1_per_genre(values, [4, 8, 2], NAMES, "test rows").axes
     assert [bar.get_width() for bar in axes.patches] == values
@@ -135,7 +135,7 @@ def test_any_name_is_drawn_as_text(kind: str) -> None:
     assert "<script" not in document
 
 
-def test_names_are_one_line_and_short_and_told_apart_where_the_font_lacks_their_letters() -> None:
+def test_names_are_short_lines_and_distinct_if_the_font_lacks_their_letters() -> None:
     assert shorten_name("two\n words") == "two words"
     assert shorten_name("x" * 100) == "x" * 31 + "…"
     assert mark_unseen_name("Música", 4) == "Música"

@@ -93,7 +93,7 @@ def test_the_metadata_says_where_the_model_comes_from(exported: Export, plain_ru
     assert len(found.checklist) == 8
 
 
-def test_the_checklist_is_filled_in_from_what_was_found(exported: Export, plain_run: RunFolder) -> None:
+def test_the_checklist_holds_the_findings(exported: Export, plain_run: RunFolder) -> None:
     accuracy = plain_run.read_metrics()["test"]["accuracy"]
     found = items(
         exported(
@@ -186,7 +186,9 @@ def same_rows(found: Any) -> bool:
     return "test rows, the same as in predictions.csv" in items(found)["bundle verified"][1]
 
 
-def test_a_relative_data_path_leads_where_it_led_the_run(exported: Export, run_beside_its_data: Path) -> None:
+def test_a_relative_data_path_starts_from_the_runs_working_folder(
+    exported: Export, run_beside_its_data: Path
+) -> None:
     run = run_beside_its_data / "outputs" / "run"
     assert same_rows(exported(f"run={run}"))
     refit = exported(f"run={run}", "refit=full").refit_folder
@@ -235,7 +237,7 @@ def test_predictions_of_another_model_stop_the_export(
     assert not (tmp_path / "models").exists()
 
 
-def test_strict_names_what_is_not_met_and_changes_nothing(
+def test_strict_names_unmet_items_and_changes_nothing(
     exported: Export, plain_run: RunFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -494,7 +496,7 @@ def test_the_service_in_process_refuses_what_is_no_bundle(tmp_path: Path) -> Non
         predict_in_process(tmp_path, "nothing", [[0.0]])
 
 
-def test_onnx_is_written_checked_and_served_where_asked_for(
+def test_onnx_is_written_checked_and_served_on_request(
     exported: Export, plain_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnx")
@@ -534,7 +536,7 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
         (["max_milliseconds=0"], "max_milliseconds=0.0: expected a number above 0"),
     ],
 )
-def test_settings_out_of_range_or_against_each_other(overrides: list[str], message: str) -> None:
+def test_settings_out_of_range_or_in_contradiction_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         export_module.export(composed(*overrides, config="export"))
 

@@ -32,7 +32,7 @@ PLAIN = (
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_what_a_spreadsheet_would_calculate_is_text(text: str) -> None:
+def test_formulas_are_written_as_text(text: str) -> None:
     assert guard_cell(text) == f"'{text}"
     assert restore_cell(guard_cell(text)) == text
 
@@ -64,7 +64,7 @@ def test_every_text_comes_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
                     float(found)
 
 
-def test_half_a_surrogate_pair_is_written_out() -> None:
+def test_half_a_surrogate_pair_is_escaped() -> None:
     assert format_csv(None, [["\udcff.wav"]]) == "\\udcff.wav\n"
 
 

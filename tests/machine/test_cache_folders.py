@@ -55,7 +55,7 @@ def test_a_home_that_can_be_written_is_used_and_nothing_is_made_or_set(
 
 
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_a_private_temporary_folder_is_used_and_told_once(
+def test_without_a_home_a_private_temporary_folder_is_used_and_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare_caches()
@@ -117,7 +117,7 @@ def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("no_home")
-def test_where_nothing_can_be_written_there_is_none(
+def test_without_a_writable_folder_there_is_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cache_folders, "_list_temporary_bases", lambda: [tmp_path / "file"])

@@ -23,7 +23,9 @@ def holder(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-def test_trials_at_the_same_time_get_different_devices_and_a_dead_one_gives_its_back(tmp_path: Path) -> None:
+def test_trials_at_the_same_time_get_different_devices_and_a_dead_trial_frees_its_device(
+    tmp_path: Path,
+) -> None:
     held = [holder(tmp_path) for _ in range(2)]
     try:
         assert [device for _, device in held] == ["4", "7"]

@@ -96,7 +96,7 @@ def test_any_name_can_be_drawn(name: str) -> None:
     assert "\x01" not in svg
 
 
-def test_many_genres_have_colour_and_marker_of_their_own(drawn: list[Figure]) -> None:
+def test_many_genres_have_distinct_colours_and_markers(drawn: list[Figure]) -> None:
     pairs = {(i % len(PALETTE), (i + i // len(PALETTE)) % len(MARKERS)) for i in range(40)}
     assert len(pairs) == 40
 

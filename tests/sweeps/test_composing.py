@@ -133,13 +133,15 @@ def test_what_is_wrong_with_every_trial_is_known_before_the_first(
         assert problem.message.startswith(text)
 
 
-def test_what_a_searchs_own_file_sweeps_needs_no_value(as_the_first_trial: Callable[..., DictConfig]) -> None:
+def test_settings_that_the_searchs_file_sweeps_need_no_value(
+    as_the_first_trial: Callable[..., DictConfig],
+) -> None:
     config = as_the_first_trial("data=table")
     assert [problem.keys for problem in find_problems_of_every_trial(config)] == [("data.path",)]
     config.hydra.sweeper.params = {"data.path": "a.csv,b.csv"}
     assert find_problems_of_every_trial(config) == []
 
 
-def test_sweeping_hydras_own_settings_stays_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:
+def test_sweeping_hydras_own_settings_is_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:
     with pytest.raises(HydraException, match="Sweeping over Hydra's configuration is not supported"):
         as_the_first_trial("hydra.sweep.dir=a,b")

@@ -106,7 +106,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
     clip_seconds = made_with.parameters.get("clip_seconds")
     if not isinstance(clip_seconds, int | float) or clip_seconds < SHORTEST_SECONDS:
         clip_seconds = CLIP_SECONDS  # and the difference is named
-    difference = known.reference(clip_seconds).difference(made_with)
+    difference = known.build_reference(clip_seconds).describe_difference(made_with)
     if difference is not None:
         raise BundleError(
             f"the bundle was trained on {known.name} made otherwise than here ({difference}); "

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the subcommand. It writes the table and prints a summary of the files."""
-    from genre_classifier.features.discovery import left_out
+    from genre_classifier.features.discovery import describe_failures
     from genre_classifier.features.extract import NothingMeasuredError, extract
     from genre_classifier.features.output import check_output, write_errors, write_extraction
 
@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
     say(f"{options.output}: {_format_summary(extraction)}")
     if errors is not None:
         say(f"{errors}: {len(extraction.failures)} files skipped ({_count_failures(extraction)})", error=True)
-        say(left_out(extraction.failures), error=True)
-    nobodies = extraction.nobodies()
+        say(describe_failures(extraction.failures), error=True)
+    nobodies = extraction.count_nobodies()
     if nobodies:
         names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
         say(f"{nobodies.total()} files are by {names}, which is no artist", error=True)
@@ -116,7 +116,7 @@ def _find_files(options: argparse.Namespace) -> list[AudioFile]:
         return read_list(options.files)
     collection = scan(options.folder)
     if collection.n_others:
-        say(f"{options.folder}: {collection.others()}", error=True)
+        say(f"{options.folder}: {collection.describe_others()}", error=True)
     return collection.files
 
 

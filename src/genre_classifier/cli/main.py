@@ -261,11 +261,11 @@ def _predict(options: argparse.Namespace) -> None:
 def _require_same_features(bundle: Bundle, path: Path) -> None:
     """Raise DataError if a table's features were not measured as the bundle's were."""
     from genre_classifier.bundle.format import feature_set_of
-    from genre_classifier.features.output import made_with
+    from genre_classifier.features.output import read_feature_set
 
     expected = feature_set_of(bundle.metadata, bundle.feature_names)
-    found = made_with(path) if path.is_file() else None
-    difference = None if expected is None or found is None else expected.difference(found)
+    found = read_feature_set(path) if path.is_file() else None
+    difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:
         raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
 

@@ -21,7 +21,7 @@ from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
 from genre_classifier.features.decoding.formats import SUFFIXES
-from genre_classifier.features.names import normalised
+from genre_classifier.features.names import normalise
 from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
@@ -485,7 +485,7 @@ def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise SplitError(f"data.split.files.{SIDES[side]}={path}: {reason}") from error
-    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalised(line))]
+    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalise(line))]
     if not entries:
         raise SplitError(f"data.split.files.{SIDES[side]}={path} lists no ids")
     for number, line in entries:

@@ -138,7 +138,7 @@ def check_test_accuracy(
 
 def check_scaler(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
     """Compare the bundle's scaler with the checkpoint's, number by number."""
-    difference = ScalerStatistics.of(candidate.scaler).difference(bundle.scaler)
+    difference = ScalerStatistics.of(candidate.scaler).describe_difference(bundle.scaler)
     samples = int(candidate.scaler.n_samples_seen_)
     evidence = difference or (
         f"StandardScaler of {bundle.scaler.n_features} features, fitted on {samples:,} training rows; the "
@@ -183,7 +183,7 @@ def compare(bundle: Bundle, wrapper: Predictor, answers: ReferenceAnswers) -> fl
 
 
 def _compute_difference(predictor: Predictor, answers: ReferenceAnswers, what: str) -> float:
-    found = predictor._probabilities(answers.features)
+    found = predictor._compute_probabilities(answers.features)
     difference = float(np.abs(found - answers.probabilities).max())
     if not difference < TOLERANCE:
         raise ExportError(

@@ -212,7 +212,7 @@ def _find_feature_set(candidate: Candidate) -> FeatureSetReference | None:
     if recorded is not None and "parameters" in recorded:
         return FeatureSetReference.from_dict(recorded)
     known = recognise(candidate.feature_names)
-    return None if known is None else known.reference()
+    return None if known is None else known.build_reference()
 
 
 def _format_folder(candidate: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""A sweep's report, ready for the page."""
+"""Build the content of a sweep's report for the template."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Line:
     ----------
     rank : str
     settings : tuple of str
-        In the order of the board's keys.
+        Values in the order of the board's keys.
     estimates : tuple of Estimate or None
-        Of the metric that ranks, test accuracy and test F1.
+        Estimates of the ranking metric, test accuracy and test F1.
     replicates : int
     seconds : float or None
-        A trial, on average.
+        Mean seconds per trial.
     verdict : str
-        Against the best row.
+        The comparison with the best row.
     status : str
     """
 
@@ -84,14 +84,14 @@ class Board:
     ----------
     protocol : str
     metrics : tuple of str
-        The one that ranks first.
+        The ranking metric comes first.
     keys : tuple of str
     lines : tuple of Line
     left_out : int
-        Lines that are not shown.
+        Number of lines that are not shown.
     remarks : tuple of str
     figures : tuple of Figure
-        The metric against each swept setting.
+        Plots of the metric over each swept setting.
     """
 
     protocol: str
@@ -120,13 +120,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Each row's prediction by the model that was not trained on it.
+    """The predictions of each row by the model that was not trained on it.
 
     Parameters
     ----------
     accuracy : float
     seeds : int
-        How many answers each row has.
+        Number of predictions per row.
     confusion : Confusion or None
     calibration : Calibration or None
     mistakes : tuple of Mistake
@@ -141,7 +141,7 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep's report. Parts that the sweep does not have are None or empty.
+    """A sweep's report. Sections without content are None or empty.
 
     Parameters
     ----------
@@ -149,9 +149,9 @@ class SweepView:
     is_cross_validation : bool
     protocol : str
     numbers : tuple of Number
-        Of the best configuration.
+        Numbers of the best configuration.
     level, chosen : str
-        How the intervals were made, and how the configuration was chosen.
+        Texts on how the intervals were computed, and how the configuration was chosen.
     warnings : tuple of str
     beside : Beside or None
     boards : tuple of Board

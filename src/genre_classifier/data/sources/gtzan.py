@@ -66,5 +66,5 @@ def read(config: GtzanConfig) -> FeatureTable:
         nan=config.nan,
         row_name=columns.row_name,
         columns={"genre": "label", "id": "filename", "split": config.split.column},
-        made_with=GTZAN57.reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.reference(),
+        made_with=GTZAN57.build_reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.build_reference(),
     )
