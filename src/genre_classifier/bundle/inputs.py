@@ -53,7 +53,7 @@ def read_row(
         if (fault := find_fault(value, _describe_value)) is not None:
             expected, found = fault
             raise FeatureError(
-                f"{find_place(row)}{describe_feature(position, feature_names)} is {found}; expected {expected}",
+                f"{describe_place(row)}{describe_feature(position, feature_names)} is {found}; expected {expected}",
                 row=row,
                 feature=position if feature_names is None else feature_names[position],
             )
@@ -85,7 +85,7 @@ def read_rows(features: Any, n_features: int | None, feature_names: Sequence[str
         _check_width(rows.shape[1], n_features, None)
     elif isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise FeatureError(
-            f"features: expected a list of rows or an array (row, feature), found {_name_kind(rows)}"
+            f"features: expected a list of rows or an array (row, feature), found {_describe_type(rows)}"
         )
     else:
         rows = list(rows)
@@ -124,7 +124,7 @@ def describe_feature(position: int, feature_names: Sequence[str] | None) -> str:
     return f"feature {position}" + ("" if feature_names is None else f" ({feature_names[position]!r})")
 
 
-def find_place(row: int | None) -> str:
+def describe_place(row: int | None) -> str:
     """Return the start of a message about a row of a batch, or about the only row (None)."""
     return "features: " if row is None else f"row {row}: "
 
@@ -139,20 +139,22 @@ def _read_values(
     if hasattr(features, "columns") and hasattr(features, "to_numpy"):
         if len(values) != 1:
             raise FeatureError(
-                f"{find_place(row)}expected a table of one row, found {len(values)} rows", row=row
+                f"{describe_place(row)}expected a table of one row, found {len(values)} rows", row=row
             )
         values = values[0]
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             wanted = "(features,)" if n_features is None else f"({n_features},)"
             raise FeatureError(
-                f"{find_place(row)}expected one row of shape {wanted}, found an array of shape {values.shape}",
+                f"{describe_place(row)}expected one row of shape {wanted}, found an array of shape {values.shape}",
                 row=row,
             )
         return values.tolist()
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         wanted = "a list of numbers" if n_features is None else f"{n_features} numbers"
-        raise FeatureError(f"{find_place(row)}expected {wanted}, found {_describe_value(values)}", row=row)
+        raise FeatureError(
+            f"{describe_place(row)}expected {wanted}, found {_describe_value(values)}", row=row
+        )
     return list(values)
 
 
@@ -180,10 +182,10 @@ def _unwrap(
         return features.tolist()
     if features.dtype.kind not in "fiu":
         raise FeatureError(
-            f"{find_place(row)}expected numbers, found an array of dtype {features.dtype}", row=row
+            f"{describe_place(row)}expected numbers, found an array of dtype {features.dtype}", row=row
         )
     if isinstance(features, np.ma.MaskedArray) and np.ma.is_masked(features):
-        raise FeatureError(f"{find_place(row)}expected numbers, found masked (missing) values", row=row)
+        raise FeatureError(f"{describe_place(row)}expected numbers, found masked (missing) values", row=row)
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, which is refused
         return np.asarray(features, dtype=np.float64)
 
@@ -203,21 +205,21 @@ def _convert_lists(rows: list[Any], n_features: int | None) -> np.ndarray | None
 def _check_width(found: int, n_features: int | None, row: int | None) -> None:
     if found != n_features and (n_features is not None or not found):
         wanted = "at least one feature" if n_features is None else f"{n_features} features"
-        raise FeatureError(f"{find_place(row)}expected {wanted}, found {found}", row=row)
+        raise FeatureError(f"{describe_place(row)}expected {wanted}, found {found}", row=row)
 
 
 def _check_names(found: list[Any], feature_names: Sequence[str] | None, row: int | None) -> list[str]:
     """Return the network's names. Raises FeatureError unless `found` holds exactly these, once each."""
     if feature_names is None:
         raise FeatureError(
-            f"{find_place(row)}found named features, but this model does not know its features' names; give the "
+            f"{describe_place(row)}found named features, but this model does not know its features' names; give the "
             "values as a list in the order of training, or the names as feature_names",
             row=row,
         )
     known, present = set(feature_names), set(found)
     if len(found) > len(present):
         repeated = sorted({repr(name) for name in found if found.count(name) > 1})
-        raise FeatureError(f"{find_place(row)}{', '.join(repeated)} stands more than once", row=row)
+        raise FeatureError(f"{describe_place(row)}{', '.join(repeated)} stands more than once", row=row)
     unknown = [name for name in found if name not in known]
     missing = [name for name in feature_names if name not in present]
     if unknown or missing:
@@ -225,7 +227,7 @@ def _check_names(found: list[Any], feature_names: Sequence[str] | None, row: int
         listed = [f"{fault} feature {', '.join(map(repr, names[:10]))}" for fault, names in named if names]
         blamed = (unknown or missing)[0]
         raise FeatureError(
-            f"{find_place(row)}{'; '.join(listed)}; expected exactly the {len(feature_names)} names of the model",
+            f"{describe_place(row)}{'; '.join(listed)}; expected exactly the {len(feature_names)} names of the model",
             row=row,
             feature=blamed if isinstance(blamed, str) else None,
         )
@@ -235,10 +237,10 @@ def _check_names(found: list[Any], feature_names: Sequence[str] | None, row: int
 def _describe_value(value: Any) -> str:
     """Return the name of a value's type, and the value, shortened if it is long."""
     shown = "" if value is None else f" {value!r}"
-    return _name_kind(value) + (shown if len(shown) <= 41 else f"{shown[:38]}...")
+    return _describe_type(value) + (shown if len(shown) <= 41 else f"{shown[:38]}...")
 
 
-def _name_kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     """Return the name of a value's type for a message."""
     if value is None:
         return "None"

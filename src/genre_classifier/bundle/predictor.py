@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, NoReturn, NotRequired, TypedDict
 
 import numpy as np
 
-from genre_classifier.bundle.inputs import describe_feature, find_place, read_row, read_rows
+from genre_classifier.bundle.inputs import describe_feature, describe_place, read_row, read_rows
 from genre_classifier.errors import FeatureError, TopKError
 
 DEFAULT_GENRES: Final = ("Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "Folk", "Pop", "Experimental")
@@ -238,7 +238,7 @@ class Predictor(ABC):
             distance = np.abs(self._standardise(row[np.newaxis])[0])
         feature = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
         raise FeatureError(
-            f"{find_place(number)}the network's answer is not a finite number; farthest from what it was trained "
+            f"{describe_place(number)}the network's answer is not a finite number; farthest from what it was trained "
             f"on is {describe_feature(feature, self.feature_names)} = {float(row[feature])!r}, "
             f"{distance[feature]:.3g} standard deviations from the mean",
             row=number,

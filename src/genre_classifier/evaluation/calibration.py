@@ -98,14 +98,14 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
     logits = logits.double() - logits.double().max(dim=1, keepdim=True).values
     true = logits.gather(1, genres[:, None]).mean()
 
-    def slope(temperature: float) -> float:
+    def compute_slope(temperature: float) -> float:
         return float((torch.softmax(logits / temperature, dim=1) * logits).sum(dim=1).mean() - true)
 
     low, high = math.log(LOWEST), math.log(HIGHEST)
-    if not slope(LOWEST) > 0 > slope(HIGHEST):
+    if not compute_slope(LOWEST) > 0 > compute_slope(HIGHEST):
         reason = (
             "the network is no better than chance on them"
-            if slope(HIGHEST) >= 0
+            if compute_slope(HIGHEST) >= 0
             else "all are classified right"
         )
         raise CalibrationError(
@@ -114,7 +114,7 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
         )
     while high - low > 1e-9:
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
+        low, high = (middle, high) if compute_slope(math.exp(middle)) > 0 else (low, middle)
     return math.exp((low + high) / 2)
 
 

@@ -298,8 +298,8 @@ def _build_record(config: DictConfig, swept: Mapping[str, Override], expected: i
 def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bool:
     """Return whether a setting or its group is swept."""
     groups = {str(name) for name in config.hydra.runtime.choices}
-    parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
-    return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
+    swept_groups = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
+    return key in swept or any(key == group or key.startswith(f"{group}.") for group in swept_groups)
 
 
 def _write_summary(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:

@@ -312,8 +312,8 @@ def _is_a_choice(key: str, without: Mapping[str, Any], present: Mapping[str, Any
 
 def _explain_absence(key: str, settings: Mapping[str, Any]) -> Any:
     """Return None if a group of the key is null, else NOT_SET."""
-    parts = key.split(".")
-    if any(settings.get(".".join(parts[:n]), NOT_SET) is None for n in range(1, len(parts))):
+    names = key.split(".")
+    if any(settings.get(".".join(names[:n]), NOT_SET) is None for n in range(1, len(names))):
         return None
     return NOT_SET
 

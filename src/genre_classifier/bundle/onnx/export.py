@@ -87,7 +87,7 @@ def build_onnx(
     if temperature != 1.0:
         model = fold_temperature(model, temperature)
     content = helper.make_model(
-        _build_graph(build_graph(model, scaler), len(genre_names)),
+        _convert_to_onnx(build_graph(model, scaler), len(genre_names)),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="genre_classifier",
@@ -100,7 +100,7 @@ def build_onnx(
     return content.SerializeToString()
 
 
-def _build_graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
+def _convert_to_onnx(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
     from onnx import TensorProto, helper, numpy_helper
 
     n_features = len(computed.mean_high)
