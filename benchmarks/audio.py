@@ -127,13 +127,13 @@ def musicnn_by_torch() -> Callable[[np.ndarray], np.ndarray]:
 
 def sets(repeats: int) -> str:
     """Return a table of the sets beside their peers, with the largest difference."""
-    from genre_classifier.features.measure import extractor
+    from genre_classifier.features.measure import get_extractor
     from tests.features import reference
 
     lines = []
     peers = {name: getattr(reference, f"librosa_{name}") for name in ("core20", "gtzan57", "fma518")}
     for name, peer in {**peers, "musicnn": musicnn_by_torch()}.items():
-        extract = extractor(name)
+        extract = get_extractor(name)
         y = clip(name)
         n = repeats if name == "core20" else max(3, repeats // 3)
         ours, theirs = taking_turns([lambda: extract(y), lambda: peer(y)], n)  # noqa: B023
@@ -153,7 +153,7 @@ def decoding(y: np.ndarray, folder: Path, repeats: int) -> str:
 
         def decode(path: Path = path) -> object:
             with open_audio(path) as recording:
-                return list(recording.clips(Excerpt()))
+                return list(recording.read_clips(Excerpt()))
 
         [milliseconds] = taking_turns([decode], repeats)
         lines.append([name, f"{milliseconds:.1f}"])

@@ -1,7 +1,7 @@
-"""The common way to serve a scikit-learn scaler and a torch model: what benchmarks/service.py compares with.
+"""The common way to serve a scikit-learn scaler and a torch model. benchmarks/service.py compares with it.
 
-FastAPI with pydantic models and a plain ``def`` endpoint, as its tutorial writes one; loads the bundle by the
-contract alone (torch.load, pickle, json).
+It is FastAPI with pydantic models and a ``def`` endpoint, as in its tutorial. It loads the bundle by the contract alone
+(torch.load, pickle, json).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PredictResponse(BaseModel):
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Say that the service is up."""
+    """Return that the service is up."""
     return {"status": "ok"}
 
 

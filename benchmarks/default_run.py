@@ -1,9 +1,9 @@
-"""Where the seconds of a default `python train.py` go, from the command to the finished folder.
+"""Measure the seconds of each step of a default `python train.py`, from the command to the finished folder.
 
     python benchmarks/default_run.py [--runs 5]
 
-Each run is a process of its own. The parts are read off inside it; the whole is measured from outside.
-The named peer is the same work as a plain PyTorch loop over a DataLoader of a TensorDataset, in the same run.
+Each run is a separate process. The steps are measured inside it, the whole from outside. The peer is the same work in a
+plain PyTorch loop over a DataLoader of a TensorDataset, in the same run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = (
 )
 
 
-def one_run(command_started: float, folder: str) -> dict[str, float]:
+def run_once(command_started: float, folder: str) -> dict[str, float]:
     """Train the default configuration in this process and return the seconds of each part."""
     from hydra import compose, initialize_config_dir
 
@@ -46,12 +46,12 @@ def one_run(command_started: float, folder: str) -> dict[str, float]:
     marks: dict[str, float] = {}
     original = fit._fit
 
-    def timed(*arguments: object) -> None:
+    def time_fit(*arguments: object) -> None:
         marks["before"] = time.time()
         original(*arguments)  # type: ignore[arg-type]
         marks["after"] = time.time()
 
-    fit._fit = timed  # type: ignore[assignment]
+    fit._fit = time_fit  # type: ignore[assignment]
     result = fit.train(cfg)
     finished = time.time()
     assert result is not None
@@ -63,14 +63,14 @@ def one_run(command_started: float, folder: str) -> dict[str, float]:
         marks["after"] - marks["before"],
         finished - marks["after"],
     ]
-    parts = dict(zip(PARTS, [*seconds, plain_loop(cfg, epochs)], strict=True))
-    return parts | {"epochs": epochs}
+    measured = dict(zip(PARTS, [*seconds, train_in_plain_loop(cfg, epochs)], strict=True))
+    return measured | {"epochs": epochs}
 
 
-def plain_loop(cfg: object, epochs: int) -> float:
-    """Train the same network on the same rows for as many epochs in a plain loop, validating after each."""
+def train_in_plain_loop(cfg: object, epochs: int) -> float:
+    """Train the same network on the same rows for as many epochs in a plain loop. Validate after each epoch."""
     import torch
-    from single_run import stock_network
+    from single_run import build_stock_network
     from torch.utils.data import DataLoader, TensorDataset
 
     from genre_classifier.config.checks import to_train_config
@@ -85,7 +85,7 @@ def plain_loop(cfg: object, epochs: int) -> float:
         for name in ("train", "val")
     }
     started = time.time()
-    model = stock_network()
+    model = build_stock_network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     for _ in range(epochs):
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        parts = one_run(float(arguments.inside[0]), arguments.inside[1])
+        parts = run_once(float(arguments.inside[0]), arguments.inside[1])
         print("RESULT " + json.dumps(parts))
         return
     from machine import describe, table

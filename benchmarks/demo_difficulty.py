@@ -1,9 +1,9 @@
-"""How hard is the synthetic demo table? Accuracy with no artist on both sides of a split.
+"""Measure the difficulty of the synthetic demo table: accuracy with no artist on both sides of a split.
 
     python benchmarks/demo_difficulty.py [TABLE.parquet] [--repeats 3]
 
-Grouped 5-fold cross-validation by artist of the default GenreClassifier, next to logistic regression and
-nearest neighbours on the same folds. In each fold scaler and early stopping see training artists only.
+The default GenreClassifier is compared with logistic regression and nearest neighbours by the same grouped 5-fold
+cross-validation. Groups are artists. In each fold, scaler and early stopping use training artists only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 64
 def fit_network(
     x: torch.Tensor, y: torch.Tensor, groups: np.ndarray, n_genres: int, seed: int
 ) -> GenreClassifier:
-    """Train with early stopping on an eighth of the artists, and return the network of the best epoch."""
+    """Train with early stopping on an eighth of the artists. Return the network of the best epoch."""
     torch.manual_seed(seed)
     splitter = StratifiedGroupKFold(8, shuffle=True, random_state=seed)
     train, valid = next(splitter.split(x, y, groups))
@@ -63,7 +63,7 @@ def fit_network(
 
 
 def cross_validate(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return each model's prediction for every row, made by the fold that held the row's artist out."""
+    """Return each model's predictions of all rows. Each row is predicted in the fold that holds out its artist."""
     n_genres = int(y.max()) + 1
     predictions = {
         name: np.empty_like(y) for name in ("GenreClassifier", "logistic regression", "5 neighbours")

@@ -1,10 +1,10 @@
-"""FMA's tables at their published size: seconds and peak memory of loading them, the first and the second time.
+"""Measure seconds and peak memory of loading FMA's tables at their published size, the first and the second time.
 
     python benchmarks/fma_tables.py [--tracks 106574]
 
-Tables in the published layout are made by this script (random features; genres, artists, subsets and splits in about
-the published proportions). Each measurement is a process of its own, whose peak is the operating system's own figure.
-The peer is pandas reading the two tables as FMA's own tools do, and joining them.
+This script makes tables in the published layout: random features, and genres, artists, subsets and splits in about
+the published proportions. Each measurement is a separate process. The operating system reports its peak. The peer is
+pandas: it reads the two tables as FMA's tools do, and joins them.
 """
 
 from __future__ import annotations
@@ -58,18 +58,16 @@ def write(folder: Path, n_tracks: int) -> None:
             block.to_csv(stream, float_format="%.10e", header=start == 0)
 
 
-def peak_mb() -> float:
+def read_peak_mb() -> float:
     """Return the largest resident size of this process so far, in MB (10^6 bytes)."""
     status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # getrusage() counts what the process was before it became Python, a copy of its parent
+    if status.exists():  # getrusage() also counts the process before exec(), which is a copy of its parent
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def inside(what: str, folder: str) -> dict[str, float]:
+def measure_inside(what: str, folder: str) -> dict[str, float]:
     """Do one measurement in this process."""
     if what == "pandas":
         import pandas as pd
@@ -79,23 +77,23 @@ def inside(what: str, folder: str) -> dict[str, float]:
         features = pd.read_csv(f"{folder}/features.csv", index_col=0, header=[0, 1, 2])
         rows = tracks.index[tracks["track", "genre_top"].notna()]
         matrix = features.loc[rows].to_numpy("float32")
-        return {"seconds": time.perf_counter() - started, "peak": peak_mb(), "rows": len(matrix)}
+        return {"seconds": time.perf_counter() - started, "peak": read_peak_mb(), "rows": len(matrix)}
     from genre_classifier.config.schema import FmaConfig, FmaSubset
     from genre_classifier.data.sources.fma import read
 
-    base = peak_mb()
+    base = read_peak_mb()
     started = time.perf_counter()
     found = read(FmaConfig(path=folder, subset=FmaSubset[what]))
     return {
         "seconds": time.perf_counter() - started,
-        "peak": peak_mb(),
+        "peak": read_peak_mb(),
         "imports": base,
         "rows": len(found),
     }
 
 
 def measure(what: str, folder: str) -> dict[str, float]:
-    """Do one measurement in a process of its own."""
+    """Do one measurement in a separate process."""
     command = [sys.executable, __file__, "--inside", what, folder]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
@@ -111,7 +109,7 @@ def main() -> None:
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        print("RESULT " + json.dumps(inside(*arguments.inside)))
+        print("RESULT " + json.dumps(measure_inside(*arguments.inside)))
         return
     from machine import describe, table
 

@@ -1,13 +1,14 @@
-r"""Networks and baselines on the same rows: GTZAN with artists disjoint and under random folds, and the demo data.
+r"""Compare networks and baselines on the same rows: GTZAN with disjoint artists and random folds, and the demo data.
 
     python benchmarks/gtzan_protocols.py --table features_30_sec.csv \
         --train train_filtered.txt --test valid_filtered.txt
 
-The networks are the default recipe and `experiment=gtzan`, which gtzan_recipe.py chose on the training file's rows; the
-baselines are those of `genre-classifier baselines`, which choose their settings inside the training rows. All of them
-train on all rows that are not tested, but for the default recipe, which keeps 15 of 85 to stop by. Nothing is chosen on
-test rows. Mean and standard deviation are over seeds (of the folds too, where there are folds); the verdict is
-`genre-classifier compare` of the recipe and the model, on accuracy. The slow models run under one dealing of the folds.
+The networks are the default recipe and `experiment=gtzan`. gtzan_recipe.py chose that recipe on the training file's
+rows. The baselines are those of `genre-classifier baselines`. They choose their settings inside the training rows.
+All models train on all rows that are not tested. Only the default recipe keeps 15 of 85 rows for early stopping.
+Nothing is chosen on test rows. Mean and standard deviation are over seeds, and with folds over the folds' seeds too.
+The verdict is `genre-classifier compare` of the recipe and the model, on accuracy. The slow models run with one seed
+of the folds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.baselines.fit import baseline_config, divide_table, run_baseline
-from genre_classifier.baselines.models import by_name
+from genre_classifier.baselines.fit import build_baseline_config, divide_table, run_baseline
+from genre_classifier.baselines.models import select_baselines
 from genre_classifier.config.schema import register_schemas
 from genre_classifier.data.sources import read
 from genre_classifier.runs.folder import RunFolder
@@ -47,14 +48,14 @@ MEMBERS = 64
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way of testing.
+    """One test protocol.
 
     Parameters
     ----------
     name : str
     overrides : tuple of str
     folds : int
-        0 where the test rows are given.
+        Number of folds; 0 if the test rows are given.
     dealings : tuple of int
         Seeds of the folds.
     """
@@ -64,14 +65,14 @@ class Protocol:
     folds: int
     dealings: tuple[int, ...]
 
-    def divisions(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each division's dealing and overrides."""
+    def list_divisions(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the fold seed and the overrides of each division."""
         for dealing, fold in itertools.product(self.dealings, range(self.folds or 1)):
             folds = [f"data.split.folds={self.folds}", f"data.split.fold={fold}"] if self.folds else []
             yield dealing, [*self.overrides, *folds, f"data.split.seed={dealing}"]
 
 
-def composed(overrides: Sequence[str], folder: Path) -> DictConfig:
+def compose_quietly(overrides: Sequence[str], folder: Path) -> DictConfig:
     quiet = ["logger=none", "trainer.enable_progress_bar=false", f"run_dir={folder}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("train", [*overrides, *quiet])
@@ -79,32 +80,32 @@ def composed(overrides: Sequence[str], folder: Path) -> DictConfig:
 
 def train_networks(protocol: Protocol, name: str, seeds: Sequence[int], folder: Path) -> None:
     configs = []
-    for number, (dealing, overrides) in enumerate(protocol.divisions()):
+    for number, (dealing, overrides) in enumerate(protocol.list_divisions()):
         for seed in [dealing] if protocol.folds else seeds:
             to = folder / str(dealing) / f"{number}-{seed}"
-            configs.append(composed([*NETWORKS[name], *overrides, f"seed={seed}"], to))
+            configs.append(compose_quietly([*NETWORKS[name], *overrides, f"seed={seed}"], to))
     for start in range(0, len(configs), MEMBERS):
         train_stack(configs[start : start + MEMBERS])
 
 
 def fit_baselines(protocol: Protocol, name: str, seeds: Sequence[int], folder: Path) -> None:
-    (baseline,) = by_name([name])
+    (baseline,) = select_baselines([name])
     known = None
-    for number, (dealing, overrides) in enumerate(protocol.divisions()):
+    for number, (dealing, overrides) in enumerate(protocol.list_divisions()):
         if name in SLOW and dealing != protocol.dealings[0]:
             continue
         for seed in [dealing] if protocol.folds else seeds if baseline.seeded else seeds[:1]:
-            cfg = composed([*NETWORKS[RECIPE], *overrides, *ALL_ROWS, f"seed={seed}"], folder)
+            cfg = compose_quietly([*NETWORKS[RECIPE], *overrides, *ALL_ROWS, f"seed={seed}"], folder)
             data = OmegaConf.to_object(cfg.data)
             known = known or read(data)
             to = folder / str(dealing) / f"{number}-{seed}"
             run_baseline(
-                baseline, baseline_config(cfg, baseline, seed, to), divide_table(known, data), jobs=2
+                baseline, build_baseline_config(cfg, baseline, seed, to), divide_table(known, data), jobs=2
             )
 
 
-def scores(protocol: Protocol, folder: Path) -> list[str]:
-    """Return accuracy and weighted F1, mean and deviation: over dealings of folds, or over seeds."""
+def format_scores(protocol: Protocol, folder: Path) -> list[str]:
+    """Return mean and deviation of accuracy and weighted F1 over fold seeds, or over seeds."""
     values: dict[str, list[dict[str, float]]] = {}
     for path in sorted(folder.glob("*/*/metrics.json")):
         key = path.parent.parent.name if protocol.folds else path.parent.name
@@ -117,8 +118,8 @@ def scores(protocol: Protocol, folder: Path) -> list[str]:
     return cells
 
 
-def verdict(protocol: Protocol, recipe: Path, model: Path) -> str:
-    """Return what `genre-classifier compare` says of the recipe and a model, under the first dealing."""
+def format_verdict(protocol: Protocol, recipe: Path, model: Path) -> str:
+    """Return the verdict of `genre-classifier compare` on the recipe and a model, for the first fold seed."""
     if recipe == model:
         return ""
     dealing = str(protocol.dealings[0])
@@ -130,12 +131,12 @@ def verdict(protocol: Protocol, recipe: Path, model: Path) -> str:
     return f"recipe {'better' if accuracy.difference > 0 else 'worse'} {interval}"
 
 
-def slug(name: str) -> str:
-    """Return a name as a folder's that needs no quotes in an override."""
+def make_folder_name(name: str) -> str:
+    """Return a name as a folder name that needs no quotes in an override."""
     return re.sub(r"\W+", "-", name)
 
 
-def protocols(options: argparse.Namespace) -> Iterator[Protocol]:
+def build_protocols(options: argparse.Namespace) -> Iterator[Protocol]:
     gtzan = ["data=gtzan", f"data.path={options.table}"]
     files = [f"data.split.files.train={options.train}", f"data.split.files.test={options.test}"]
     yield Protocol("GTZAN, artists disjoint", (*gtzan, *files), 0, (42,))
@@ -162,18 +163,18 @@ def main() -> None:
     torch.set_num_threads(1)
     print(describe())
     with tempfile.TemporaryDirectory() as temporary:
-        for protocol in (list(protocols(options))[number] for number in options.protocols):
+        for protocol in (list(build_protocols(options))[number] for number in options.protocols):
             print(f"\n{protocol.name}", flush=True)
             lines = []
-            root = Path(temporary) / slug(protocol.name)
+            root = Path(temporary) / make_folder_name(protocol.name)
             for name in [*reversed(NETWORKS), *options.baselines]:
                 started = time.perf_counter()
                 train = train_networks if name in NETWORKS else fit_baselines
-                train(protocol, name, options.seeds, root / slug(name))
+                train(protocol, name, options.seeds, root / make_folder_name(name))
                 line = [
                     name,
-                    *scores(protocol, root / slug(name)),
-                    verdict(protocol, root / slug(RECIPE), root / slug(name)),
+                    *format_scores(protocol, root / make_folder_name(name)),
+                    format_verdict(protocol, root / make_folder_name(RECIPE), root / make_folder_name(name)),
                 ]
                 lines.append(line)
                 print(f"{line}, {time.perf_counter() - started:.0f} s", flush=True)

@@ -1,13 +1,13 @@
-r"""Which recipe trains the network best on GTZAN's training rows, by folds over blocks of neighbouring tracks.
+r"""Compare training recipes on GTZAN's training rows, by folds over blocks of neighbouring tracks.
 
     python benchmarks/gtzan_recipe.py --table features_30_sec.csv --train train_filtered.txt
 
-Only the rows of the published split's training file take part; its test rows are never read. The table knows no
-artists, but the collection's tracks are numbered so that those of one artist mostly follow each other (Sturm, 2013),
-so blocks of twenty neighbouring numbers stand in for them: four folds, no block on two sides, three ways of dealing
-the blocks. How well the stand-in does is printed first: an SVC under random and under blocked folds. Every recipe is
-trained with several seeds on every fold as stacks; its difference to the first recipe is tested by the corrected
-t-test (Nadeau and Bengio, 2003) over folds.
+Only rows of the published split's training file are used. Its test rows are never read. The table has no artists, but
+tracks of one artist mostly have neighbouring numbers (Sturm, 2013). Blocks of twenty neighbouring numbers therefore
+replace artists: four folds, no block on two sides, three seeds of the folds. The script first prints how well the
+blocks work: the accuracy of an SVC with random and with blocked folds. Every recipe is trained with several seeds on
+every fold as stacks. Its difference to the first recipe is tested by the corrected t-test (Nadeau and Bengio, 2003)
+over folds.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ RECIPES: dict[str, list[str]] = {
 }
 
 
-def training_rows(source: Path, train_file: Path, folder: Path) -> Path:
+def write_training_rows(source: Path, train_file: Path, folder: Path) -> Path:
     """Write the training file's rows with their block, and return the path."""
     rows = pd.read_csv(source)
     stems = rows["filename"].str.extract(r"^(?P<stem>[^.]+\.\d{5})")["stem"]
@@ -96,13 +96,13 @@ def training_rows(source: Path, train_file: Path, folder: Path) -> Path:
     return path
 
 
-def stand_in(path: Path, splits: Sequence[int]) -> None:
-    """Print what an SVC reads under random folds and under blocked ones."""
+def print_block_check(path: Path, splits: Sequence[int]) -> None:
+    """Print the accuracy of an SVC with random folds and with blocked folds."""
     rows = pd.read_csv(path)
     x = rows.drop(columns=["filename", "label", "block"]).to_numpy()
     model = make_pipeline(StandardScaler(), SVC())
 
-    def mean(folds: type, groups: object = None) -> float:
+    def compute_mean(folds: type, groups: object = None) -> float:
         return fmean(
             cross_val_score(
                 model, x, rows["label"], groups=groups, cv=folds(FOLDS, shuffle=True, random_state=seed)
@@ -110,14 +110,14 @@ def stand_in(path: Path, splits: Sequence[int]) -> None:
             for seed in splits
         )
 
-    blocked, random = mean(StratifiedGroupKFold, rows["block"]), mean(StratifiedKFold)
+    blocked, random = compute_mean(StratifiedGroupKFold, rows["block"]), compute_mean(StratifiedKFold)
     print(f"{len(rows)} rows; SVC under random folds {random:.3f}, under blocked folds {blocked:.3f}\n")
 
 
-def by_fold(
+def measure_by_fold(
     overrides: Sequence[str], path: Path, folder: Path, splits: Sequence[int], seeds: Sequence[int]
 ) -> dict[tuple[int, int], tuple[float, float, float]]:
-    """Return a recipe's accuracy, F1 and ratio of test to training rows, by split and fold: means over seeds."""
+    """Return a recipe's mean accuracy, F1 and ratio of test to training rows over seeds, by split and fold."""
     data = ["data=table", f"data.path={path}", "data.label=label", "data.group=block", "data.id=filename"]
     folds = [f"data.split.folds={FOLDS}", "data.split.fold=0"]
     quiet = ["logger=none", "trainer.enable_progress_bar=false", "run_dir=x"]
@@ -159,14 +159,14 @@ def main() -> None:
     lines: list[list[str]] = []
     reference: dict[tuple[int, int], tuple[float, float, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        path = training_rows(options.table, options.train, Path(temporary))
-        stand_in(path, options.splits)
+        path = write_training_rows(options.table, options.train, Path(temporary))
+        print_block_check(path, options.splits)
         names = list(RECIPES)
         chosen = names if options.recipes is None else [names[number] for number in options.recipes]
         for name in chosen:
             started = time.perf_counter()
             folder = Path(temporary) / str(names.index(name))
-            found = by_fold(RECIPES[name], path, folder, options.splits, options.seeds)
+            found = measure_by_fold(RECIPES[name], path, folder, options.splits, options.seeds)
             reference = reference or found
             differences = [found[key][0] - reference[key][0] for key in found]
             test = run_corrected_t_test(differences, fmean(values[2] for values in found.values()))

@@ -1,18 +1,18 @@
 # ruff: noqa: E402 - the thread counts come before the imports that read them
-"""How long a prediction takes, beside the common way, in the same run and on one thread.
+"""Measure the time of a prediction and of the common way, in the same run and on one thread.
 
     python benchmarks/inference.py [--features 57] [--rounds 300]
 
-The common way is what a notebook does: ``scaler.transform``, a tensor, the model under ``no_grad``, softmax;
-and for an answer in words, ``topk`` and ``item()`` row by row. All candidates are timed in turn, round after
-round, so that whatever else the machine does falls on each of them alike.
+The common way is that of a notebook: ``scaler.transform``, a tensor, the model under ``no_grad``, softmax. For an
+answer in words it adds ``topk`` and ``item()`` row by row. All candidates are timed in turn, round after round, so
+other work of the machine affects them alike.
 """
 
 from __future__ import annotations
 
 import os
 
-for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy and torch are imported
+for library in ("OMP", "OPENBLAS", "MKL"):  # numpy and torch read them once, on import
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 import argparse
@@ -49,30 +49,30 @@ def main() -> None:
     torch.manual_seed(0)
     model = GenreClassifier(input_dim=options.features).eval()
     scaler = StandardScaler().fit(rows)
-    print(f"machine   {_processor()}, one thread; Python {platform.python_version()}")
+    print(f"machine   {_read_processor()}, one thread; Python {platform.python_version()}")
     print(f"versions  torch {torch.__version__}, numpy {np.__version__}, scikit-learn {sklearn.__version__}")
     print(f"network   {options.features} features, 8 genres; times are medians in microseconds\n")
     print(f"{'rows':>5}  {'what':44}{'median':>10}{'faster than the common way':>30}")
     for n_rows in ROW_COUNTS:
         rounds = max(20, options.rounds * 20 // max(n_rows, 20))
-        candidates = _candidates(model, scaler, rows[:n_rows])
+        candidates = _build_candidates(model, scaler, rows[:n_rows])
         medians = _time_in_turn(candidates, rounds)
         for name, median in medians.items():
             peer = "common way, answers" if "answers" in name else "common way, probabilities"
             print(f"{n_rows:5}  {name:44}{median:10.1f}{medians[peer] / median:29.1f}x")
 
 
-def _candidates(
+def _build_candidates(
     model: GenreClassifier, scaler: StandardScaler, rows: np.ndarray
 ) -> dict[str, Callable[[], object]]:
-    def common_probabilities() -> torch.Tensor:
+    def compute_common_probabilities() -> torch.Tensor:
         standardised = torch.tensor(scaler.transform(rows), dtype=torch.float32)
         with torch.no_grad():
             return torch.softmax(model(standardised), dim=1)
 
-    def common_answers() -> list[dict]:
+    def build_common_answers() -> list[dict]:
         answers = []
-        for row in common_probabilities():
+        for row in compute_common_probabilities():
             values, indices = torch.topk(row, 3)
             answers.append(
                 {
@@ -101,22 +101,22 @@ def _candidates(
         content = build_onnx(model, known, genre_names=DEFAULT_GENRES)
         predictors["NAME.onnx (onnxruntime)"] = OnnxPredictor(content, known, DEFAULT_GENRES)
     candidates: dict[str, Callable[[], object]] = {
-        "common way, probabilities": common_probabilities,
-        "common way, answers": common_answers,
+        "common way, probabilities": compute_common_probabilities,
+        "common way, answers": build_common_answers,
     }
     listed = rows[0].tolist()
     for name, predictor in predictors.items():
         if len(rows) == 1:
-            candidates[f"{name}, probabilities"] = lambda p=predictor: p._row_probabilities(rows[0])
+            candidates[f"{name}, probabilities"] = lambda p=predictor: p._compute_row_probabilities(rows[0])
             candidates[f"{name}.predict, answers"] = lambda p=predictor: p.predict(listed)
         else:
-            candidates[f"{name}, probabilities"] = lambda p=predictor: p._probabilities(rows)
+            candidates[f"{name}, probabilities"] = lambda p=predictor: p._compute_probabilities(rows)
             candidates[f"{name}.predict_batch, answers"] = lambda p=predictor: p.predict_batch(rows)
     return candidates
 
 
 def _time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median time of each candidate, in microseconds; a quick one is repeated within a round."""
+    """Return the median time of each candidate, in microseconds. A fast one is repeated within a round."""
     repeats = {}
     for name, call in candidates.items():
         call()
@@ -133,7 +133,7 @@ def _time_in_turn(candidates: dict[str, Callable[[], object]], rounds: int) -> d
     return {name: statistics.median(measured) * 1e6 for name, measured in times.items()}
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

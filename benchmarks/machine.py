@@ -1,4 +1,4 @@
-"""The line that every benchmark starts with: what it ran on."""
+"""Describe the machine for the first line of every benchmark, and format tables."""
 
 from __future__ import annotations
 

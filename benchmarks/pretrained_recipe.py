@@ -37,10 +37,10 @@ from hydra import compose, initialize_config_dir
 from machine import describe, table
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.baselines.fit import baseline_config, divide_table, run_baseline
-from genre_classifier.baselines.models import BASELINES, by_name
+from genre_classifier.baselines.fit import build_baseline_config, divide_table, run_baseline
+from genre_classifier.baselines.models import BASELINES, select_baselines
 from genre_classifier.config.schema import register_schemas
-from genre_classifier.config.settings import shown_value
+from genre_classifier.config.settings import format_value
 from genre_classifier.data.sources import read
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.ranking.comparison import compare
@@ -143,14 +143,14 @@ def train_network(recipe: Sequence[str], divisions: Sequence[list[str]], seeds: 
 
 
 def fit_baseline(name: str, divisions: Sequence[list[str]], seeds: list[int], to: Path) -> None:
-    (baseline,) = by_name([name])
+    (baseline,) = select_baselines([name])
     known = None
     for number, division in enumerate(divisions):
         for seed in seeds if baseline.seeded else seeds[:1]:
             cfg = composed([*division, *ALL_ROWS, f"seed={seed}"], to)
             data = OmegaConf.to_object(cfg.data)
             known = known or read(data)
-            one = baseline_config(cfg, baseline, seed, to / f"{number}-{seed}")
+            one = build_baseline_config(cfg, baseline, seed, to / f"{number}-{seed}")
             run_baseline(baseline, one, divide_table(known, data), jobs=2)
 
 
@@ -229,7 +229,7 @@ def main() -> None:
             rows = write_rows(options.folder / file, options.folder, root)
             row, n_settings, seconds = search(rows.training, root / "sweep")
             settings = {key: row.finished[0].settings[key] for key in SWEPT}
-            chosen = [f"{key}={shown_value(value)}" for key, value in settings.items()]
+            chosen = [f"{key}={format_value(value)}" for key, value in settings.items()]
             recipes = {
                 SEARCHED: ["experiment=pretrained", *chosen, *ALL_ROWS],
                 "experiment=pretrained": ["experiment=pretrained", *ALL_ROWS],

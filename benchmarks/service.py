@@ -1,17 +1,16 @@
-"""How many predictions a second the service gives over loopback, beside the common way, in the same run.
+"""Measure predictions per second of the service and of the common way over loopback, in the same run.
 
     python benchmarks/service.py [--seconds 10] [--rounds 10] [--quiet 0.03] [--fuzz 100000]
 
-Server and client are one process each; the client is the same for all. Every service answers ``POST /predict``
-with one row of 20 features, from the same bundle, and is started as its documentation says: the common way
-(benchmarks/common_service.py) with uvicorn's command, ours with ``genre-classifier serve``, and once more under
-uvicorn's command, ``uvicorn app.main:app``, without the limits on connections.
+Server and client are one process each. The client is the same for all. Every service answers ``POST /predict`` with one
+row of 20 features, from the same bundle, and is started as documented: the common way (benchmarks/common_service.py)
+with uvicorn's command, this project with ``genre-classifier serve``, and also with uvicorn's command,
+``uvicorn app.main:app``, without the limits on connections.
 
-The services take turns in short rounds, and the table shows the median of the rounds, so that a machine that is busy
-for a while is so for all of them; with ``--quiet`` what was measured while other processes took more than that share of
-the machine is measured again. The column of the server's own processor time depends least on what else runs. In
-every round a process that only reads the clock says how long the machine kept a processor from it: no p99 can be
-shorter than that. With ``--fuzz`` ours gets damaged bodies too.
+The services take turns in short rounds, so other work of the machine affects them alike. The table shows the median of
+the rounds. With ``--quiet``, a round is measured again if other processes took more than this share of the machine. The
+server's own processor time depends least on other work. In every round a process that only reads the clock measures how
+long it waits for a processor: no p99 can be shorter. With ``--fuzz``, this project's service also gets damaged bodies.
 """
 
 from __future__ import annotations
@@ -54,16 +53,16 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Load:
-    """What one load gave.
+    """The results of one load.
 
     Parameters
     ----------
     rate : float
-        Requests a second.
+        Requests per second.
     p50, p99 : float
         Milliseconds at the median and at the 99th percentile.
     cpu : float
-        The server's processor time, in microseconds a request.
+        The server's processor time, in microseconds per request.
     """
 
     rate: float
@@ -74,13 +73,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Running:
-    """A service that has been started.
+    """A running service.
 
     Parameters
     ----------
     port, pid : int
     ready : float
-        Seconds until /health answered, the median of three starts.
+        Seconds until /health answered; the median of three starts.
     """
 
     port: int
@@ -115,28 +114,30 @@ def main() -> None:
             f"{options.rounds} rounds\n"
         )
         body = json.dumps({"features": row}).encode()
-        loads, gaps = _measured(services, body, options.seconds, options.rounds, options.quiet)
+        loads, gaps = _measure_all(services, body, options.seconds, options.rounds, options.quiet)
         _show(loads)
         print(
             f"\na process that only reads the clock waits up to {gaps:.1f} ms for a processor (p99 of a round)"
         )
         for name, service in services.items():
-            print(f"{name:28}ready in {service.ready:.2f} s, {_memory(service.pid):.0f} MB after the load")
+            print(
+                f"{name:28}ready in {service.ready:.2f} s, {_read_memory(service.pid):.0f} MB after the load"
+            )
             if options.fuzz and name == "this service":
                 print(f"{name:28}{_fuzz(service.port, row, options.fuzz)}")
 
 
-def _measured(
+def _measure_all(
     services: Mapping[str, Running], body: bytes, seconds: float, n_rounds: int, quiet: float
 ) -> tuple[dict[tuple[str, int], Load], float]:
-    """Return the median load by service and connections, and what an idle process waits, in milliseconds."""
+    """Return the median load by service and connections, and an idle process's wait in milliseconds."""
     found: dict[tuple[str, int], list[Load]] = defaultdict(list)
     gaps = []
     for _ in range(n_rounds):
         gaps.append(_wait_for_a_processor())
         for name, service in services.items():
             for connections in CONNECTIONS:
-                load = _quiet_load(service, body, connections, seconds / n_rounds, quiet)
+                load = _measure_quietly(service, body, connections, seconds / n_rounds, quiet)
                 found[name, connections].append(load)
     medians = {
         key: Load(*np.median([astuple(load) for load in loads], axis=0)) for key, loads in found.items()
@@ -144,27 +145,31 @@ def _measured(
     return medians, float(np.median(gaps))
 
 
-def _quiet_load(service: Running, body: bytes, connections: int, seconds: float, quiet: float) -> Load:
-    """Return a load that other processes disturbed little; after many attempts the least disturbed one."""
+def _measure_quietly(service: Running, body: bytes, connections: int, seconds: float, quiet: float) -> Load:
+    """Return a load that other processes disturbed little, or after many attempts the least disturbed one."""
     attempts = []
     for _ in range(ATTEMPTS):
-        ours = _own_seconds() + _cpu_seconds(service.pid)
-        all_processes, start = _busy_seconds(), time.perf_counter()
+        ours = _read_own_seconds() + _read_cpu_seconds(service.pid)
+        all_processes, start = _read_busy_seconds(), time.perf_counter()
         load = _run(_measure(service.port, service.pid, body, connections, seconds))
-        of_others = _busy_seconds() - all_processes - (_own_seconds() + _cpu_seconds(service.pid) - ours)
+        of_others = (
+            _read_busy_seconds()
+            - all_processes
+            - (_read_own_seconds() + _read_cpu_seconds(service.pid) - ours)
+        )
         share = of_others / (time.perf_counter() - start) / (os.cpu_count() or 1)
         attempts.append((share, load))
-        if not share > quiet:  # NaN where the system does not say
+        if not share > quiet:  # NaN if the system does not tell
             break
     return min(attempts, key=itemgetter(0))[1]
 
 
-def _own_seconds() -> float:
+def _read_own_seconds() -> float:
     return sum(os.times()[:2])
 
 
-def _busy_seconds() -> float:
-    """Return the processor time that all processes have used; NaN where the system does not say."""
+def _read_busy_seconds() -> float:
+    """Return the processor time of all processes, or NaN if the system does not tell it."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return float("nan")
@@ -203,7 +208,7 @@ def _write_bundle(folder: Path) -> list[float]:
 
 
 def _wait_for_a_processor(seconds: float = 0.5) -> float:
-    """Return how long an idle process waits to go on, in milliseconds: the 99th percentile over time."""
+    """Return how long an idle process waits for a processor, in milliseconds: the 99th percentile over time."""
     gaps = []
     last = start = time.perf_counter()
     while last - start < seconds:
@@ -211,7 +216,7 @@ def _wait_for_a_processor(seconds: float = 0.5) -> float:
         gaps.append(now - last)
         last = now
     lengths = np.sort(gaps)[::-1]
-    # The longest waits that take one hundredth of the time are longer than this.
+    # Longer waits take one hundredth of the time.
     return float(lengths[np.searchsorted(np.cumsum(lengths), seconds / 100)]) * 1e3
 
 
@@ -228,7 +233,7 @@ def _running(command: Sequence[str], folder: Path) -> Iterator[Running]:
 
 @contextmanager
 def _started(service: Sequence[str], folder: Path) -> Iterator[tuple[int, int, float]]:
-    """Start a service on a free port; yield the port, the process and the seconds until /health answered."""
+    """Start a service on a free port. Yield the port, the process and the seconds until /health answered."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     paths = [str(ROOT), str(ROOT / "src"), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
@@ -258,7 +263,7 @@ def _started(service: Sequence[str], folder: Path) -> Iterator[tuple[int, int, f
 
 
 def _run(measurement: Coroutine[Any, Any, Load]) -> Load:
-    """Run the client on uvloop where it is installed, so that it takes little of the machine."""
+    """Run the client, on uvloop if it is installed: it uses less of the machine."""
     try:
         import uvloop
     except ImportError:
@@ -268,7 +273,7 @@ def _run(measurement: Coroutine[Any, Any, Load]) -> Load:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request after another and notes how long each took."""
+    """Sends one request after another and records their times."""
 
     def __init__(self, request: bytes, until: float) -> None:
         self.request = request
@@ -290,7 +295,9 @@ class _Connection(asyncio.Protocol):
         self.received = data if not self.received else self.received + data
         if len(self.received) < self.length:
             return
-        if not self.length:  # the first answer; the others are as long, since every request is the same
+        if (
+            not self.length
+        ):  # the first answer; the others have the same length, because the requests are the same
             head, _, body = self.received.partition(b"\r\n\r\n")
             n_body = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
             if not n_body or len(body) < n_body:
@@ -318,10 +325,10 @@ async def _measure(port: int, pid: int, body: bytes, connections: int, seconds: 
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     request = f"{head}Content-Type: application/json\r\n\r\n".encode() + body
     await _load(port, request, connections, seconds / 10)  # warm up
-    before, start = _cpu_seconds(pid), time.perf_counter()
+    before, start = _read_cpu_seconds(pid), time.perf_counter()
     times = np.array(await _load(port, request, connections, seconds)) * 1e3
     elapsed = time.perf_counter() - start
-    cpu = (_cpu_seconds(pid) - before) / len(times) * 1e6
+    cpu = (_read_cpu_seconds(pid) - before) / len(times) * 1e6
     return Load(len(times) / elapsed, float(np.median(times)), float(np.quantile(times, 0.99)), cpu)
 
 
@@ -338,7 +345,7 @@ async def _load(port: int, request: bytes, connections: int, seconds: float) -> 
 
 
 def _fuzz(port: int, row: list[float], n_bodies: int) -> str:
-    """Send damaged bodies one after another over one connection; return how they were answered."""
+    """Send damaged bodies one after another over one connection. Return a summary of the answers."""
     import http.client
 
     generator = np.random.default_rng(1)
@@ -386,8 +393,8 @@ def _fuzz(port: int, row: list[float], n_bodies: int) -> str:
     return f"{n_bodies:,} damaged bodies: {counted}"
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Return the processor time a process has used; NaN where the system does not say."""
+def _read_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process, or NaN if the system does not tell it."""
     stat = Path(f"/proc/{pid}/stat")
     if not stat.exists():
         return float("nan")
@@ -395,8 +402,8 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory(pid: int) -> float:
-    """Return a process's resident memory in MB; NaN where the system does not say."""
+def _read_memory(pid: int) -> float:
+    """Return a process's resident memory in MB, or NaN if the system does not tell it."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return float("nan")

@@ -1,10 +1,10 @@
-"""The same training done in six ways, in one process, and how long `python train.py` takes to its first step.
+"""Measure the same training in six ways, in one process, and the time of `python train.py` to its first step.
 
     python benchmarks/single_run.py [--runs 3] [--starts 3]
 
 6,400 rows x 20 features, 8 genres, batches of 64, 20 epochs: 2,000 optimizer steps of Adam on a network of 128, 64 and
-32 units with dropout 0.3 (scikit-learn's has none). Without validation rows, since the plain loops have nothing else to
-do; the ways of this project also compute six metrics and write history, TensorBoard and two checkpoints every epoch.
+32 units with dropout 0.3 (scikit-learn's has none). There are no validation rows, because the plain loops only train.
+This project also computes six metrics and writes history, TensorBoard and two checkpoints every epoch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OURS = "this project, 100 mini-batches a training step"
 
 @dataclass
 class Stopwatch:
-    """Seconds by the clock, and those of them that the processor worked for this process."""
+    """Wall seconds, and seconds of processor time of this process."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -52,16 +52,16 @@ class Stopwatch:
         self.wall, self.cpu = time.perf_counter() - wall, time.process_time() - cpu
 
 
-def rows() -> tuple[np.ndarray, np.ndarray]:
-    """Return features (row, feature) and genres (row,) in which a genre moves every feature."""
+def make_rows() -> tuple[np.ndarray, np.ndarray]:
+    """Return random features (row, feature) and genres (row,). Each genre has its own mean of every feature."""
     rng = np.random.default_rng(0)
     genres = rng.integers(0, GENRES, ROWS)
     centres = rng.normal(size=(GENRES, FEATURES))
     return (centres[genres] + 2 * rng.normal(size=(ROWS, FEATURES))).astype(np.float32), genres
 
 
-def stock_network() -> nn.Module:
-    """Return the network as it is usually written."""
+def build_stock_network() -> nn.Module:
+    """Return the network in its usual PyTorch form."""
     return nn.Sequential(
         nn.Linear(FEATURES, 128),
         nn.ReLU(),
@@ -75,11 +75,11 @@ def stock_network() -> nn.Module:
     )
 
 
-def data_loader(x: Tensor, y: Tensor) -> DataLoader:
+def build_data_loader(x: Tensor, y: Tensor) -> DataLoader:
     return DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True)
 
 
-def usual_lightning(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
+def train_by_usual_lightning(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -88,7 +88,7 @@ def usual_lightning(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     class Usual(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = stock_network()
+            self.network = build_stock_network()
             self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
             self.accuracy = MulticlassAccuracy(GENRES, average="micro")
 
@@ -114,11 +114,11 @@ def usual_lightning(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
             enable_model_summary=False,
         )
         with watch.running():
-            trainer.fit(Usual(), data_loader(x, y))
+            trainer.fit(Usual(), build_data_loader(x, y))
 
 
-def plain_loop(batches: Callable[[], object], watch: Stopwatch) -> None:
-    model, loss_of = stock_network(), nn.CrossEntropyLoss(label_smoothing=0.1)
+def train_in_plain_loop(batches: Callable[[], object], watch: Stopwatch) -> None:
+    model, loss_of = build_stock_network(), nn.CrossEntropyLoss(label_smoothing=0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     with watch.running():
         for _ in range(EPOCHS):
@@ -128,20 +128,20 @@ def plain_loop(batches: Callable[[], object], watch: Stopwatch) -> None:
                 optimizer.step()
 
 
-def plain_dataloader_loop(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
-    loader = data_loader(x, y)
-    plain_loop(lambda: loader, watch)
+def train_from_dataloader(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
+    loader = build_data_loader(x, y)
+    train_in_plain_loop(lambda: loader, watch)
 
 
-def plain_tensor_loop(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
-    def batches() -> object:
+def train_from_tensors(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
+    def draw_batches() -> object:
         order = torch.randperm(ROWS)
         return ((x[index], y[index]) for index in order.split(BATCH))
 
-    plain_loop(batches, watch)
+    train_in_plain_loop(draw_batches, watch)
 
 
-def scikit_learn(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
+def train_by_scikit_learn(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
     from sklearn.neural_network import MLPClassifier
 
     model = MLPClassifier(
@@ -153,7 +153,7 @@ def scikit_learn(x: Tensor, y: Tensor, watch: Stopwatch) -> None:
             model.fit(x.numpy(), y.numpy())
 
 
-def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_step: int) -> None:
+def train_by_this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_step: int) -> None:
     from hydra import compose, initialize_config_dir
 
     from genre_classifier.config.schema import register_schemas
@@ -162,7 +162,7 @@ def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_st
     register_schemas()
     original = fit._fit
 
-    def timed(*arguments: object) -> None:
+    def time_fit(*arguments: object) -> None:
         with watch.running():
             original(*arguments)  # type: ignore[arg-type]
 
@@ -182,7 +182,7 @@ def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_st
                 "trainer.enable_progress_bar=false",
             ]
             cfg = compose("train", overrides=overrides)
-        fit._fit = timed  # type: ignore[assignment]
+        fit._fit = time_fit  # type: ignore[assignment]
         try:
             fit.train(cfg)
         finally:
@@ -190,12 +190,14 @@ def this_project(x: Tensor, y: Tensor, watch: Stopwatch, batches_per_training_st
 
 
 WAYS: dict[str, Callable[[Tensor, Tensor, Stopwatch], None]] = {
-    USUAL: usual_lightning,
-    "this project, one mini-batch a training step": partial(this_project, batches_per_training_step=1),
-    DATALOADER_LOOP: plain_dataloader_loop,
-    "plain PyTorch loop, tensor batches": plain_tensor_loop,
-    "scikit-learn MLPClassifier (no dropout)": scikit_learn,
-    OURS: partial(this_project, batches_per_training_step=100),
+    USUAL: train_by_usual_lightning,
+    "this project, one mini-batch per training step": partial(
+        train_by_this_project, batches_per_training_step=1
+    ),
+    DATALOADER_LOOP: train_from_dataloader,
+    "plain PyTorch loop, tensor batches": train_from_tensors,
+    "scikit-learn MLPClassifier (no dropout)": train_by_scikit_learn,
+    OURS: partial(train_by_this_project, batches_per_training_step=100),
 }
 
 FIRST_STEP = """
@@ -216,7 +218,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
-def seconds_to_first_step() -> float:
+def measure_first_step() -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", FIRST_STEP, f"hydra.run.dir={folder}/run"]
         started = time.time()
@@ -224,13 +226,13 @@ def seconds_to_first_step() -> float:
     return float(output.split("FIRST STEP")[1].split()[0]) - started
 
 
-def seconds_to_import(what: str) -> float:
+def measure_import(what: str) -> float:
     started = time.time()
     subprocess.run([sys.executable, "-c", f"import {what}"], check=True, capture_output=True)
     return time.time() - started
 
 
-def ratio(ones: list[Stopwatch], others: list[Stopwatch]) -> float:
+def compute_ratio(ones: list[Stopwatch], others: list[Stopwatch]) -> float:
     return statistics.median(one.wall / other.wall for one, other in zip(ones, others, strict=True))
 
 
@@ -245,7 +247,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
-    x, y = (torch.from_numpy(part) for part in rows())
+    x, y = (torch.from_numpy(array) for array in make_rows())
 
     watches: dict[str, list[Stopwatch]] = {name: [] for name in WAYS}
     for _ in range(arguments.runs):
@@ -263,8 +265,8 @@ def main() -> None:
             name,
             f"{statistics.median(watch.wall for watch in watches[name]):.2f}",
             f"{statistics.median(watch.cpu for watch in watches[name]):.2f}",
-            f"{ratio(watches[name], watches[DATALOADER_LOOP]):.2f}",
-            f"{ratio(watches[name], watches[OURS]):.2f}",
+            f"{compute_ratio(watches[name], watches[DATALOADER_LOOP]):.2f}",
+            f"{compute_ratio(watches[name], watches[OURS]):.2f}",
         ]
         for name in WAYS
     ]
@@ -273,9 +275,9 @@ def main() -> None:
     if arguments.starts:
         print("\nfrom the command on, median of", arguments.starts, "starts\n")
         starts = {
-            "python train.py, to its first optimizer step": seconds_to_first_step,
-            "python -c 'import lightning.pytorch'": lambda: seconds_to_import("lightning.pytorch"),
-            "python -c 'import torch'": lambda: seconds_to_import("torch"),
+            "python train.py, to its first optimizer step": measure_first_step,
+            "python -c 'import lightning.pytorch'": lambda: measure_import("lightning.pytorch"),
+            "python -c 'import torch'": lambda: measure_import("torch"),
         }
         taken: dict[str, list[float]] = {name: [] for name in starts}
         for _ in range(arguments.starts):

@@ -1,13 +1,13 @@
-"""A sweep of small networks as one stack, beside other ways of running the same sweep.
+"""Measure a sweep of small networks as one stack, and other ways of running the same sweep.
 
     python benchmarks/stacked_sweep.py [--trials 64] [--baseline-trials 8] [--sizes 64 128 256 512]
 
-First training alone on 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network: one run at a time as
-train.py trains it, and stacks of 16 and 64; and the bare steps beside torch.func.vmap over GenreClassifier. Then whole
-commands on the demo data, imports and leaderboard included: trials one by one in the usual Lightning way
-(usual_lightning.py), joblib on two cores, and the stacked launcher. The slower ways run fewer trials, and their seconds
-a trial are scaled up; the start is counted once. Last, the stacked launcher alone for more and more trials, with the
-memory of all its processes together.
+First, only training: 6,400 rows x 20, batch 64, 20 epochs (2,000 steps), the default network, one run at a time as in
+train.py, and stacks of 16 and 64. The bare steps are compared with torch.func.vmap over GenreClassifier. Second, whole
+commands on the demo data, with imports and leaderboard: trials one by one in the usual Lightning way
+(usual_lightning.py), joblib on two cores, and the stacked launcher. The slower ways run fewer trials. Their seconds per
+trial are scaled up, and the start is counted once. Third, the stacked launcher with increasing numbers of trials, with
+the memory of all its processes together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EPOCHS = 20
 
 
 def write_rows(folder: Path) -> Path:
-    """Write 6,400 training rows (and as few others as a split needs) of eight clusters."""
+    """Write a table of eight clusters with 6,400 training rows, and the fewest other rows that a split needs."""
     import numpy as np
     import pandas as pd
 
@@ -40,8 +40,8 @@ def write_rows(folder: Path) -> Path:
     return path
 
 
-def training(folder: Path) -> None:
-    """Print seconds a network for training alone."""
+def time_training(folder: Path) -> None:
+    """Print seconds per network, for training only."""
     import logging
     import warnings
 
@@ -74,7 +74,7 @@ def training(folder: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", [*base, "run_dir=x"])
 
-    def several(n: int, name: str) -> list:
+    def copy_config(n: int, name: str) -> list:
         found = []
         for number in range(n):
             cfg = config.copy()
@@ -82,24 +82,25 @@ def training(folder: Path) -> None:
             found.append(cfg)
         return found
 
-    train(several(1, "warm")[0])
+    train(copy_config(1, "warm")[0])
     start = time.perf_counter()
-    for cfg in several(4, "alone"):
+    for cfg in copy_config(4, "alone"):
         train(cfg)
     alone = (time.perf_counter() - start) / 4
-    print(f"{'one at a time':28}{alone:8.3f} s a network")
+    print(f"{'one at a time':28}{alone:8.3f} s per network")
     for size in (16, 64):
-        configs = several(size, f"stack{size}")
+        configs = copy_config(size, f"stack{size}")
         start = time.perf_counter()
         train_stack(configs)
         each = (time.perf_counter() - start) / size
         print(
-            f"{f'stack of {size}, one core':28}{each:8.3f} s a network, {alone / each:.1f} times", flush=True
+            f"{f'stack of {size}, one core':28}{each:8.3f} s per network, {alone / each:.1f} times",
+            flush=True,
         )
 
 
-def steps(n_members: int = 64, n_steps: int = 200) -> None:
-    """Print seconds of the steps alone, without dropout: one by one, by vmap over GenreClassifier, as a stack."""
+def time_steps(n_members: int = 64, n_steps: int = 200) -> None:
+    """Print seconds of the bare steps, without dropout: one by one, by vmap over GenreClassifier, as a stack."""
     import torch
     from torch.func import functional_call, grad, stack_module_state, vmap
     from torch.nn.functional import cross_entropy
@@ -111,25 +112,25 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
     torch.manual_seed(0)
     features, genres = torch.randn(n_steps, n_members, 64, 20), torch.randint(0, 8, (n_steps, n_members, 64))
 
-    def networks() -> list[GenreClassifier]:
+    def build_networks() -> list[GenreClassifier]:
         return [GenreClassifier(dropout=0.0) for _ in range(n_members)]
 
-    def alone() -> None:
-        for number, network in enumerate(networks()):
+    def step_one_by_one() -> None:
+        for number, network in enumerate(build_networks()):
             optimizer = torch.optim.Adam(network.parameters(), fused=True)
             for x, y in zip(features[:, number], genres[:, number], strict=True):
                 optimizer.zero_grad()
                 cross_entropy(network(x), y).backward()
                 optimizer.step()
 
-    def by_vmap() -> None:
-        made = networks()
+    def step_by_vmap() -> None:
+        made = build_networks()
         weights, buffers = stack_module_state(made)
 
-        def loss(weights: object, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def compute_loss(weights: object, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return cross_entropy(functional_call(made[0], (weights, buffers), (x,)), y)
 
-        gradients_of = vmap(grad(loss))
+        gradients_of = vmap(grad(compute_loss))
         optimizer = torch.optim.Adam(weights.values(), fused=True)
         for x, y in zip(features, genres, strict=True):
             for name, gradient in gradients_of(weights, x, y).items():
@@ -137,8 +138,8 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
             optimizer.step()
 
     @torch.no_grad()
-    def as_stack() -> None:
-        stack = Stack(networks(), torch.device("cpu"))
+    def step_as_stack() -> None:
+        stack = Stack(build_networks(), torch.device("cpu"))
         weights = torch.nn.Parameter(stack.parameters)
         weights.grad = stack.gradients
         optimizer = torch.optim.Adam([weights], fused=True)
@@ -152,10 +153,14 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
 
     warm = torch.nn.Parameter(torch.zeros(1))
     warm.grad = torch.zeros(1)
-    torch.optim.Adam([warm], fused=True).step()  # the first one imports a lot
-    print(f"\n{n_steps} steps of {n_members} networks, 64 rows a batch, one core")
+    torch.optim.Adam([warm], fused=True).step()  # the first step imports many modules
+    print(f"\n{n_steps} steps of {n_members} networks, 64 rows per batch, one core")
     stacked = 0.0
-    for name, run in {"as a stack": as_stack, "vmap": by_vmap, "one by one": alone}.items():
+    for name, run in {
+        "as a stack": step_as_stack,
+        "vmap": step_by_vmap,
+        "one by one": step_one_by_one,
+    }.items():
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start
@@ -163,10 +168,10 @@ def steps(n_members: int = 64, n_steps: int = 200) -> None:
         print(f"{name:28}{seconds:8.2f} s, {seconds / stacked:.1f} times", flush=True)
 
 
-def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
-    """Run a sweep; return wall seconds and the largest memory of all its processes together in MB.
+def run_sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
+    """Run a sweep. Return wall seconds and the largest memory of all its processes together, in MB.
 
-    The memory is the processes' proportional set size: what they share is counted once.
+    The memory is the proportional set size of the processes: shared memory counts once.
     """
     command = [
         sys.executable,
@@ -186,15 +191,15 @@ def sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
                 running.wait(timeout=0.5)
                 break
             except subprocess.TimeoutExpired:
-                largest = max(largest, proportional_size(running.pid))
+                largest = max(largest, read_proportional_size(running.pid))
     seconds = time.perf_counter() - start
     if running.returncode != 0:
         sys.exit(log.read_text())
     return seconds, largest
 
 
-def proportional_size(pid: int) -> float:
-    """Return the MB that a process and its descendants take, read from Linux' /proc."""
+def read_proportional_size(pid: int) -> float:
+    """Return the memory of a process and its descendants in MB, from Linux' /proc."""
     total, waiting = 0.0, [pid]
     while waiting:
         process = Path("/proc") / str(waiting.pop())
@@ -203,13 +208,13 @@ def proportional_size(pid: int) -> float:
             waiting += (
                 int(child) for task in process.glob("task/*/children") for child in task.read_text().split()
             )
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
     return total
 
 
-def usual_way(folder: Path, n_trials: int) -> float:
+def time_usual_way(folder: Path, n_trials: int) -> float:
     """Return wall seconds of trials one after the other in the usual Lightning way, in one process."""
     script = ROOT / "benchmarks" / "usual_lightning.py"
     start = time.perf_counter()
@@ -221,23 +226,23 @@ def usual_way(folder: Path, n_trials: int) -> float:
     return time.perf_counter() - start
 
 
-def commands(folder: Path, n_trials: int, n_baseline: int) -> None:
+def time_commands(folder: Path, n_trials: int, n_baseline: int) -> None:
     """Print wall seconds of whole commands."""
-    stacked, _ = sweep(folder / "stacked", n_trials, "hydra/launcher=stacked")
+    stacked, _ = run_sweep(folder / "stacked", n_trials, "hydra/launcher=stacked")
 
-    def scaled(run: object, few: int, many: int) -> float:
+    def scale_up(run: object, few: int, many: int) -> float:
         first, second = run(few), run(many)  # type: ignore[operator]
         return second + (second - first) / (many - few) * (n_trials - many)
 
     few = max(2, n_baseline // 4)
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     ways = {
-        "usual Lightning, one by one": lambda n: usual_way(folder / f"usual{n}", n),
-        "joblib, 2 processes": lambda n: sweep(folder / f"joblib{n}", n, *joblib)[0],
+        "usual Lightning, one by one": lambda n: time_usual_way(folder / f"usual{n}", n),
+        "joblib, 2 processes": lambda n: run_sweep(folder / f"joblib{n}", n, *joblib)[0],
     }
     print(f"\n{n_trials} trials of the default demo experiment, whole command")
     for name, run in ways.items():
-        seconds = scaled(run, few, n_baseline)
+        seconds = scale_up(run, few, n_baseline)
         print(
             f"{name:28}{seconds:8.1f} s (from {few} and {n_baseline} trials), {seconds / stacked:.1f} times",
             flush=True,
@@ -245,13 +250,14 @@ def commands(folder: Path, n_trials: int, n_baseline: int) -> None:
     print(f"{'stacked launcher':28}{stacked:8.1f} s")
 
 
-def growth(folder: Path, sizes: list[int]) -> None:
-    """Print wall seconds and memory of the stacked launcher for more and more trials."""
+def time_growth(folder: Path, sizes: list[int]) -> None:
+    """Print wall seconds and memory of the stacked launcher for increasing numbers of trials."""
     print("\nstacked launcher alone")
     for size in sizes:
-        seconds, megabytes = sweep(folder / f"grow{size}", size, "hydra/launcher=stacked")
+        seconds, megabytes = run_sweep(folder / f"grow{size}", size, "hydra/launcher=stacked")
         print(
-            f"{size:5} trials{seconds:10.1f} s{seconds / size:8.3f} s a trial{megabytes:8.0f} MB", flush=True
+            f"{size:5} trials{seconds:10.1f} s{seconds / size:8.3f} s per trial{megabytes:8.0f} MB",
+            flush=True,
         )
 
 
@@ -264,10 +270,10 @@ def main() -> None:
     options = parser.parse_args()
     print(describe())
     with tempfile.TemporaryDirectory() as temporary:
-        training(Path(temporary) / "")
-        steps()
-        commands(Path(temporary), options.trials, options.baseline_trials)
-        growth(Path(temporary), options.sizes)
+        time_training(Path(temporary) / "")
+        time_steps()
+        time_commands(Path(temporary), options.trials, options.baseline_trials)
+        time_growth(Path(temporary), options.sizes)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A sweep of 24 trials on the demo data by each launcher, and a leaderboard of 1,000 run folders.
+"""Measure a sweep of 24 trials on the demo data by each launcher, and a leaderboard of 1,000 run folders.
 
     python benchmarks/sweeps.py [--launchers basic joblib ray] [--epochs 20] [--trials 24]
 
-Wall seconds are of the whole command, imports and leaderboard included. A trial's overhead is what passes between
-Hydra's making its folder and its finished run.json beyond the epochs themselves: starting its process, reading the
-table, evaluating, drawing the figures. The leaderboard is timed beside reading the same JSON files alone.
+Wall seconds are those of the whole command, with imports and leaderboard. A trial's overhead is the time from the
+making of its folder to its finished run.json, without the epochs: starting the process, reading the table, evaluating,
+drawing the figures. The leaderboard is compared with only reading the same JSON files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LAUNCHERS = {
 RUNS = 1000
 
 
-def sweep(name: str, n_trials: int, epochs: int, folder: Path) -> tuple[float, float, float]:
+def run_sweep(name: str, n_trials: int, epochs: int, folder: Path) -> tuple[float, float, float]:
     """Return wall seconds, the median trial's training seconds and its overhead."""
     command = [
         sys.executable,
@@ -59,7 +59,7 @@ def sweep(name: str, n_trials: int, epochs: int, folder: Path) -> tuple[float, f
 
 
 def make_runs(folder: Path) -> None:
-    """Write run folders as trials leave them: 250 configurations, four seeds each."""
+    """Write run folders like those of trials: 250 configurations, four seeds each."""
     settings = {f"part{i}.setting{j}": 0.5 for i in range(8) for j in range(8)}
     splits = ("train", "val", "test")
     for number in range(RUNS):
@@ -75,8 +75,8 @@ def make_runs(folder: Path) -> None:
         (run / "metrics.json").write_text(json.dumps({"format_version": 1, **dict.fromkeys(splits, values)}))
 
 
-def leaderboard(folder: Path) -> tuple[float, float]:
-    """Return seconds of the ranking with its CSV, and of parsing the same files."""
+def time_leaderboard(folder: Path) -> tuple[float, float]:
+    """Return seconds of ranking and writing the CSV, and of only parsing the same files."""
     from genre_classifier.runs.ranking.leaderboard import find_trials, rank_trials
     from genre_classifier.runs.ranking.tables import write_leaderboard
 
@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.launchers:
             folder = Path(temporary) / name
-            wall, trained, overhead = sweep(name, options.trials, options.epochs, folder)
+            wall, trained, overhead = run_sweep(name, options.trials, options.epochs, folder)
             base = base or wall
             each = wall / options.trials
             print(
@@ -112,7 +112,7 @@ def main() -> None:
                 flush=True,
             )
         make_runs(Path(temporary) / "runs")
-        seconds, parsed = leaderboard(Path(temporary) / "runs")
+        seconds, parsed = time_leaderboard(Path(temporary) / "runs")
         print(
             f"\nleaderboard of {RUNS:,} run folders {seconds:.2f} s; parsing their JSON alone {parsed:.2f} s"
         )

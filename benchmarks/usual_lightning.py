@@ -1,10 +1,10 @@
-"""The demo experiment as it is usually written for Lightning, trial after trial in one process: a peer for sweeps.
+"""Train the demo experiment in the usual Lightning way, trial after trial in one process: a peer for sweeps.
 
     python benchmarks/usual_lightning.py FOLDER TRIALS
 
-A DataLoader over a TensorDataset, a training_step a mini-batch, torchmetrics in each step, TensorBoard, ModelCheckpoint
-and EarlyStopping on validation F1, a test at the end; rows, split, network, loss and optimizer are those of
-experiment=demo.
+It uses a DataLoader over a TensorDataset, a training_step per mini-batch, torchmetrics in each step, TensorBoard,
+ModelCheckpoint and EarlyStopping on validation F1, and a test at the end. Rows, split, network, loss and optimizer are
+those of experiment=demo.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A table of 100,000 rows and 518 features: seconds to load, to start, and per epoch, and the peak of memory.
+"""Measure a table of 100,000 rows and 518 features: seconds to load, to start and per epoch, and peak memory.
 
     python benchmarks/wide_table.py [--rows 100000] [--features 518]
 
-The table is written as CSV and as Parquet into a temporary folder. Each measurement is a process of its own, whose
-peak is the operating system's own figure; what the imports alone take is measured the same way and named. The peer is
+The table is written as CSV and as Parquet into a temporary folder. Each measurement is a separate process. The
+operating system reports its peak. The memory of the imports alone is measured in the same way and shown. The peer is
 pandas: read_csv or read_parquet and one conversion to float32.
 """
 
@@ -45,12 +45,12 @@ def write(folder: Path, rows: int, features: int) -> None:
             parquet.close()
 
 
-def peak_mb() -> float:
+def read_peak_mb() -> float:
     """Return the largest resident size of this process so far, in MB (10^6 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def inside(what: str, path: str, folder: str) -> dict[str, float]:
+def measure_inside(what: str, path: str, folder: str) -> dict[str, float]:
     """Do one measurement in this process."""
     if what == "pandas":
         import pandas as pd
@@ -58,7 +58,7 @@ def inside(what: str, path: str, folder: str) -> dict[str, float]:
         started = time.time()
         frame = pd.read_csv(path) if path.endswith(".csv") else pd.read_parquet(path)
         features = frame.drop(columns="genre").to_numpy("float32")
-        return {"load": time.time() - started, "peak": peak_mb(), "rows": len(features)}
+        return {"load": time.time() - started, "peak": read_peak_mb(), "rows": len(features)}
     from hydra import compose, initialize_config_dir
 
     from genre_classifier.config.schema import TableConfig, register_schemas
@@ -67,11 +67,11 @@ def inside(what: str, path: str, folder: str) -> dict[str, float]:
 
     register_schemas()
     if what == "imports":
-        return {"peak": peak_mb()}
+        return {"peak": read_peak_mb()}
     if what == "load":
         started = time.time()
         table = read(TableConfig(path=path, label="genre"))
-        return {"load": time.time() - started, "peak": peak_mb(), "rows": len(table)}
+        return {"load": time.time() - started, "peak": read_peak_mb(), "rows": len(table)}
     overrides = ["data=table", f"data.path={path}", "data.label=genre", "logger=none", "trainer.max_epochs=4"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, "data.batch_size=1024", f"run_dir={folder}/run"])
@@ -79,20 +79,20 @@ def inside(what: str, path: str, folder: str) -> dict[str, float]:
     marks: list[float] = []
     original = fit._fit
 
-    def timed(*arguments: object) -> None:
+    def time_fit(*arguments: object) -> None:
         marks.append(time.time())
         original(*arguments)  # type: ignore[arg-type]
 
-    fit._fit = timed  # type: ignore[assignment]
+    fit._fit = time_fit  # type: ignore[assignment]
     result = fit.train(cfg)
     assert result is not None
     lines = result.folder.history_csv.read_text().splitlines()
     epochs = sorted(float(line.split(",")[-1]) for line in lines[1:])
-    return {"start": marks[0] - started, "epoch": epochs[len(epochs) // 2], "peak": peak_mb()}
+    return {"start": marks[0] - started, "epoch": epochs[len(epochs) // 2], "peak": read_peak_mb()}
 
 
 def measure(what: str, path: Path, folder: str) -> dict[str, float]:
-    """Do one measurement in a process of its own."""
+    """Do one measurement in a separate process."""
     command = [sys.executable, __file__, "--inside", what, str(path), folder]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        print("RESULT " + json.dumps(inside(*arguments.inside)))
+        print("RESULT " + json.dumps(measure_inside(*arguments.inside)))
         return
     from machine import describe, table
 

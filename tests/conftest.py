@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from genre_classifier.config.schema import register_schemas
 from genre_classifier.errors import MissingWeightsError
 from genre_classifier.features.pretrained.weights import fetch_weights
-from genre_classifier.machine.cache_folders import cache_folder
+from genre_classifier.machine.cache_folders import find_cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 GTZAN = ROOT.parent / "shared" / "data" / "gtzan"
@@ -45,7 +45,7 @@ if (
 def musicnn_weights() -> Path:
     """Fetch the weights of musicnn once into the user's cache; skip where the registry cannot be reached."""
     pytest.importorskip("safetensors", reason="needs the extra audio")
-    folder = cache_folder()
+    folder = find_cache_folder()
     assert folder is not None
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "musicnn-tests.lock"):

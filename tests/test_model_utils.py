@@ -117,7 +117,7 @@ class Foreign(torch.optim.SGD):
     """An optimizer that torch.optim does not have."""
 
 
-def test_what_cannot_be_saved_as_plain_values_is_refused(tmp_path):
+def test_what_cannot_be_saved_as_built_in_values_is_refused(tmp_path):
     checkpoint = ModelCheckpoint(tmp_path)
     model = make_model()
     other = make_model()
@@ -182,7 +182,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
         ),
     ],
 )
-def test_the_modules_show_what_they_do(module, expected):
+def test_the_modules_run_as_scripts(module, expected):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", module], capture_output=True, text=True, check=False
     )

@@ -52,7 +52,7 @@ def test_predict_proba_ignores_dropout_and_keeps_the_mode() -> None:
     assert model.training
 
 
-def test_config_round_trip_gives_plain_values() -> None:
+def test_config_round_trip_gives_built_in_values() -> None:
     model = GenreClassifier(input_dim=57, hidden_dims=(9, 8), num_classes=10, dropout=0.1)
     config = model.get_config()
     assert config == {"input_dim": 57, "hidden_dims": [9, 8], "num_classes": 10, "dropout": 0.1}

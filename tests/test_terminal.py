@@ -17,13 +17,13 @@ from genre_classifier.terminal import (
     LONGEST_LINE,
     LONGEST_NAME,
     LogFormatter,
-    json_text,
-    printable,
+    escape_lines,
+    escape_message,
+    format_json,
+    format_name,
     say,
     say_error,
     say_table,
-    shown,
-    visible_lines,
 )
 from tests.conftest import ROOT
 from tests.hostile import HOSTILE_NAMES, is_safe
@@ -31,7 +31,7 @@ from tests.hostile import HOSTILE_NAMES, is_safe
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_name_is_shown_on_one_line_of_visible_letters(name: str) -> None:
-    text = shown(name)
+    text = format_name(name)
     assert is_safe(text)
     assert "\n" not in text
     assert 0 < len(text) <= LONGEST_NAME
@@ -55,27 +55,27 @@ def test_a_name_is_shown_on_one_line_of_visible_letters(name: str) -> None:
         (Path("a\x07b"), "a\\x07b"),
     ],
 )
-def test_letters_that_are_no_text_are_written_out(name: object, expected: str) -> None:
-    assert shown(name) == expected
+def test_letters_that_are_no_text_are_escaped(name: object, expected: str) -> None:
+    assert format_name(name) == expected
 
 
 def test_a_long_name_is_cut_and_a_long_message_keeps_what_it_ends_with() -> None:
-    assert shown("x" * 10_000) == "x" * (LONGEST_NAME - 1) + "…"
-    assert len(shown("\x1b" * 10_000)) <= LONGEST_NAME
-    message = printable("found " + "x" * 10_000 + "; rename it")
+    assert format_name("x" * 10_000) == "x" * (LONGEST_NAME - 1) + "…"
+    assert len(format_name("\x1b" * 10_000)) <= LONGEST_NAME
+    message = escape_message("found " + "x" * 10_000 + "; rename it")
     assert message.startswith("found xxx")
     assert message.endswith("xxx; rename it")
     assert len(message) < LONGEST_LINE + 10
-    assert printable("y" * 500) == "y" * 500
+    assert escape_message("y" * 500) == "y" * 500
 
 
 def test_a_line_break_in_a_message_cannot_begin_another_message() -> None:
-    assert printable("bad name 'a\nerror: all is lost'") == "bad name 'a\n  error: all is lost'"
-    assert printable("two problems:\n  - one\n  - two") == "two problems:\n  - one\n  - two"
+    assert escape_message("bad name 'a\nerror: all is lost'") == "bad name 'a\n  error: all is lost'"
+    assert escape_message("two problems:\n  - one\n  - two") == "two problems:\n  - one\n  - two"
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_whatever_is_said_is_safe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whatever_is_printed_is_safe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"genre {name}", name)
     say(name, error=True)
     say_error(f"genre {name!s}")
@@ -99,10 +99,10 @@ def test_markup_and_emoji_names_are_shown_as_they_are(name: str) -> None:
 
 def test_json_is_safe_and_parses_to_the_same() -> None:
     value = {name: [name, 1.5, None] for name in HOSTILE_NAMES}
-    text = json_text(value)
+    text = format_json(value)
     assert is_safe(text)
     assert json.loads(text) == value
-    assert json_text({"genre": "Café"}) == '{\n  "genre": "Café"\n}'
+    assert format_json({"genre": "Café"}) == '{\n  "genre": "Café"\n}'
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -129,7 +129,7 @@ def test_log_lines_are_safe_whichever_way_a_name_comes_into_them(name: str) -> N
     assert len(begun) == 5, "a name has begun a record"
 
 
-def test_a_quoted_name_is_written_out_once() -> None:
+def test_a_quoted_name_is_escaped_once() -> None:
     record = logging.LogRecord(
         "x", logging.INFO, "", 0, "%s and %r, %-6s|%d", ("a\x1b", "b\x1b", "c", 3), None
     )
@@ -179,7 +179,7 @@ def test_a_traceback_is_safe(tmp_path: Path) -> None:
     assert is_safe(run.stderr)
     assert "w\\x1b[2J" in run.stderr
     assert "RuntimeError: e\\x9b\\u202e" in run.stderr
-    assert visible_lines("a\n\x1bb") == "a\n\\x1bb"
+    assert escape_lines("a\n\x1bb") == "a\n\\x1bb"
 
 
 # Where text leaves the program: nothing else prints, or writes CSV.
@@ -209,7 +209,7 @@ def test_nothing_else_prints_or_writes_csv(path: Path) -> None:
             exits = call.args[0]
             assert (
                 isinstance(exits, ast.Constant | ast.Name | ast.BinOp)
-                or "error_text" in ast.unparse(exits)
+                or "format_error" in ast.unparse(exits)
                 or (ast.unparse(exits) == "main()")
             ), where
     imported = {

@@ -95,7 +95,9 @@ def commands() -> str:
     """Return the reference of every subcommand, as Markdown."""
     lines = []
     (choices,) = (
-        action for action in command_line._parser()._actions if isinstance(action, argparse._SubParsersAction)
+        action
+        for action in command_line._build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
     helps = {choice.dest: choice.help for choice in choices._choices_actions}
     for name, parser in choices.choices.items():
@@ -254,7 +256,7 @@ def _dataclass_of(hint: Any) -> type | None:
 
 
 def _allowed(kind: type, name: str, hint: Any) -> str:
-    limit = schema.limit_of(kind, name)
+    limit = schema.find_limit(kind, name)
     optional = type(None) in get_args(hint)
     if optional:
         (hint,) = (one for one in get_args(hint) if one is not type(None))

@@ -16,7 +16,7 @@ _HOMES = {"GenreClassifier": "genre_classifier.network", "ModelWrapper": "genre_
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that composing and checking a config does not pay for torch.
+    # Loaded on first use: composing and checking a config must not import torch.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``python -m genre_classifier``: the console command without its script."""
+"""``python -m genre_classifier`` runs the console command."""
 
 import sys
 

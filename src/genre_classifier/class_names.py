@@ -1,7 +1,7 @@
 """Import classes by their dotted paths. Only this module does that.
 
 A name that the user gives in this process (a command line, a configuration, a call) is imported. A name that only a
-file gives is data: it stands for a class of ours, one of torch.optim, or one that the user has named.
+file gives is data: it is a key for a class of this package, of torch.optim, or one that the user has named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCHEDULERS: Final = (
     "ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LinearLR MultiStepLR OneCycleLR "
     "PolynomialLR ReduceLROnPlateau StepLR"
 )
-# What a file may name without the user's word. All take plain values; none acts when it is imported or made.
+# The classes that a file may name without the user's permission. None has side effects when imported or made.
 KNOWN: Final = frozenset(
     {
         "genre_classifier.network.GenreClassifier",
@@ -42,7 +42,7 @@ def register(kind: type, path: str | None = None) -> None:
     kind : type
         A network, an optimizer or a scheduler that you trust.
     path : str, optional
-        The name that stands in the files; by default the class's module and name.
+        The class's name in the files; by default its module and name.
 
     Examples
     --------
@@ -67,22 +67,22 @@ def allow(paths: Iterable[str]) -> None:
 
 
 def import_class(path: Any, base: type | None = None, *, type_of_class: type = object) -> Any:
-    """Return what the user's own dotted path leads to, imported; from now on files may name it too.
+    """Import and return the object at the user's dotted path. From now on files may name it too.
 
     Parameters
     ----------
     path : str
     base : type, optional
-        What the class must be derived from.
+        Base class that the class must have.
     type_of_class : type
-        What it must be an instance of: ``type`` for any class.
+        Type that the object must have: ``type`` for any class.
 
     Raises
     ------
     ConfigError
-        There is no such module or name, or it is something else.
+        There is no such module or name, or it has another type.
     """
-    kind = _imported(path)
+    kind = _import_path(path)
     if not isinstance(kind, type_of_class):
         raise ConfigError(f"{path}: expected a class, found a {type(kind).__name__}")
     _check_base(path, kind, base)
@@ -91,22 +91,22 @@ def import_class(path: Any, base: type | None = None, *, type_of_class: type = o
 
 
 def find_class(path: Any, base: type | None = None) -> Any:
-    """Return the class that a file names, if it may.
+    """Return the class that a file names, if files may name it.
 
     Parameters
     ----------
     path : str
-        As it stands in the file, of whatever type.
+        The name in the file. Another type than str is an error.
     base : type, optional
-        What the class must be derived from.
+        Base class that the class must have.
 
     Raises
     ------
     ConfigError
-        It is no class that a file may name, or one of another kind.
+        Files may not name it, or it is not derived from `base`.
     """
     check_name(path)
-    kind = _registered[path] if path in _registered else _imported(path)
+    kind = _registered[path] if path in _registered else _import_path(path)
     _check_base(path, kind, base)
     return kind
 
@@ -124,13 +124,13 @@ def check_name(path: Any) -> None:
     )
 
 
-def _imported(path: Any) -> Any:
+def _import_path(path: Any) -> Any:
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise ConfigError(
             f"_target_={path!r:.80}: expected the dotted path of a class, as my_package.MyNetwork"
         )
     module, _, name = path.rpartition(".")
-    if module.endswith(".__main__"):  # importing it runs the program
+    if module.endswith(".__main__"):  # importing this module would run the program
         raise ConfigError(
             f"_target_={path:.80}: {module:.80} is a program, not a module to take a class from"
         )

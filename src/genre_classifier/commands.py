@@ -6,20 +6,20 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# What a POSIX shell still reads within double quotes, or Bash when a person types.
+# The characters that a POSIX shell, or an interactive Bash, interprets within double quotes.
 _NOT_IN_DOUBLE_QUOTES = set('"$`\\!')
 
 
-def quoted(text: str) -> str:
+def quote_for_hydra(text: str) -> str:
     """Return a text as a quoted value of Hydra's override grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    # An interpolation would be looked up.
+    # Hydra would resolve an interpolation.
     return QuotedString(text.replace("${", "\\${"), Quote.single).with_quotes()
 
 
-def setting(key: str, value: str | Path) -> str:
-    """Return ``key=value`` for Hydra. The value is quoted if Hydra would read it as something else than this text.
+def format_override(key: str, value: str | Path) -> str:
+    """Return ``key=value`` for Hydra. The value is quoted if Hydra would not read it as this text.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def setting(key: str, value: str | Path) -> str:
     value : str or Path
         Any text.
     """
-    return f"{key}={value}" if _is_plain(key, str(value)) else f"{key}={quoted(str(value))}"
+    return f"{key}={value}" if _needs_no_quotes(key, str(value)) else f"{key}={quote_for_hydra(str(value))}"
 
 
-def _is_plain(key: str, value: str) -> bool:
+def _needs_no_quotes(key: str, value: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -41,33 +41,33 @@ def _is_plain(key: str, value: str) -> bool:
         return False
 
 
-def command(*words: str | Path) -> str:
+def format_command(*words: str | Path) -> str:
     """Return a command line for a POSIX shell.
 
     Parameters
     ----------
     *words : str or Path
-        The program and its arguments, each as the program is to get it.
+        The program and its arguments, unquoted.
     """
-    return " ".join(shell_word(str(word)) for word in words)
+    return " ".join(quote_for_shell(str(word)) for word in words)
 
 
-def argument(key: str, value: str | Path) -> str:
-    """Return a setting as a person types it: for Hydra and for the shell."""
-    return shell_word(setting(key, value))
+def format_argument(key: str, value: str | Path) -> str:
+    """Return a setting as it is typed in a shell: quoted for Hydra and for the shell."""
+    return quote_for_shell(format_override(key, value))
 
 
-def program(name: str) -> tuple[str, str]:
-    """Return how ``train`` or ``export`` is started from here: by its file in a clone, else as a subcommand."""
+def find_program(name: str) -> tuple[str, str]:
+    """Return the command for ``train`` or ``export``: the file in a clone, else the subcommand."""
     return ("python", f"{name}.py") if Path(f"{name}.py").is_file() else ("genre-classifier", name)
 
 
-def train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
+def format_train_command(overrides: Sequence[str], *, multirun: bool = False) -> str:
     """Return the command that trains with these overrides."""
-    return command(*program("train"), *(["-m"] if multirun else []), *overrides)
+    return format_command(*find_program("train"), *(["-m"] if multirun else []), *overrides)
 
 
-def export_sweep_command(folder: Path, *, folds: bool) -> str:
+def format_export_command(folder: Path, *, folds: bool) -> str:
     """Return the command that exports a sweep's best configuration.
 
     Parameters
@@ -77,11 +77,11 @@ def export_sweep_command(folder: Path, *, folds: bool) -> str:
     folds : bool
         Whether its trials are folds. Each of their networks lacks the rows of its fold, so all rows train another one.
     """
-    refit = (setting("refit", "full"),) if folds else ()
-    return command(*program("export"), setting("sweep", folder), *refit)
+    refit = (format_override("refit", "full"),) if folds else ()
+    return format_command(*find_program("export"), format_override("sweep", folder), *refit)
 
 
-def shell_word(text: str) -> str:
+def quote_for_shell(text: str) -> str:
     """Return a text as one word for a POSIX shell."""
-    # Double quotes around Hydra's single ones can be read; shlex has another way.
+    # Double quotes around Hydra's single quotes are easier to read than shlex's escapes.
     return f'"{text}"' if "'" in text and not _NOT_IN_DOUBLE_QUOTES.intersection(text) else shlex.quote(text)

@@ -26,7 +26,7 @@ class AudioError(DataError):
     Parameters
     ----------
     message : str
-        Which file, what was found, and what was expected.
+        Names the file, what was found, and what was expected.
     kind : str
         ``unreadable``, ``silent``, ``too short``, ``mislabelled``, ``out of phase``, ``unsupported`` or ``empty``.
     """
@@ -35,7 +35,7 @@ class AudioError(DataError):
         super().__init__(message)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it crosses from a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # pickles the error in a worker process
         return (_audio_error, (str(self), self.kind))
 
 
@@ -44,7 +44,7 @@ def _audio_error(message: str, kind: str) -> AudioError:
 
 
 class MissingWeightsError(GenreClassifierError):
-    """The weights of a pretrained network are not at hand, or are not the published ones."""
+    """The weights of a pretrained network are missing, or are not the published ones."""
 
 
 class SplitError(DataError):
@@ -60,7 +60,7 @@ class CheckpointError(RunFolderError):
 
 
 class BundleError(GenreClassifierError):
-    """A production bundle is missing, damaged, untrustworthy or contradicts itself."""
+    """A production bundle is missing, damaged or unsafe, or contradicts itself."""
 
 
 class CalibrationError(GenreClassifierError, ValueError):
@@ -77,7 +77,7 @@ class FeatureError(GenreClassifierError, ValueError):
     Parameters
     ----------
     message : str
-        What was found and what was expected.
+        Names what was found and what was expected.
     row : int or None
         Row of a batch, counted from 0; None if one row was given or all rows are meant.
     feature : int, str or None
@@ -91,7 +91,7 @@ class FeatureError(GenreClassifierError, ValueError):
 
 
 class TopKError(GenreClassifierError, ValueError):
-    """The number of genres asked for is none, or there are not so many."""
+    """The number of genres asked for is below 1, or above the number of genres."""
 
 
 class DivergedError(GenreClassifierError):

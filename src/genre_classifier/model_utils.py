@@ -1,7 +1,7 @@
 """Save, load and describe a model, with the documented function names.
 
-``python -m genre_classifier.model_utils`` saves a model as a bundle in a temporary folder, loads it again and
-shows that both answer alike.
+``python -m genre_classifier.model_utils`` saves a model as a bundle in a temporary folder, loads it again, and compares
+the answers of both.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def save_model_for_production(
     genre_names : Sequence[str]
         Genre of each output.
     metrics : Mapping[str, Any]
-        What is known of the model's quality; plain values and mappings of them.
+        The model's scores: numbers, texts, and mappings of them.
     save_dir : str or Path
-        Folder of the bundle, made where it does not exist.
+        Folder of the bundle. It is made if it does not exist.
     model_name : str
         Name that the files begin with.
     details : BundleDetails or None, keyword only
-        What else is known: feature names, the run, the split protocol.
+        Further metadata: feature names, the run, the split protocol.
     onnx : bool or None, keyword only
-        Whether to write NAME.onnx beside; None writes it where the packages are installed.
+        Whether to write NAME.onnx too. None writes it if the packages are installed.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def save_model_for_production(
     Raises
     ------
     BundleError
-        The parts do not fit together, or the disk refuses; nothing was changed.
+        The arguments do not fit together, or the disk refuses. No file was changed.
 
     See Also
     --------
@@ -96,7 +96,7 @@ def load_production_model(
     Parameters
     ----------
     model_class : type
-        Class of the network, GenreClassifier for one.
+        Class of the network, such as GenreClassifier.
     model_dir : str or Path
         Folder of the bundle.
     model_name : str
@@ -188,7 +188,7 @@ class ModelCheckpoint:
     Parameters
     ----------
     checkpoint_dir : str or Path
-        Folder of the checkpoints; made by the first :meth:`save`.
+        Folder of the checkpoints. The first :meth:`save` makes it.
     """
 
     def __init__(self, checkpoint_dir: str | Path) -> None:
@@ -202,18 +202,18 @@ class ModelCheckpoint:
         metadata: Mapping[str, Any] | None = None,
         filename: str = "checkpoint.pt",
     ) -> Path:
-        """Write a checkpoint in one step; a failure leaves an earlier one of that name as it was.
+        """Write a checkpoint in one step. If that fails, an earlier checkpoint of this name stays.
 
         Parameters
         ----------
         model : nn.Module
-            Its weights are saved, not its class.
+            Its weights are saved. Its class is not.
         optimizer : torch.optim.Optimizer or None
-            One of torch.optim's own; saved with its state and groups.
+            An optimizer of torch.optim. It is saved with its state and groups.
         scaler : StandardScaler or None
             Saved as its statistics.
         metadata : Mapping[str, Any] or None
-            Plain values.
+            Numbers, texts, and lists and mappings of them.
         filename : str
             Name within the folder.
 
@@ -225,9 +225,9 @@ class ModelCheckpoint:
         Raises
         ------
         CheckpointError
-            Something given cannot be saved as plain values, or the disk refuses.
+            An argument cannot be saved, or the disk refuses.
         """
-        path = self._path(filename)
+        path = self._get_path(filename)
         try:
             content = {
                 "format_version": CHECKPOINT_FORMAT,
@@ -258,7 +258,7 @@ class ModelCheckpoint:
         Parameters
         ----------
         model : nn.Module
-            A network of the shape that was saved; its weights are replaced.
+            A network of the saved shape. Its weights are replaced.
         filename : str
             Name within the folder.
         load_optimizer, load_scaler : bool
@@ -271,19 +271,19 @@ class ModelCheckpoint:
         model : nn.Module
             The model given, on `device`.
         optimizer : torch.optim.Optimizer or None
-            Over the model's parameters, with the state that was saved; None where not asked for.
+            Over the model's parameters, with the saved state. None without load_optimizer.
         scaler : StandardScaler or None
-            None where not asked for.
+            None without load_scaler.
         metadata : dict or None
             As saved.
 
         Raises
         ------
         CheckpointError
-            The file is missing, damaged, of another format, does not fit the model, or lacks what is asked
-            for.
+            The file is missing, damaged or of another format, does not fit the model, or lacks the optimizer or
+            scaler.
         """
-        path = self._path(filename)
+        path = self._get_path(filename)
         content = _read_checkpoint(path)
         for name, is_wanted in (("optimizer", load_optimizer), ("scaler", load_scaler)):
             if is_wanted and content[name] is None:
@@ -308,7 +308,7 @@ class ModelCheckpoint:
         """Return the checkpoints' names within the folder, sorted."""
         return sorted(path.name for path in self.checkpoint_dir.glob("*.pt") if path.is_file())
 
-    def _path(self, filename: str) -> Path:
+    def _get_path(self, filename: str) -> Path:
         if Path(filename).name != filename or filename.startswith("."):
             raise CheckpointError(
                 f"filename={filename!r}: expected the name of a file in {self.checkpoint_dir}"
@@ -334,7 +334,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _describe_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-    """Return an optimizer as plain values: its class, its state, and the parameters' names in each group."""
+    """Return an optimizer as built-in types and tensors: class, state, and the parameters' names per group."""
     kind = type(optimizer)
     if getattr(torch.optim, kind.__name__, None) is not kind:
         raise CheckpointError(f"optimizer {kind.__name__} is not one of torch.optim; save it yourself")
@@ -354,7 +354,7 @@ def _rebuild_optimizer(saved: Any, model: nn.Module, path: Path) -> torch.optim.
             raise CheckpointError(f"{path}: optimizer {saved['class']!r} is not one of torch.optim")
         groups = [{"params": [parameters[name] for name in group]} for group in saved["groups"]]
         options = saved["state"]["param_groups"][0]
-        # SGD and a few others have no default for the learning rate; the saved state brings all options.
+        # Some optimizers have no default learning rate. Loading the state sets all options.
         optimizer: torch.optim.Optimizer = kind(groups, lr=options["lr"])
         optimizer.load_state_dict(saved["state"])
         for parameter, values in optimizer.state.items():
@@ -366,8 +366,8 @@ def _rebuild_optimizer(saved: Any, model: nn.Module, path: Path) -> torch.optim.
     return optimizer
 
 
-def _round_trip() -> str:
-    """Save a model in a temporary folder, load it, and tell whether both answer alike."""
+def _try_round_trip() -> str:
+    """Save a model in a temporary folder, load it, and return a description with the difference of the answers."""
     import tempfile
 
     import numpy as np
@@ -402,4 +402,4 @@ def _round_trip() -> str:
 if __name__ == "__main__":
     from genre_classifier.terminal import say
 
-    say(*_round_trip().splitlines())
+    say(*_try_round_trip().splitlines())

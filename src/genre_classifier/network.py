@@ -18,9 +18,9 @@ class GenreClassifier(nn.Module):
     Parameters
     ----------
     input_dim : int
-        Number of features a row has.
+        Number of features per row.
     hidden_dims : Sequence[int]
-        Width of each hidden layer; none is a linear model.
+        Width of each hidden layer. An empty sequence gives a linear model.
     num_classes : int
         Number of genres.
     dropout : float
@@ -78,7 +78,7 @@ class GenreClassifier(nn.Module):
 
     @torch.no_grad()
     def predict_proba(self, features: Tensor) -> Tensor:
-        """Return probabilities (row, genre); dropout is off whatever mode the module is in."""
+        """Return probabilities (row, genre). Dropout is off during the call, also in training mode."""
         was_training = self.training
         self.eval()
         try:
@@ -91,7 +91,7 @@ class GenreClassifier(nn.Module):
         return self.predict_proba(features).argmax(dim=-1)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments as plain Python values."""
+        """Return the constructor's arguments as built-in Python types."""
         return {
             "input_dim": self.input_dim,
             "hidden_dims": list(self.hidden_dims),
@@ -101,7 +101,7 @@ class GenreClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return a network with new weights, from the result of :meth:`get_config`."""
+        """Return a network with new weights from the arguments that :meth:`get_config` returned."""
         return cls(**config)
 
 

@@ -1,7 +1,7 @@
 """Print and log safely: control characters in a name from a file never reach the terminal.
 
-A genre, file name or message may hold escape sequences, carriage returns, letters that reverse the reading direction or
-cannot be seen, and rich's markup. Here each such letter is written out, as ``\\x1b`` or ``\\u202e``, as `repr` would.
+A genre, file name or message may hold escape sequences, carriage returns, letters that are invisible or reverse the
+reading direction, and rich's markup. This module escapes each such letter, as ``\\x1b`` or ``\\u202e``, like `repr`.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ Kind = Literal["name", "number", "prose"]
 LONGEST_NAME = 60
 LONGEST_PROSE = 600
 LONGEST_LINE = 4000
-# Of a line that is cut, so much is kept of its end, where a message says what to do.
+# Characters kept at the end of a shortened line: a message ends with what to do.
 END_KEPT = 500
-# Unseen although Unicode counts them among letters and marks: fillers, joiners, selectors of variants beyond emoji's.
+# Invisible, although Unicode counts them as letters and marks: fillers, joiners, variation selectors beyond emoji's.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\U000e0100-\U000e01ef]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def shown(name: object, longest: int | None = LONGEST_NAME) -> str:
-    """Return a name as it may be shown: on one line, every letter visible, not too long.
+def format_name(name: object, longest: int | None = LONGEST_NAME) -> str:
+    """Return a name that is safe to show: on one line, with every letter visible, not too long.
 
     Parameters
     ----------
     name : object
-        A genre, path, setting or whatever else comes from outside; `str` makes it a text.
+        A genre, path, setting or other value from outside. `str` makes it a text.
     longest : int or None
-        The most characters; what is longer ends in an ellipsis. None keeps all.
+        Largest number of characters. A longer name is cut and ends in an ellipsis. None keeps all.
     """
     text = str(name)
-    # What is cut off is not looked at; a name may be very long.
+    # Cut before escaping: a name may be very long.
     if longest is not None and len(text) > longest:
         text = text[:longest]
-        return f"{_visible(text)[: longest - 1]}…"
-    text = _visible(text)
+        return f"{_escape(text)[: longest - 1]}…"
+    text = _escape(text)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def printable(text: object) -> str:
-    """Return a message of one or more lines as it may be printed or logged.
+def escape_message(text: object) -> str:
+    """Return a message of one or more lines that is safe to print or log.
 
-    Its line breaks stay, but each line that follows one is indented, so that a name with a line break cannot pass for
-    another message. A line that is too long loses its middle.
+    Line breaks stay. Each line after the first is indented, so a name with a line break cannot look like another
+    message. A line that is too long loses its middle.
     """
-    first, *others = (_cut(_visible(line)) for line in str(text).split("\n"))
+    first, *others = (_cut(_escape(line)) for line in str(text).split("\n"))
     return "\n".join([first, *(f"  {line}" if line[:1].strip() else line for line in others)])
 
 
-def visible_lines(text: str) -> str:
-    """Return a text that someone else has laid out, such as a traceback: its letters visible, its lines as they are."""
-    return "\n".join(map(_visible, text.split("\n")))
+def escape_lines(text: str) -> str:
+    """Return a text with its own layout, such as a traceback: lines unchanged, every letter visible."""
+    return "\n".join(map(_escape, text.split("\n")))
 
 
-def _visible(text: str) -> str:
+def _escape(text: str) -> str:
     if text.isprintable() and not _UNSEEN.search(text):
         return text
-    return "".join(letter if _is_seen(letter) else _written_out(letter) for letter in text)
+    return "".join(letter if _is_seen(letter) else _escape_letter(letter) for letter in text)
 
 
 def _is_seen(letter: str) -> bool:
@@ -80,7 +80,7 @@ def _is_seen(letter: str) -> bool:
     return unicodedata.category(letter) == "Zs"  # the other spaces, as in Japanese
 
 
-def _written_out(letter: str) -> str:
+def _escape_letter(letter: str) -> str:
     if letter in _SHORT:
         return _SHORT[letter]
     code = ord(letter)
@@ -93,8 +93,8 @@ def _cut(line: str) -> str:
     return f"{line[: LONGEST_LINE - END_KEPT]} … {line[-END_KEPT:]}"
 
 
-def json_text(value: object) -> str:
-    """Return a value as JSON for people and programs: indented, every letter visible, the same value when parsed."""
+def format_json(value: object) -> str:
+    """Return a value as indented JSON with every letter visible. Parsing gives the same value."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if text.isprintable():
         return text
@@ -111,12 +111,12 @@ def say(*lines: object, error: bool = False, console: Console | None = None) -> 
     ----------
     *lines : object
     error : bool
-        To stderr: for what is not the command's result.
+        Print to stderr: for messages that are not the command's result.
     console : rich.console.Console, optional
-        Where to, in place of stdout.
+        Print to this console and not to stdout.
     """
     for line in lines:
-        text = shown(line, LONGEST_LINE)
+        text = format_name(line, LONGEST_LINE)
         if console is not None:
             from rich.text import Text
 
@@ -127,7 +127,7 @@ def say(*lines: object, error: bool = False, console: Console | None = None) -> 
 
 def say_json(value: object) -> None:
     """Print a value as JSON."""
-    print(json_text(value))
+    print(format_json(value))
 
 
 def say_csv(text: str) -> None:
@@ -135,14 +135,14 @@ def say_csv(text: str) -> None:
     sys.stdout.write(text)
 
 
-def error_text(error: object) -> str:
-    """Return an error's message as it is printed."""
-    return f"error: {printable(error)}"
+def format_error(error: object) -> str:
+    """Return an error's message for printing."""
+    return f"error: {escape_message(error)}"
 
 
 def say_error(error: object) -> None:
     """Print an error's message to stderr."""
-    print(error_text(error), file=sys.stderr)
+    print(format_error(error), file=sys.stderr)
 
 
 def say_table(
@@ -157,23 +157,22 @@ def say_table(
     ----------
     title : str
     headings : sequence of tuple of str
-        Each column's name, and its kind: ``name``, ``number`` (on the right, never folded), or ``prose``, which may be
+        Each column's name and kind: ``name``, ``number`` (aligned right, never wrapped), or ``prose``, which may be
         longer than a name.
     rows : iterable of sequence of object
-        Cells, whose text is shown as it is, never as markup. A line break within a cell stays where the cell is a
-        tuple of texts, one per line.
+        Cells. Their text is never read as markup. A tuple of texts is a cell of several lines.
     console : rich.console.Console, optional
-        Where to, in place of stdout.
+        Print to this console and not to stdout.
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(shown(title, LONGEST_PROSE)), title_justify="left")
+    table = Table(title=Text(format_name(title, LONGEST_PROSE)), title_justify="left")
     for name, kind in headings:
         number = kind == "number"
         table.add_column(
-            Text(shown(name)),
+            Text(format_name(name)),
             justify="right" if number else "left",
             no_wrap=number,
             overflow="fold",
@@ -181,38 +180,38 @@ def say_table(
         )
     kinds = [kind for _, kind in headings]
     for row in rows:
-        table.add_row(*(Text(_cell(cell, kind)) for cell, kind in zip(row, kinds, strict=True)))
+        table.add_row(*(Text(_format_cell(cell, kind)) for cell, kind in zip(row, kinds, strict=True)))
     (console or Console(highlight=False)).print(table)
 
 
-def terminal_width(console: Console | None = None) -> int:
-    """Return how many letters a line of the terminal holds."""
+def get_terminal_width(console: Console | None = None) -> int:
+    """Return the number of letters that fit on a line of the terminal."""
     from rich.console import Console
 
     return (console or Console()).width
 
 
-def _cell(cell: object, kind: Kind) -> str:
+def _format_cell(cell: object, kind: Kind) -> str:
     lines = cell if isinstance(cell, tuple) else (cell,)
-    return "\n".join(shown(line, LONGEST_PROSE if kind == "prose" else LONGEST_NAME) for line in lines)
+    return "\n".join(format_name(line, LONGEST_PROSE if kind == "prose" else LONGEST_NAME) for line in lines)
 
 
 class LogFormatter(logging.Formatter):
-    """Formats log records as `printable` text. A value in a message stays on one line."""
+    """Formats log records with `escape_message`. A value in a message stays on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         safe = copy.copy(record)
         args = record.args
         if isinstance(args, tuple):
-            safe.args = tuple(map(_argument, args))
+            safe.args = tuple(map(_guard_argument, args))
         elif isinstance(args, dict):
-            safe.args = {key: _argument(value) for key, value in args.items()}
-        safe.msg, safe.args = printable(safe.getMessage()), None
-        safe.exc_text = None  # another handler's formatter may have left it there as it was
+            safe.args = {key: _guard_argument(value) for key, value in args.items()}
+        safe.msg, safe.args = escape_message(safe.getMessage()), None
+        safe.exc_text = None  # another handler's formatter may have stored unescaped text
         return super().format(safe)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        return visible_lines(super().formatException(ei))
+        return escape_lines(super().formatException(ei))
 
 
 class _OnOneLine:
@@ -222,21 +221,21 @@ class _OnOneLine:
         self._value = value
 
     def __str__(self) -> str:
-        return shown(self._value, LONGEST_LINE)
+        return format_name(self._value, LONGEST_LINE)
 
     def __repr__(self) -> str:
-        return repr(self._value)  # which writes out what is no letter itself
+        return repr(self._value)  # repr escapes invisible letters
 
 
-def _argument(value: object) -> object:
+def _guard_argument(value: object) -> object:
     return _OnOneLine(value) if isinstance(value, (str, PurePath)) else value
 
 
 def prepare() -> None:
-    """Make Python's own output in this process safe too. Call it at the start of a command.
+    """Make Python's own output in this process safe. Call it at the start of a command.
 
-    Letters that a terminal has no code for are written out in place of a UnicodeEncodeError, and warnings, tracebacks
-    and log records without a handler are escaped.
+    Letters that the terminal's encoding lacks are escaped and raise no UnicodeEncodeError. Warnings, tracebacks and log
+    records without a handler are escaped too.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -250,9 +249,9 @@ def prepare() -> None:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"{shown(filename, LONGEST_LINE)}:{lineno}: {category.__name__}: {printable(message)}\n"
+    return f"{format_name(filename, LONGEST_LINE)}:{lineno}: {category.__name__}: {escape_message(message)}\n"
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     text = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
-    print(visible_lines(text), file=sys.stderr)
+    print(escape_lines(text), file=sys.stderr)

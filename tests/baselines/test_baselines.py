@@ -15,14 +15,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from genre_classifier.baselines import models as baseline_models
-from genre_classifier.baselines.fit import DividedTable, baseline_config, divide_table, run_baseline
+from genre_classifier.baselines.fit import DividedTable, build_baseline_config, divide_table, run_baseline
 from genre_classifier.baselines.models import (
     BASELINES,
     Fitted,
-    baseline,
-    by_name,
     fit_baseline,
-    inner_folds,
+    get_baseline,
+    make_inner_folds,
+    select_baselines,
 )
 from genre_classifier.data.sources import read
 from genre_classifier.errors import ConfigError, ExportError, MissingExtraError, SplitError
@@ -40,7 +40,7 @@ def rows(music_overrides: list[str]) -> DividedTable:
 
 def quickened(name: str) -> baseline_models.Baseline:
     """A baseline that costs little: few trees, iterations or epochs, and a grid of one value an argument."""
-    one = baseline(name)
+    one = get_baseline(name)
     few = {
         "forest": {"n_estimators": 5},
         "boosting": {"max_iter": 5},
@@ -55,7 +55,7 @@ def quickened(name: str) -> baseline_models.Baseline:
 
 def ran(name: str, rows: DividedTable, folder: Path, overrides: list[str], seed: int = 7) -> RunFolder:
     one = quickened(name)
-    run_baseline(one, baseline_config(composed(*overrides), one, seed, folder), rows)
+    run_baseline(one, build_baseline_config(composed(*overrides), one, seed, folder), rows)
     return RunFolder(folder)
 
 
@@ -69,7 +69,7 @@ def test_every_baseline_leaves_a_run_folder_whose_metrics_are_scikit_learns(
     folder = ran(name, rows, tmp_path / name, music_overrides)
     run, metrics = folder.read_run(), folder.read_metrics()
     assert (run["status"], run["baseline"]["name"]) == ("finished", name)
-    assert run["settings"]["model._target_"] == baseline(name).target
+    assert run["settings"]["model._target_"] == get_baseline(name).target
     assert run["objective"] == metrics["val"]["f1"]
     header, lines = folder.read_prediction_rows()
     truth, predicted = [line[2] for line in lines], [line[3] for line in lines]
@@ -125,8 +125,8 @@ def test_what_is_chosen_and_fitted_does_not_depend_on_the_other_rows(
     changed = DividedTable(replace(rows.table, features=features, genres=genres), rows.split)
     told = []
     for number, one in enumerate((rows, changed)):
-        cfg = baseline_config(composed(*music_overrides), baseline(name), 1, tmp_path / str(number))
-        told.append(run_baseline(baseline(name), cfg, one)["baseline"])
+        cfg = build_baseline_config(composed(*music_overrides), get_baseline(name), 1, tmp_path / str(number))
+        told.append(run_baseline(get_baseline(name), cfg, one)["baseline"])
     assert told[0] == told[1]
     scores = [RunFolder(tmp_path / number).read_metrics() for number in "01"]
     assert scores[0]["train"] == scores[1]["train"]
@@ -137,7 +137,7 @@ def test_no_group_is_on_two_sides_of_an_inner_fold_and_every_fold_trains_on_ever
     rows: DividedTable,
 ) -> None:
     genres, groups = rows.table.genres[rows.split.train], rows.table.groups[rows.split.train]
-    folds = inner_folds(genres, groups, seed=3, wanted=5)
+    folds = make_inner_folds(genres, groups, seed=3, wanted=5)
     # Six artists a genre, of which training has four.
     assert len(folds) == 4
     assert sorted(np.concatenate([part for _, part in folds])) == list(range(len(genres)))
@@ -149,12 +149,12 @@ def test_no_group_is_on_two_sides_of_an_inner_fold_and_every_fold_trains_on_ever
 def test_fewer_folds_where_a_genre_has_few_groups_and_none_where_it_has_one() -> None:
     genres = np.repeat([0, 1], 12)
     groups = np.array([f"a{i % 6}" for i in range(12)] + [f"b{i % 2}" for i in range(12)], dtype=object)
-    assert len(inner_folds(genres, groups, seed=0, wanted=5)) == 2
-    assert len(inner_folds(genres, None, seed=0, wanted=5)) == 5
+    assert len(make_inner_folds(genres, groups, seed=0, wanted=5)) == 2
+    assert len(make_inner_folds(genres, None, seed=0, wanted=5)) == 5
     groups[12:] = "b"
-    assert inner_folds(genres, groups, seed=0, wanted=5) == []
+    assert make_inner_folds(genres, groups, seed=0, wanted=5) == []
     features = np.random.default_rng(0).normal(size=(24, 3)) + genres[:, None]
-    found = fit_baseline(baseline("svc"), features, genres, groups, seed=0, fold_seed=0).selection
+    found = fit_baseline(get_baseline("svc"), features, genres, groups, seed=0, fold_seed=0).selection
     assert (found.folds, found.chosen) == (0, {"temperature": 1.0})
     assert "one group among the training rows" in str(found.note)
 
@@ -162,7 +162,7 @@ def test_fewer_folds_where_a_genre_has_few_groups_and_none_where_it_has_one() ->
 def fitted_svc(rows: DividedTable) -> tuple[Fitted, np.ndarray, np.ndarray]:
     features, genres = rows.side("train")
     groups = rows.table.groups[rows.split.train]
-    return fit_baseline(baseline("svc"), features, genres, groups, seed=0, fold_seed=42), features, genres
+    return fit_baseline(get_baseline("svc"), features, genres, groups, seed=0, fold_seed=42), features, genres
 
 
 def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: DividedTable) -> None:
@@ -171,7 +171,7 @@ def test_the_svcs_most_probable_genre_is_its_own_prediction(rows: DividedTable) 
     features, genres = rows.side("train")
     own = SVC(break_ties=True, **told).fit(features, genres)
     elsewhere = np.random.default_rng(1).normal(size=(5000, features.shape[1])) * 2
-    logits = fitted.logits(elsewhere)
+    logits = fitted.compute_logits(elsewhere)
     assert (logits.argmax(dim=1).numpy() == own.predict(elsewhere)).all()
     assert (torch.softmax(logits, dim=1).argmax(dim=1) == logits.argmax(dim=1)).all()
 
@@ -180,15 +180,15 @@ def test_the_svcs_probabilities_are_those_of_scikit_learns_temperature_scaling(r
     fitted, features, genres = fitted_svc(rows)
     groups = rows.table.groups[rows.split.train]
     told = {key: value for key, value in fitted.selection.chosen.items() if key != "temperature"}
-    folds = inner_folds(genres, groups, seed=42, wanted=5)
+    folds = make_inner_folds(genres, groups, seed=42, wanted=5)
     reference = CalibratedClassifierCV(
-        baseline_models._standardising(SVC(break_ties=True, **told)),
+        baseline_models._add_scaler(SVC(break_ties=True, **told)),
         method="temperature",
         ensemble=False,
         cv=folds,
     ).fit(features, genres)
     test = rows.side("test")[0]
-    found = torch.softmax(fitted.logits(test), dim=1).numpy()
+    found = torch.softmax(fitted.compute_logits(test), dim=1).numpy()
     assert found == pytest.approx(reference.predict_proba(test), abs=2e-3)
 
 
@@ -197,7 +197,9 @@ def test_two_genres_are_enough_for_every_quick_baseline() -> None:
     genres = np.repeat([0, 1], 20)
     features = rng.normal(size=(40, 3)) + 3 * genres[:, None]
     for name in QUICK:
-        logits = fit_baseline(baseline(name), features, genres, seed=0, fold_seed=0).logits(features)
+        logits = fit_baseline(get_baseline(name), features, genres, seed=0, fold_seed=0).compute_logits(
+            features
+        )
         assert logits.shape == (40, 2)
         if name != "majority":
             assert (logits.argmax(dim=1).numpy() == genres).mean() > 0.9
@@ -206,10 +208,10 @@ def test_two_genres_are_enough_for_every_quick_baseline() -> None:
 def test_the_choice_is_that_of_the_best_mean_f1_over_the_folds(rows: DividedTable) -> None:
     features, genres = rows.side("train")
     groups = rows.table.groups[rows.split.train]
-    found = fit_baseline(baseline("knn"), features, genres, groups, seed=0, fold_seed=1).selection
+    found = fit_baseline(get_baseline("knn"), features, genres, groups, seed=0, fold_seed=1).selection
 
     means = {}
-    folds = inner_folds(genres, groups, seed=1, wanted=5)
+    folds = make_inner_folds(genres, groups, seed=1, wanted=5)
     for number in (1, 3, 5, 9, 15, 25):
         for weights in ("uniform", "distance"):
             scores = []
@@ -227,8 +229,8 @@ def test_the_choice_is_that_of_the_best_mean_f1_over_the_folds(rows: DividedTabl
 def test_a_model_that_fails_is_recorded_with_its_reason(
     rows: DividedTable, music_overrides: list[str], tmp_path: Path
 ) -> None:
-    broken = replace(baseline("logistic"), settings={"C": -1.0}, grid=baseline("majority").grid)
-    cfg = baseline_config(composed(*music_overrides), broken, 1, tmp_path / "run")
+    broken = replace(get_baseline("logistic"), settings={"C": -1.0}, grid=get_baseline("majority").grid)
+    cfg = build_baseline_config(composed(*music_overrides), broken, 1, tmp_path / "run")
     with pytest.raises(ValueError, match="'C' parameter"):
         run_baseline(broken, cfg, rows)
     run = RunFolder(tmp_path / "run").read_run()
@@ -251,13 +253,13 @@ def test_export_passes_over_baselines_and_says_so_of_a_named_one(
 
 def test_unknown_and_missing_models_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"--models xgboost: expected one of majority, logistic, .*"):
-        by_name(["xgboost"])
+        select_baselines(["xgboost"])
     monkeypatch.setattr(
         baseline_models, "find_spec", lambda name: None if name == "lightgbm" else find_spec(name)
     )
     with pytest.raises(MissingExtraError, match=r"--models lightgbm needs lightgbm.*-e '\.\[lightgbm\]'"):
-        by_name(["lightgbm"])
-    assert "lightgbm" not in [one.name for one in by_name(None)]
+        select_baselines(["lightgbm"])
+    assert "lightgbm" not in [one.name for one in select_baselines(None)]
 
 
 def test_a_split_that_holds_nothing_out_is_refused(music_overrides: list[str]) -> None:
@@ -277,4 +279,4 @@ def test_a_seed_matters_to_the_models_that_say_so_and_to_no_other(
         for number, seed in enumerate((1, 1, 2))
     )
     assert one == again
-    assert (one != other) is baseline(name).seeded
+    assert (one != other) is get_baseline(name).seeded

@@ -52,7 +52,7 @@ def bundle_of(
 @pytest.fixture
 def short(tmp_path: Path) -> Path:
     """A bundle trained on clips of two seconds."""
-    return bundle_of(tmp_path / "models", CORE20.reference(2.0))
+    return bundle_of(tmp_path / "models", CORE20.build_reference(2.0))
 
 
 def recipe_of(bundle_path: Path) -> AudioRecipe:
@@ -65,7 +65,7 @@ def windows(path: Path, starts: list[float], seconds: float = 2.0) -> np.ndarray
     rows = []
     for start in starts:
         with open_audio(path) as recording:
-            [clip] = recording.clips(Excerpt(offset=start, duration=seconds))
+            [clip] = recording.read_clips(Excerpt(offset=start, duration=seconds))
         rows.append(extract_core20(clip.samples))
     return np.stack(rows)
 
@@ -145,7 +145,7 @@ def test_a_song_of_one_window_has_a_curve_too(short: Path, tmp_path: Path) -> No
 
 def test_a_selection_of_features_is_measured_in_the_models_order(tmp_path: Path) -> None:
     names = ("rms", "mfcc_2", "chroma_std")
-    recipe = recipe_of(bundle_of(tmp_path / "models", CORE20.reference(), names))
+    recipe = recipe_of(bundle_of(tmp_path / "models", CORE20.build_reference(), names))
     path = write(tmp_path / "a.wav")
     _, _, features = recipe.measure(path, recipe.windows)
     whole = dict(zip(CORE20.features, windows(path, [0.0], 30.0)[0], strict=True))
@@ -196,7 +196,7 @@ def test_a_bundle_whose_features_cannot_be_measured_is_refused(
 def test_a_bundle_of_other_weights_or_without_them_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = MUSICNN50.reference(3.0)
+    made = MUSICNN50.build_reference(3.0)
     other = FeatureSetReference("musicnn50", 1, {**made.parameters, "weights_sha256": "00" * 32})
     with pytest.raises(
         BundleError, match=f"musicnn50 made otherwise than here .weights_sha256 {'00' * 32}, not 9"
@@ -218,7 +218,7 @@ def test_a_bundle_of_other_weights_or_without_them_is_refused(
 def test_a_curve_over_time_has_fewer_points_where_each_costs_more(
     musicnn_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = bundle_of(tmp_path / "models", MUSICNN50.reference(3.0), MUSICNN50.features)
+    bundle = bundle_of(tmp_path / "models", MUSICNN50.build_reference(3.0), MUSICNN50.features)
     song = write(tmp_path / "a.wav", music(9.0, rate=16_000), 16_000)
     for step, n_points in (((), 3), (("--step", "1"), 7)):
         arguments = ["predict", str(song), "--bundle", str(bundle), "--over-time", "--output", str(tmp_path)]
@@ -232,7 +232,7 @@ def test_a_bundle_that_names_no_features_is_refused() -> None:
         audio_recipe({}, None)
 
 
-def test_songs_are_answered_one_a_line_and_bad_ones_are_said(
+def test_each_song_is_one_line_and_bad_songs_are_reported(
     short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = write(tmp_path / "good.ogg", music(5.0))
@@ -277,7 +277,7 @@ def test_a_table_of_features_made_otherwise_is_refused(
     )
 
 
-def test_what_was_trained_on_audio_predicts_audio(tmp_path: Path) -> None:
+def test_a_model_trained_on_audio_predicts_audio(tmp_path: Path) -> None:
     """The whole way: a folder, a run, an export, a song."""
     from genre_classifier.exporting.export import export
     from genre_classifier.training.fit import train
@@ -325,7 +325,7 @@ def test_the_frames_of_overlapping_windows_are_decoded_once(
     )
     path = write(tmp_path / "a.wav", music(6.0))
     with open_audio(path) as recording:
-        assert len(list(recording.clips(Excerpt(duration=None, window=3.0, step=1.0)))) == 4
+        assert len(list(recording.read_clips(Excerpt(duration=None, window=3.0, step=1.0)))) == 4
     assert read == [(0, 66_150), (66_150, 22_050), (88_200, 22_050), (110_250, 22_050)]
 
 
@@ -334,7 +334,7 @@ def test_tables_that_say_nothing_are_predicted_as_before(short: Path, tmp_path: 
     assert main(["predict", "--table", str(tmp_path / "plain.parquet"), "--bundle", str(short)]) == 0
 
 
-def test_songs_of_any_format_are_predicted_and_others_told(
+def test_songs_of_any_format_are_predicted_and_other_files_are_reported(
     short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     songs = [write(tmp_path / f"a.{suffix}") for suffix in ("aiff", "w64", "caf", "wav")]

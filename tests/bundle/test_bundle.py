@@ -146,7 +146,7 @@ def test_the_contract_key_by_key(written):
     assert metadata["model_architecture"] == "GenreClassifier"
 
 
-def test_what_is_known_is_in_the_metadata(written):
+def test_known_details_are_in_the_metadata(written):
     metadata = json.loads((written / f"{NAME}_metadata.json").read_text())
     assert metadata["format_version"] == 1
     assert metadata["feature_names"] == list(FEATURES)
@@ -170,7 +170,7 @@ def test_what_is_known_is_in_the_metadata(written):
         assert metadata["sha256"][part] == __import__("hashlib").sha256(content).hexdigest()
 
 
-def test_what_is_not_known_is_null(tmp_path):
+def test_unknown_details_are_null(tmp_path):
     write_bundle(MODEL, SCALER, GENRES, {}, tmp_path, onnx=False)
     metadata = read_bundle(tmp_path).metadata
     for key in (
@@ -600,7 +600,7 @@ def test_a_bundle_that_answers_differently_is_not_published(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numpy_values_become_plain(tmp_path):
+def test_numpy_values_become_built_in_types(tmp_path):
     metrics = {
         "a": np.float32(0.5),
         "b": np.int64(3),
@@ -672,7 +672,9 @@ def test_a_bundle_of_an_earlier_day_keeps_giving_the_same_answers(folder):
     expected = json.loads((folder / "expected.json").read_text())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = wrap_bundle(read_bundle(folder), GenreClassifier)._probabilities(np.array(expected["rows"]))
+        found = wrap_bundle(read_bundle(folder), GenreClassifier)._compute_probabilities(
+            np.array(expected["rows"])
+        )
     assert np.abs(found - np.array(expected["probabilities"])).max() < 1e-6
 
 
@@ -683,12 +685,12 @@ def test_bundles_of_earlier_days_are_there():
 @pytest.mark.parametrize(
     "edit", [lambda self, x: self.network(torch.tanh(x)), lambda self, x: 2 * self.network(x)]
 )
-def test_a_network_class_that_was_edited_is_answered_for_by_its_own_forward(edit, tmp_path, monkeypatch):
+def test_an_edited_network_class_answers_by_its_own_forward(edit, tmp_path, monkeypatch):
     monkeypatch.setattr(GenreClassifier, "forward", edit)
     paths = write_bundle(MODEL, SCALER, GENRES, {}, tmp_path)
     assert "onnx" not in paths, "the graph would be of another network"
     with torch.no_grad():
         rows = torch.from_numpy(SCALER.transform(ROWS)).float()
         expected = torch.softmax(edit(MODEL.eval(), rows), dim=1).numpy()
-    found = bundle.make_predictor(read_bundle(tmp_path))._probabilities(ROWS)
+    found = bundle.make_predictor(read_bundle(tmp_path))._compute_probabilities(ROWS)
     np.testing.assert_allclose(found, expected, atol=1e-6)

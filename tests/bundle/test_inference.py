@@ -214,7 +214,7 @@ def step_of_training(model):
         step_of_training,
     ],
 )
-def test_a_model_changed_after_wrapping_is_answered_for_as_it_is_now(change):
+def test_a_model_changed_after_wrapping_gives_its_new_answers(change):
     model = make_model()
     wrapper = ModelWrapper(model, SCALER, GENRES)
     before = wrapper.predict(ROWS[0], return_probs=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.bundle import publication
-from genre_classifier.bundle.publication import fingerprint, locked, publish, read_files
+from genre_classifier.bundle.publication import compute_fingerprint, locked, publish, read_files
 from genre_classifier.errors import BundleError
 
 KNOWN = ["set.pt", "set_scaler.pkl", "set_metadata.json", "set.onnx"]
@@ -101,7 +101,7 @@ def test_links_to_elsewhere_are_followed_and_taken_over(tmp_path):
     assert seen_by_a_plain_reader(tmp_path / "elsewhere") == version("p")
 
 
-def test_nothing_there_reads_as_nothing(tmp_path):
+def test_a_missing_set_reads_as_empty(tmp_path):
     assert read(tmp_path) == {}
     write(tmp_path, version("a"))
     (tmp_path / "set.versions" / "current").unlink()
@@ -397,11 +397,11 @@ def test_a_writer_that_never_finishes_is_reported(tmp_path, monkeypatch):
 
 
 def test_the_fingerprint_changes_with_every_version(tmp_path):
-    seen = {fingerprint(tmp_path, KNOWN)}
+    seen = {compute_fingerprint(tmp_path, KNOWN)}
     for letter in "abc":
         write(tmp_path, version(letter))
-        seen.add(fingerprint(tmp_path, KNOWN))
-        assert fingerprint(tmp_path, KNOWN) in seen
+        seen.add(compute_fingerprint(tmp_path, KNOWN))
+        assert compute_fingerprint(tmp_path, KNOWN) in seen
     assert len(seen) == 4
 
 

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from genre_classifier.baselines import models as baseline_models
-from genre_classifier.baselines.models import baseline
+from genre_classifier.baselines.models import get_baseline
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli.main import main
 from genre_classifier.runs.folder import RunFolder
@@ -104,8 +104,8 @@ def test_like_a_sweep_runs_each_fold_once_and_random_models_with_every_seed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = replace(baseline("forest"), settings={"n_estimators": 5}, grid=baseline("majority").grid)
-    monkeypatch.setattr(baseline_models, "BASELINES", (baseline("majority"), small))
+    small = replace(get_baseline("forest"), settings={"n_estimators": 5}, grid=get_baseline("majority").grid)
+    monkeypatch.setattr(baseline_models, "BASELINES", (get_baseline("majority"), small))
     for fold in (0, 1):
         for seed in (1, 2):
             name = f"sweep/{fold}{seed}"

@@ -201,7 +201,7 @@ def test_a_folder_in_place_of_a_bundle_is_explained(folder, capsys):
     assert "is a folder; name the bundle in it" in capsys.readouterr().err
 
 
-def test_serve_listens_where_it_is_told_and_on_loopback_otherwise(folder, monkeypatch):
+def test_serve_listens_on_the_given_host_and_by_default_on_loopback(folder, monkeypatch):
     uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
     for package in ("fastapi", "httptools", "msgspec", "python_multipart"):
         pytest.importorskip(package, reason="needs the extra serve")
@@ -239,11 +239,11 @@ def test_help_imports_nothing_heavy():
     assert "--features V1,V2,..." in done.stdout
 
 
-def test_metrics_by_split_are_shown_of_the_split_that_judges() -> None:
-    from genre_classifier.cli.main import _shown_metrics
+def test_only_the_metrics_of_the_judging_split_are_shown() -> None:
+    from genre_classifier.cli.main import _format_metrics
 
-    assert _shown_metrics({"f1": 0.5, "accuracy": 0.25}) == ["f1 0.5", "accuracy 0.25"]
+    assert _format_metrics({"f1": 0.5, "accuracy": 0.25}) == ["f1 0.5", "accuracy 0.25"]
     by_split = {"train": {"f1": 1.0}, "val": {"f1": 0.5}, "test": {"f1": 0.25}}
-    assert _shown_metrics(by_split) == ["test f1 0.25"]
+    assert _format_metrics(by_split) == ["test f1 0.25"]
     both = by_split | {"synthetic_data": True, "held_out_model": {"run": "x"}}
-    assert _shown_metrics(both) == ["test f1 0.25", "synthetic data", "of the held-out model"]
+    assert _format_metrics(both) == ["test f1 0.25", "synthetic data", "of the held-out model"]

@@ -5,7 +5,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 
-from genre_classifier.config.messages import message_of
+from genre_classifier.config.messages import explain_error
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,13 @@ from genre_classifier.config.messages import message_of
 def test_a_plugin_that_is_not_installed_names_its_extra(plugin: str, extra: str) -> None:
     error = MissingConfigException(f"In 'train': Could not find '{plugin}'\n\nAvailable options: ...")
     expected = f"{plugin} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
-    assert message_of(error) == expected
+    assert explain_error(error) == expected
 
 
-def test_any_other_missing_option_is_told_as_hydra_tells_it() -> None:
+def test_any_other_missing_option_has_hydras_message() -> None:
     assert (
-        message_of(MissingConfigException("Could not find 'data/nothing'")) == "Could not find 'data/nothing'"
+        explain_error(MissingConfigException("Could not find 'data/nothing'"))
+        == "Could not find 'data/nothing'"
     )
 
 
@@ -51,7 +52,7 @@ def refused(*words: str) -> str:
     """What is told of arguments that Hydra cannot read."""
     with pytest.raises(HydraException) as error:
         OverridesParser.create().parse_overrides(list(words))
-    message = message_of(error.value)
+    message = explain_error(error.value)
     assert message is not None
     return message
 
@@ -75,7 +76,7 @@ def test_in_a_sweep_each_value_is_quoted_for_itself(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("text", ["foo", "a b=c", "Müzik=3"])
-def test_what_is_no_setting_is_told_as_that(text: str) -> None:
+def test_an_argument_that_is_no_setting_is_reported(text: str) -> None:
     assert refused(text) == (
         f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
     )
@@ -83,7 +84,7 @@ def test_what_is_no_setting_is_told_as_that(text: str) -> None:
 
 def test_several_values_without_a_sweep_are_explained() -> None:
     error = HydraException("Ambiguous value for argument 'data.path=a,b.csv'\n1. To use it as a list, ...")
-    assert message_of(error) == (
+    assert explain_error(error) == (
         "the argument data.path=a,b.csv has several values: add -m to train one run with each; for a list write "
         "'data.path=[a,b.csv]', for one text with a comma \"data.path='a,b.csv'\""
     )

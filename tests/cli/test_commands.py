@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from genre_classifier.commands import argument, command, setting, train_command
+from genre_classifier.commands import format_argument, format_command, format_override, format_train_command
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import ExportError
 from genre_classifier.exporting.choose import choose
@@ -66,28 +66,28 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_is_read_back_as_the_text_it_was(name: str) -> None:
-    (word,) = shlex.split(argument("ckpt_path", name))
-    assert word == setting("ckpt_path", name)
+    (word,) = shlex.split(format_argument("ckpt_path", name))
+    assert word == format_override("ckpt_path", name)
     override = OverridesParser.create().parse_override(word)
     assert not override.is_sweep_override()
     assert OmegaConf.create({"seed": 42, "ckpt_path": override.value()}).ckpt_path == name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shell_hands_on_the_words_of_a_command(name: str, tmp_path: Path) -> None:
+def test_a_shell_passes_the_words_of_a_command_unchanged(name: str, tmp_path: Path) -> None:
     script = tmp_path / "show.py"
     script.write_text("import sys; sys.stdout.write(repr(sys.argv[1:]))")
-    line = command(sys.executable, script, "--logdir", name, setting("sweep", name))
+    line = format_command(sys.executable, script, "--logdir", name, format_override("sweep", name))
     shown = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
-    assert shown.stdout == repr(["--logdir", name, setting("sweep", name)])
+    assert shown.stdout == repr(["--logdir", name, format_override("sweep", name)])
 
 
 def test_what_needs_no_quotes_has_none() -> None:
-    assert command("python", "export.py", setting("run", Path("outputs/runs/2026-11-23/14-05-09"))) == (
-        "python export.py run=outputs/runs/2026-11-23/14-05-09"
-    )
-    assert argument("ckpt_path", "epoch=3.ckpt") == "\"ckpt_path='epoch=3.ckpt'\""
-    assert train_command(["data.path='a b.csv'", "seed=1,2"], multirun=True) == (
+    assert format_command(
+        "python", "export.py", format_override("run", Path("outputs/runs/2026-11-23/14-05-09"))
+    ) == ("python export.py run=outputs/runs/2026-11-23/14-05-09")
+    assert format_argument("ckpt_path", "epoch=3.ckpt") == "\"ckpt_path='epoch=3.ckpt'\""
+    assert format_train_command(["data.path='a b.csv'", "seed=1,2"], multirun=True) == (
         "python train.py -m \"data.path='a b.csv'\" seed=1,2"
     )
 

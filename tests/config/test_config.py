@@ -4,10 +4,10 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from genre_classifier.config.checks import check, find_problems, restored, to_train_config
-from genre_classifier.config.messages import message_of
+from genre_classifier.config.checks import check, find_problems, restore_schemas, to_train_config
+from genre_classifier.config.messages import explain_error
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
-from genre_classifier.config.settings import describe_plan, shown_value
+from genre_classifier.config.settings import describe_plan, format_value
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -40,7 +40,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert settings.logger._target_.endswith("SplitTensorBoardLogger")
 
 
-def test_one_setting_is_said_once_and_interpolated() -> None:
+def test_a_setting_is_defined_once_and_interpolated() -> None:
     settings = to_train_config(
         composed(AT, "optimized_metric=val/loss", "scheduler=cosine", "trainer.max_epochs=7")
     )
@@ -88,7 +88,7 @@ def test_a_part_can_be_switched_off(override: str, key: str) -> None:
 def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigCompositionException) as caught:
         composed(AT, override)
-    text = message_of(caught.value)
+    text = explain_error(caught.value)
     assert text is not None
     assert re.search(message, text), text
 
@@ -144,7 +144,7 @@ def test_a_value_out_of_range_or_a_contradiction_is_one_message(overrides: list[
         check(composed(AT, *overrides))
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check(composed(AT, "model.dropout=2", "optimizer.lr=-1", "data.split.test=0.9"))
     assert "3 problems" in str(caught.value)
@@ -168,18 +168,18 @@ def test_the_composed_defaults_have_no_problem() -> None:
 def test_a_saved_configuration_gets_its_schemas_back(overrides: list[str]) -> None:
     cfg = composed(AT, *overrides)
     saved = OmegaConf.create(OmegaConf.to_yaml(cfg))
-    assert to_train_config(restored(saved)) == to_train_config(cfg)
+    assert to_train_config(restore_schemas(saved)) == to_train_config(cfg)
 
 
 def test_a_saved_configuration_of_another_version_is_refused() -> None:
     saved = OmegaConf.create(OmegaConf.to_yaml(composed(AT)))
     saved.optimizer.rho = 3
     with pytest.raises(ConfigError, match=r"the run's saved configuration: optimizer has the keys .*rho"):
-        restored(saved)
+        restore_schemas(saved)
     del saved.optimizer["rho"]
     saved.trainer.max_epochs = "many"
     with pytest.raises(ConfigError, match=r"saved configuration: trainer.max_epochs: .*'many'"):
-        restored(saved)
+        restore_schemas(saved)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_training_on_all_rows_and_longer_cycles_have_their_conditions(
     ],
 )
 def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
-    assert shown_value(value) == shown
+    assert format_value(value) == shown
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genre_classifier.baselines.plan import divisions_like
+from genre_classifier.baselines.plan import read_divisions
 from genre_classifier.cli.main import main
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import RunFolderError
@@ -232,7 +232,7 @@ def test_reports_comparisons_and_summaries_go_on(
         ("history.csv", b"\xff\xfe"),
     ],
 )
-def test_damaged_tables_of_a_fold_leave_it_out_of_the_report(sweep: Path, file: str, content: bytes) -> None:
+def test_a_fold_with_damaged_tables_is_left_out_of_the_report(sweep: Path, file: str, content: bytes) -> None:
     (sweep / BAD / file).write_bytes(content)
     assert main(["report", str(sweep), "--no-rows"]) == 0
     page = (sweep / "report.html").read_text()
@@ -260,13 +260,13 @@ def test_a_sweep_without_a_readable_run_says_why(sweep: Path, capsys: pytest.Cap
 @pytest.mark.parametrize("content", ["{", "- a list\n", "data: {source: {a: b}}\n", "\x00", "data: 5\n"])
 def test_baselines_like_a_sweep_leave_a_damaged_configuration_out(sweep: Path, content: str) -> None:
     (sweep / BAD / ".hydra" / "config.yaml").write_text(content)
-    divisions = divisions_like(sweep)
+    divisions = read_divisions(sweep)
     assert [division.fold for division in divisions] == [0, 2]
     assert [one.folder for one in divisions.unreadable] == [sweep / BAD]
     for fold in (0, 2):
         (sweep / str(fold) / ".hydra" / "config.yaml").write_text(content)
     with pytest.raises(RunFolderError, match="no readable run"):
-        divisions_like(sweep)
+        read_divisions(sweep)
 
 
 @pytest.mark.parametrize("name", ["overrides.yaml", "hydra.yaml"])
@@ -274,7 +274,7 @@ def test_other_damaged_yaml_does_not_matter(sweep: Path, name: str) -> None:
     (sweep / BAD / ".hydra" / name).write_text("{a: [")
     assert main(["leaderboard", str(sweep)]) == 0
     assert main(["report", str(sweep), "--no-rows"]) == 0
-    assert not divisions_like(sweep).unreadable
+    assert not read_divisions(sweep).unreadable
 
 
 @pytest.mark.parametrize(

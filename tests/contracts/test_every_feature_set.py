@@ -66,20 +66,22 @@ def test_a_mismatch_names_what_is_missing_extra_or_out_of_place(
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_reference_says_how_the_features_are_made_and_survives_being_stored(name: str) -> None:
-    made = FEATURE_SETS[name].reference()
+    made = FEATURE_SETS[name].build_reference()
     assert made.parameters == FEATURE_SETS[name].parameters
     assert (made.parameters == PARAMETERS) == (not name.startswith("musicnn"))
     assert FeatureSetReference.from_dict(json.loads(json.dumps(made.as_dict()))) == made
-    assert made.difference(made) is None
+    assert made.describe_difference(made) is None
 
 
 @pytest.mark.parametrize("name", ["musicnn50", "musicnn"])
 def test_a_pretrained_set_names_its_weights_and_its_own_sample_rate(name: str) -> None:
-    made = FEATURE_SETS[name].reference(3.0)
+    made = FEATURE_SETS[name].build_reference(3.0)
     assert made.parameters["sample_rate_hz"] == FEATURE_SETS[name].sample_rate == 16_000
     assert len(bytes.fromhex(made.parameters["weights_sha256"])) == 32
     other = FeatureSetReference(name, 1, {**made.parameters, "weights_sha256": "ab" * 32})
-    assert made.difference(other) == (f"weights_sha256 {'ab' * 32}, not {made.parameters['weights_sha256']}")
+    assert made.describe_difference(other) == (
+        f"weights_sha256 {'ab' * 32}, not {made.parameters['weights_sha256']}"
+    )
 
 
 def test_the_tags_have_their_own_names() -> None:
@@ -89,12 +91,12 @@ def test_the_tags_have_their_own_names() -> None:
     assert musicnn[50:] == tuple(f"penultimate_{number:03d}" for number in range(1, 201))
 
 
-def test_features_made_otherwise_are_told_apart() -> None:
-    made = CORE20.reference()
-    assert made.difference(GTZAN57.reference()) == "feature set gtzan57, not core20"
-    assert made.difference(CORE20.reference(3.0)) == "clip_seconds 3.0, not 30.0"
+def test_features_made_otherwise_are_distinguished() -> None:
+    made = CORE20.build_reference()
+    assert made.describe_difference(GTZAN57.build_reference()) == "feature set gtzan57, not core20"
+    assert made.describe_difference(CORE20.build_reference(3.0)) == "clip_seconds 3.0, not 30.0"
     newer = FeatureSetReference("core20", 2, {"hop_length": 256})
-    assert made.difference(newer) == (
+    assert made.describe_difference(newer) == (
         "version 2, not 1; sample_rate_hz None, not 22050; clip_seconds None, not 30.0; n_fft None, not 2048; "
         "hop_length 256, not 512"
     )

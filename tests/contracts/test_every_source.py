@@ -18,7 +18,7 @@ from genre_classifier.config.schema import (
     SplitConfig,
     SplitMethod,
     TableConfig,
-    data_settings,
+    list_data_settings,
 )
 from genre_classifier.data.sources import SOURCES, read
 from genre_classifier.data.splits import make_split
@@ -117,7 +117,7 @@ def test_advice_names_only_settings_that_the_source_has(name: str, tmp_path: Pat
         )
     for message in (*messages, str(refused.value)):
         named = set(re.findall(r"\bdata\.([a-z_]+)", message))
-        assert named <= data_settings(name), message
+        assert named <= list_data_settings(name), message
     assert ("data.group" in messages[2]) == (name in {"fma", "table"})
 
 

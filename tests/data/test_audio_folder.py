@@ -27,7 +27,7 @@ def test_the_folders_are_the_genres(tmp_path: Path) -> None:
     assert [table.genre_names[genre] for genre in table.genres] == ["Jazz", "Jazz", "Rock", "Rock"]
     assert table.groups is None
     assert table.feature_set is CORE20
-    assert table.made_with == CORE20.reference()
+    assert table.made_with == CORE20.build_reference()
 
 
 def test_artists_are_groups_and_a_file_without_one_stands_for_itself(
@@ -95,10 +95,10 @@ def test_an_extracted_table_says_how_it_was_made_when_it_is_read(suffix: str, tm
     cache = ["--cache", str(tmp_path / "c.sqlite"), "--jobs", "1"]
     assert main(["extract", str(root), str(output), "--windows", "1", *cache]) == 0
     table = read(TableConfig(path=str(output), label="genre", group="group", id="id"))
-    assert table.made_with == CORE20.reference(1.0)
+    assert table.made_with == CORE20.build_reference(1.0)
     assert table.group_name == "group"
     chosen = read(TableConfig(path=str(output), label="genre", features=["rms", "mfcc_1"]))
-    assert chosen.made_with == CORE20.reference(1.0)
+    assert chosen.made_with == CORE20.build_reference(1.0)
     assert read(TableConfig(path=str(output), label="genre", features=["rms"])).feature_set is None
 
 
@@ -169,7 +169,7 @@ def test_tracks_by_nobody_are_groups_of_their_own(tmp_path: Path, caplog: pytest
     assert "6 of 8 files are by 'Various Artists', 'Unknown Artist', 'VA'" in caplog.text
 
 
-def test_where_all_are_by_nobody_there_are_no_artists(
+def test_without_any_named_artist_there_are_no_groups(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = tmp_path / "music"

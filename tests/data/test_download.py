@@ -139,7 +139,7 @@ def test_an_archive_without_a_table_is_refused(
         fetch(wanted, tmp_path / "fma", url=server.url, progress=False)
 
 
-def test_nobody_there_and_nothing_there_are_one_message(
+def test_no_server_and_no_file_are_one_message(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.content = b""

@@ -73,7 +73,7 @@ def test_it_names_the_rows_and_says_where_genres_differ() -> None:
     assert sorted(found.examples) == [("row 3", "val", "row 0", "train"), ("row 5", "test", "row 1", "train")]
 
 
-def test_copies_on_one_side_are_no_trouble_and_many_copies_are_few_comparisons() -> None:
+def test_copies_on_one_side_do_not_matter_and_many_copies_are_few_comparisons() -> None:
     features = np.ones((500, 3), dtype=np.float32)
     features[-1] = 7
     table = table_of(features, np.arange(500) % 2)

@@ -172,7 +172,9 @@ def test_the_features_are_known_to_be_made_otherwise_than_this_packages(folder: 
     for groups in (None, ["mfcc"]):
         made_with = read(config(folder, feature_groups=groups)).made_with
         assert made_with is not None
-        assert "sample_rate_hz each file's own, not 22050" in str(FMA518.reference().difference(made_with))
+        assert "sample_rate_hz each file's own, not 22050" in str(
+            FMA518.build_reference().describe_difference(made_with)
+        )
 
 
 @pytest.mark.parametrize("name", ["features.csv", "tracks.csv"])
@@ -228,7 +230,7 @@ def test_a_table_of_another_layout_is_refused(name: str, change, message: str, f
     assert not (folder / CACHE).exists()
 
 
-def test_a_gap_in_the_features_is_said_with_its_column(folder: Path) -> None:
+def test_a_gap_in_the_features_is_reported_with_its_column(folder: Path) -> None:
     features, _ = write_fma(folder)
     features.loc[2, ("mfcc", "mean", "03")] = np.nan
     features.to_csv(folder / "features.csv")

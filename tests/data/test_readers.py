@@ -16,7 +16,7 @@ import pytest
 from genre_classifier.data.tables.columns import Columns, read_columns
 from genre_classifier.data.tables.readers import MISSING, Asked, open_table
 from genre_classifier.errors import DataError
-from genre_classifier.features.output import made_with
+from genre_classifier.features.output import read_feature_set
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -305,4 +305,4 @@ def test_a_file_beside_the_table_that_is_damaged_is_one_error(tmp_path: Path, te
         DataError,
         match=r"m.csv(.json: cannot be read as JSON|.json is not a JSON object|: its metadata does not say how)",
     ):
-        made_with(tmp_path / "m.csv")
+        read_feature_set(tmp_path / "m.csv")

@@ -56,7 +56,7 @@ def test_every_fitted_scaler_comes_back_the_same(way, protocol):
     rows = ROWS if way != "named" else __import__("pandas").DataFrame(ROWS, columns=list(FEATURES))
     assert np.array_equal(rebuilt.transform(rows), scaler.transform(rows))
     assert np.array_equal(rebuilt.inverse_transform(ROWS), scaler.inverse_transform(ROWS))
-    assert ScalerStatistics.of(rebuilt).difference(statistics) is None
+    assert ScalerStatistics.of(rebuilt).describe_difference(statistics) is None
 
 
 @pytest.mark.parametrize("path", OLD_PICKLES, ids=lambda path: path.stem)
@@ -203,7 +203,7 @@ def test_a_pickle_that_asks_for_anything_else_runs_nothing(kind, tmp_path):
     assert not sentinel.exists()
 
 
-def test_the_pickles_above_do_run_when_read_carelessly(tmp_path):
+def test_the_malicious_pickles_run_when_python_unpickles_them(tmp_path):
     sentinel = tmp_path / "sentinel"
     content, _ = malicious(sentinel)["os.system"]
     pickle.loads(content)
@@ -290,7 +290,7 @@ def test_only_a_fitted_standard_scaler_can_be_exported(scaler, message):
         ScalerStatistics.of(scaler)
 
 
-def test_limits_say_what_training_saw():
+def test_limits_are_those_of_the_training_rows():
     constant = ROWS.copy()
     constant[:, 5] = 4.25
     statistics = ScalerStatistics.of(make_scaler(constant))
@@ -304,6 +304,9 @@ def test_limits_say_what_training_saw():
 def test_a_difference_is_named():
     statistics = ScalerStatistics.of(make_scaler(ROWS))
     other = ScalerStatistics.of(make_scaler(ROWS + np.eye(200, 20)))
-    assert statistics.difference(statistics) is None
-    assert statistics.difference(other).startswith("mean[0] is ")
-    assert ScalerStatistics.of(make_scaler(ROWS[:, :5])).difference(statistics) == "n_features is 5 and 20"
+    assert statistics.describe_difference(statistics) is None
+    assert statistics.describe_difference(other).startswith("mean[0] is ")
+    assert (
+        ScalerStatistics.of(make_scaler(ROWS[:, :5])).describe_difference(statistics)
+        == "n_features is 5 and 20"
+    )

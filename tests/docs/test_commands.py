@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genre_classifier.baselines.models import by_name
+from genre_classifier.baselines.models import select_baselines
 from genre_classifier.cli.main import main
 from genre_classifier.demo import __file__ as demo_file
 from genre_classifier.features.sets import CORE20, GTZAN57
@@ -160,13 +160,13 @@ TYPO = "$ python train.py model.dropuot=0.3"
 
 def test_the_mistake_that_the_pages_show_gets_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
     from genre_classifier.config.checks import find_problems
-    from genre_classifier.config.messages import message_of
+    from genre_classifier.config.messages import explain_error
 
     pages = [block.text for block in BLOCKS if TYPO in block.text]
     assert pages
     with pytest.raises(Exception, match="dropuot") as refused:
         find_problems(composed("model.dropuot=0.3"))
-    assert all(f"error: {message_of(refused.value)}" in text for text in pages)
+    assert all(f"error: {explain_error(refused.value)}" in text for text in pages)
 
 
 def test_the_tour_is_found() -> None:
@@ -235,7 +235,7 @@ def shortened(words: list[str]) -> list[str]:
         return [*words, "--models", "majority"]
     first = words.index("--models") + 1
     last = next((at for at in range(first, len(words)) if words[at].startswith("--")), len(words))
-    by_name(words[first:last])  # they exist
+    select_baselines(words[first:last])  # they exist
     return [*words[:first], "majority", *words[last:]]
 
 

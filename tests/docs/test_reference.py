@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from omegaconf import OmegaConf
 
-from genre_classifier.cli.main import _parser
+from genre_classifier.cli.main import _build_parser
 from genre_classifier.config.schema import METRICS
 from tests.conftest import ROOT, composed
 
@@ -95,7 +95,7 @@ def test_range_default_and_values_are_those_of_the_schema(page: str) -> None:
 def test_each_argument_of_each_command_is_on_the_page(reference: ModuleType) -> None:
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     page = page.replace("<!-- generated: commands -->", reference.commands())
-    (choices,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (choices,) = (a for a in _build_parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert set(re.findall(r"^## (\w+)$", page, flags=re.MULTILINE)) == set(choices.choices)
     for name, parser in choices.choices.items():
         section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]

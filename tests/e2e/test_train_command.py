@@ -33,7 +33,7 @@ def test_the_default_run_trains_on_the_demo_data_and_says_what_came_out(tmp_path
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert run["status"] == "finished"
     assert run["data"]["synthetic"] is True
-    assert run["data"]["feature_set"] == CORE20.reference().as_dict()
+    assert run["data"]["feature_set"] == CORE20.build_reference().as_dict()
     assert run["split_protocol"]["name"] == "grouped"
     assert metrics["test"]["accuracy"] > 0.4, "three epochs learn far more than chance, 0.125"
     for text in (

@@ -27,7 +27,7 @@ def test_the_temperature_is_the_one_that_scipy_finds(sharpness: float) -> None:
     assert nll(found, logits, genres) <= expected.fun + 1e-12
 
 
-def test_probabilities_that_are_right_need_no_temperature() -> None:
+def test_calibrated_probabilities_need_no_temperature() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20_000, 3)) * 2
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

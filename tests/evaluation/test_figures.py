@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from genre_classifier.evaluation.drawing import drawing, drawn_name, picture_name, png, share_colour, svg
+from genre_classifier.evaluation.drawing import (
+    drawing,
+    get_share_colour,
+    mark_unseen_name,
+    render_png,
+    render_svg,
+    shorten_name,
+)
 from genre_classifier.evaluation.figures import draw_confusion, draw_f1_per_genre, draw_over_time
 
 NAMES = ["Rock", "Jazz", "Folk"]
@@ -24,7 +31,7 @@ ANY_NAME = [
 
 def opened(figure: Figure) -> np.ndarray:
     """Return a figure's pixels, as its PNG has them."""
-    with Image.open(io.BytesIO(png(figure))) as image:
+    with Image.open(io.BytesIO(render_png(figure))) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")).astype(int)
 
@@ -45,7 +52,7 @@ def test_rows_are_true_genres_and_colours_their_shares() -> None:
     assert axes.get_title() == "test rows"
 
 
-def test_each_count_stands_in_its_cell_readable_on_its_colour_and_zeros_do_not() -> None:
+def test_each_count_is_readable_in_its_cell_and_zeros_are_not_drawn() -> None:
     axes = draw_confusion(COUNTS, NAMES, "test rows").axes[0]
     written = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
     counts = {place: text for place, (text, _) in written.items() if text != "no rows"}
@@ -76,7 +83,7 @@ def test_a_matrix_that_does_not_fit_its_names_is_refused() -> None:
         draw_confusion(np.eye(3), ["Rock", "Jazz"], "t")
 
 
-def test_bars_are_as_long_as_their_f1_and_say_it_and_their_rows() -> None:
+def test_bars_have_the_length_of_their_f1_and_show_it_with_their_rows() -> None:
     values = [0.0, 0.25, 1.0]
     (axes,) = draw_f1_per_genre(values, [4, 8, 2], NAMES, "test rows").axes
     assert [bar.get_width() for bar in axes.patches] == values
@@ -118,22 +125,22 @@ def test_any_name_is_drawn_as_text(kind: str) -> None:
             shares = np.full((2, n_genres), 1 / n_genres)
             figure = draw_over_time(np.arange(2), shares, ANY_NAME, 3.0, title)
         pixels = opened(figure)
-        document = svg(figure, "key")
+        document = render_svg(figure, "key")
     assert (pixels[:2] == 255).all()
     assert (pixels[:, :2] == 255).all()
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     for number, name in enumerate(ANY_NAME):
-        assert any(picture_name(name, number) in text.get_text() for text in texts)
+        assert any(mark_unseen_name(name, number) in text.get_text() for text in texts)
     assert not any(text.get_parse_math() for text in texts)
     assert "<script" not in document
 
 
-def test_names_are_one_line_and_short_and_told_apart_where_the_font_lacks_their_letters() -> None:
-    assert drawn_name("two\n words") == "two words"
-    assert drawn_name("x" * 100) == "x" * 31 + "…"
-    assert picture_name("Música", 4) == "Música"
-    assert picture_name("рок", 4) == "рок"
-    assert (picture_name("演歌", 4), picture_name("音楽", 5)) == ("4: 演歌", "5: 音楽")
+def test_names_are_short_lines_and_distinct_if_the_font_lacks_their_letters() -> None:
+    assert shorten_name("two\n words") == "two words"
+    assert shorten_name("x" * 100) == "x" * 31 + "…"
+    assert mark_unseen_name("Música", 4) == "Música"
+    assert mark_unseen_name("рок", 4) == "рок"
+    assert (mark_unseen_name("演歌", 4), mark_unseen_name("音楽", 5)) == ("4: 演歌", "5: 音楽")
 
 
 def test_a_figure_grows_with_its_genres() -> None:
@@ -151,13 +158,13 @@ def test_a_figure_grows_with_its_genres() -> None:
 def test_a_png_has_the_colours_of_its_shares() -> None:
     pixels = opened(draw_confusion(np.array([[7, 3], [0, 5]]), ["a", "b"], "t"))
     for share in (0.7, 0.3, 1.0):
-        red, green, blue = (int(share_colour(share)[i : i + 2], 16) for i in (1, 3, 5))
+        red, green, blue = (int(get_share_colour(share)[i : i + 2], 16) for i in (1, 3, 5))
         assert (np.abs(pixels - (red, green, blue)).max(axis=2) <= 1).sum() > 1000
 
 
 def test_drawing_leaves_matplotlib_as_it_was_and_takes_nothing_from_a_users_style() -> None:
-    plain = png(draw_f1_per_genre([0.5], [1], ["Rock"], "t"))
+    plain = render_png(draw_f1_per_genre([0.5], [1], ["Rock"], "t"))
     with mpl.rc_context({"font.size": 30, "savefig.facecolor": "red", "axes.grid": True}):
         before = dict(mpl.rcParams)
-        assert png(draw_f1_per_genre([0.5], [1], ["Rock"], "t")) == plain
+        assert render_png(draw_f1_per_genre([0.5], [1], ["Rock"], "t")) == plain
         assert dict(mpl.rcParams) == before

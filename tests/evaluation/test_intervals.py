@@ -88,7 +88,7 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     assert repeated.unit_name == "track"
 
 
-def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_the_intervals_have_their_nominal_coverage() -> None:
     # Artists differ in how easy they are, so rows of one artist are alike; the truth is the mean over all artists.
     rng = np.random.default_rng(5)
     covered = alone = 0
@@ -163,7 +163,7 @@ def test_reliability_agrees_with_torchmetrics() -> None:
     assert bins[0].confidence is None  # four genres: the largest probability is at least 0.25
 
 
-def test_a_models_difference_to_itself_is_nothing() -> None:
+def test_a_model_does_not_differ_from_itself() -> None:
     logits, genres = made(80)
     assert set(compute_difference_intervals([logits], [logits], genres).values()) == {(0.0, 0.0, 0.0)}
 

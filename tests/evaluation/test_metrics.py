@@ -52,7 +52,7 @@ def test_every_metric_agrees_with_scikit_learn(n_genres: int, skewed: bool) -> N
     )
 
 
-def test_a_genre_that_is_nowhere_does_not_pull_the_macro_f1_down() -> None:
+def test_a_genre_without_rows_does_not_lower_the_macro_f1() -> None:
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     logits = torch.tensor(np.eye(3)[predicted] * 5)
     scores = score(logits, torch.tensor(truth))
@@ -83,7 +83,7 @@ def test_each_member_has_the_metrics_of_torchmetrics(n_rows: int, n_genres: int)
             assert scores.values[name] == pytest.approx(float(value), abs=2e-6), name
 
 
-def test_rows_that_fill_up_count_for_nothing() -> None:
+def test_padding_rows_do_not_count() -> None:
     logits, genres = members(40, 5)
     logits[1, 30] = float("nan")
     valid = torch.arange(40)[None, :] < torch.tensor([40, 25, 1])[:, None]

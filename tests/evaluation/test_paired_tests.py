@@ -35,6 +35,6 @@ def test_overlap_widens_as_nadeau_and_bengio_say() -> None:
     assert run_corrected_t_test(values.tolist(), 1 / 4).p_value == pytest.approx(expected)
 
 
-def test_differences_that_are_all_alike_are_certain() -> None:
+def test_equal_differences_have_no_uncertainty() -> None:
     assert run_corrected_t_test([0.0, 0.0, 0.0], 0.25).p_value == 1.0
     assert run_corrected_t_test([0.1, 0.1, 0.1], 0.25).p_value == 0.0

@@ -53,7 +53,7 @@ def test_a_proportions_interval_stays_within_0_and_1_and_holds_the_mean(metric: 
             assert 0 <= found[0] <= np.mean(values) <= found[1] <= 1
 
 
-def test_equal_values_have_no_width_at_the_ends_either() -> None:
+def test_equal_values_at_the_ends_have_an_interval_of_width_zero() -> None:
     for value in (0.0, 0.4, 1.0):
         assert compute_interval_of_mean("accuracy", [value] * 5) == (value, value)
     assert compute_interval_of_mean("loss", [0.0] * 5) == (0.0, 0.0)
@@ -65,7 +65,7 @@ def test_fewer_than_four_values_have_no_interval() -> None:
         assert compute_interval_of_mean("accuracy", [0.8, 0.9, 0.7][:n]) is None
 
 
-def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     trials = 2000
     for centre, n in ((0.6, 5), (0.9, 8)):

@@ -101,7 +101,7 @@ def test_a_long_list_of_runs_is_cut(tmp_path: Path) -> None:
     assert lines[-1] == "  and 3 more"
 
 
-def test_no_finished_run_at_all(tmp_path: Path) -> None:
+def test_no_finished_run_is_an_error(tmp_path: Path) -> None:
     wanted = r"outputs_dir=.*: no finished run with a checkpoint and a validation F1; train one with python train.py"
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ExportError, match=wanted):

@@ -209,7 +209,9 @@ def same_rows(found: Any) -> bool:
     return "test rows, the same as in predictions.csv" in items(found)["bundle verified"][1]
 
 
-def test_a_relative_data_path_leads_where_it_led_the_run(exported: Export, run_beside_its_data: Path) -> None:
+def test_a_relative_data_path_starts_from_the_runs_working_folder(
+    exported: Export, run_beside_its_data: Path
+) -> None:
     run = run_beside_its_data / "outputs" / "run"
     assert same_rows(exported(f"run={run}"))
     refit = exported(f"run={run}", "refit=full").refit_folder
@@ -258,7 +260,7 @@ def test_predictions_of_another_model_stop_the_export(
     assert not (tmp_path / "models").exists()
 
 
-def test_strict_names_what_is_not_met_and_changes_nothing(
+def test_strict_names_unmet_items_and_changes_nothing(
     exported: Export, plain_run: RunFolder, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -466,7 +468,7 @@ def test_refit_needs_the_run_s_data(exported: Export, plain_run: RunFolder, musi
 
 def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: list[str]) -> None:
     from genre_classifier.config.checks import to_train_config
-    from genre_classifier.exporting.refit import refit_config
+    from genre_classifier.exporting.refit import build_refit_config
 
     for scheduler, key, value in (
         ("cosine", "T_max", 30),
@@ -476,7 +478,7 @@ def test_a_refit_keeps_schedules_and_takes_training_metrics(music_overrides: lis
         length = ["trainer.max_epochs=30", "trainer.max_time=00:01:00:00"]
         others = ["optimized_metric=val/loss", "data/split=folds", "trainer.devices=2", "run_dir=x"]
         cfg = composed(*music_overrides, f"scheduler={scheduler}", *length, *others)
-        settings = to_train_config(refit_config(cfg, Path("y"), epochs=7))
+        settings = to_train_config(build_refit_config(cfg, Path("y"), epochs=7))
         assert getattr(settings.scheduler, key) == value
         assert settings.trainer.max_epochs == 7
         assert settings.trainer.max_time is None
@@ -518,7 +520,7 @@ def test_the_service_in_process_refuses_what_is_no_bundle(tmp_path: Path) -> Non
         predict_in_process(tmp_path, "nothing", [[0.0]])
 
 
-def test_onnx_is_written_checked_and_served_where_asked_for(
+def test_onnx_is_written_checked_and_served_on_request(
     exported: Export, plain_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnx")
@@ -558,7 +560,7 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
         (["max_milliseconds=0"], "max_milliseconds=0.0: expected a number above 0"),
     ],
 )
-def test_settings_out_of_range_or_against_each_other(overrides: list[str], message: str) -> None:
+def test_settings_out_of_range_or_in_contradiction_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         export_module.export(composed(*overrides, config="export"))
 

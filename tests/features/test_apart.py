@@ -46,7 +46,7 @@ def test_hours_of_silence_in_a_small_file_are_not_decoded(tmp_path: Path) -> Non
 
 
 def _spin(by_processor_time: bool) -> None:
-    apart._limit(Limits(seconds=0.1))
+    apart._set_limits(Limits(seconds=0.1))
     if by_processor_time:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
     while True:

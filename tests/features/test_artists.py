@@ -37,7 +37,7 @@ from genre_classifier.features.artists import is_nobody
         ),
     ],
 )
-def test_nobody(name: str | None) -> None:
+def test_a_placeholder_is_nobody(name: str | None) -> None:
     assert is_nobody(name)
 
 
@@ -81,5 +81,5 @@ def test_nobody(name: str | None) -> None:
         ),
     ],
 )
-def test_somebody(name: str) -> None:
+def test_another_name_is_an_artist(name: str) -> None:
     assert not is_nobody(name)

@@ -13,7 +13,7 @@ import pytest
 
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
-from genre_classifier.features.measure import attempt, measure_file
+from genre_classifier.features.measure import measure_file, try_to_measure
 from genre_classifier.features.sets import SAMPLE_RATE
 from tests.features.sounds import FORMATS, music, soundfile, write
 
@@ -22,12 +22,12 @@ SUFFIXES = list(FORMATS)
 
 def decoded(path: Path, excerpt: Excerpt = Excerpt()) -> list[tuple[float, np.ndarray]]:  # noqa: B008
     with open_audio(path) as recording:
-        return [(clip.start, clip.samples) for clip in recording.clips(excerpt)]
+        return [(clip.start, clip.samples) for clip in recording.read_clips(excerpt)]
 
 
 def notes(path: Path, excerpt: Excerpt = Excerpt()) -> list[str]:  # noqa: B008
     with open_audio(path) as recording:
-        for _ in recording.clips(excerpt):
+        for _ in recording.read_clips(excerpt):
             pass
         return recording.notes
 
@@ -76,7 +76,7 @@ def test_the_first_thirty_seconds_are_taken_and_no_more(tmp_path: Path) -> None:
 def test_an_excerpt_is_cut_into_clips(
     excerpt: Excerpt, seconds: float, spans: list[tuple[float, float]]
 ) -> None:
-    assert list(excerpt.spans(seconds)) == spans
+    assert list(excerpt.list_spans(seconds)) == spans
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_half_a_file_is_unreadable(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "au", "aiff", "w64"])
-def test_the_part_of_a_truncated_file_that_is_asked_for_is_measured(suffix: str, tmp_path: Path) -> None:
+def test_the_requested_part_of_a_truncated_file_is_measured(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a.{suffix}", music(6.0))
     [(_, whole)] = decoded(path, Excerpt(duration=2.0))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -186,7 +186,7 @@ def test_a_sample_rate_of_no_music_is_refused(tmp_path: Path) -> None:
     assert "sample rate of 10 Hz" in str(refused(path))
 
 
-def test_what_is_no_file_is_said_so(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_reported(tmp_path: Path) -> None:
     assert "does not exist" in str(refused(tmp_path / "gone.wav"))
     assert "is a folder" in str(refused(tmp_path))
 
@@ -203,9 +203,9 @@ def test_decoders_own_messages_stay_off_the_terminal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp3", music(6.0, 44_100), 44_100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     code = (
-        "import sys\nfrom pathlib import Path\nfrom genre_classifier.features.measure import attempt\n"
+        "import sys\nfrom pathlib import Path\nfrom genre_classifier.features.measure import try_to_measure\n"
         "from genre_classifier.features.decoding.audio import Excerpt\n"
-        f"print(attempt(Path({str(path)!r}), 'core20', Excerpt()).result.kind)"
+        f"print(try_to_measure(Path({str(path)!r}), 'core20', Excerpt()).result.kind)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("unreadable", "")
@@ -223,9 +223,7 @@ def test_without_soundfile_the_install_line_is_named(tmp_path: Path, monkeypatch
     ("left", "right"), [(1.0, -1.0), (0.5, -0.5005)], ids=["inverted", "all but inverted"]
 )
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_channels_that_cancel_are_told_as_that(
-    suffix: str, left: float, right: float, tmp_path: Path
-) -> None:
+def test_channels_that_cancel_are_reported(suffix: str, left: float, right: float, tmp_path: Path) -> None:
     path = write(tmp_path / f"a.{suffix}", music(4.0) * np.array([left, right], dtype=np.float32), 44_100)
     with pytest.raises(AudioError, match=r"a\.\w+: its channels cancel each other in mono") as caught:
         measure_file(path, "core20", Excerpt())
@@ -237,7 +235,7 @@ def test_other_channels_are_measured_or_silent(
     gains: tuple[float, float], kind: str | None, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.wav", music(2.0) * np.array(gains, dtype=np.float32))
-    result = attempt(path, "core20", Excerpt()).result
+    result = try_to_measure(path, "core20", Excerpt()).result
     assert getattr(result, "kind", None) == kind
 
 

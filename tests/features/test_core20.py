@@ -15,7 +15,7 @@ from genre_classifier.errors import DataError
 from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RATE
 from genre_classifier.features.spectral import filters
 from genre_classifier.features.spectral.core20 import BLOCK_FRAMES, extract_core20
-from genre_classifier.features.spectral.tuning import estimate_tuning, find_peaks, pitch_range
+from genre_classifier.features.spectral.tuning import estimate_tuning, find_peaks, find_pitch_bins
 from tests.features.reference import (
     CHROMA,
     DEGENERATE,
@@ -112,17 +112,17 @@ def test_filter_banks_are_librosas(sample_rate: int) -> None:
     librosa = pytest.importorskip("librosa", reason="needs the extra audio")
     if sample_rate >= 8_000:  # below, librosa warns of empty bands
         expected = librosa.filters.mel(sr=sample_rate, n_fft=N_FFT)
-        np.testing.assert_allclose(filters.mel_filters(sample_rate), expected, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(filters.compute_mel_filters(sample_rate), expected, rtol=1e-6, atol=1e-12)
     for tuning in (-0.5, 0.0, 0.17):
         expected = librosa.filters.chroma(sr=sample_rate, n_fft=N_FFT, tuning=tuning)
-        np.testing.assert_allclose(filters.chroma_filters(sample_rate, tuning).T, expected, atol=1e-6)
+        np.testing.assert_allclose(filters.compute_chroma_filters(sample_rate, tuning).T, expected, atol=1e-6)
 
 
 def test_mel_blocks_hold_all_of_the_filter_bank() -> None:
     whole = np.zeros((filters.N_MELS, filters.N_BINS), np.float32)
-    for block in filters.mel_blocks(SAMPLE_RATE):
+    for block in filters.compute_mel_blocks(SAMPLE_RATE):
         whole[block.bands, block.bins] = block.weights.T
-    np.testing.assert_array_equal(whole, filters.mel_filters(SAMPLE_RATE))
+    np.testing.assert_array_equal(whole, filters.compute_mel_filters(SAMPLE_RATE))
 
 
 @pytest.mark.parametrize("cents", [-50, -31, 0, 12, 49])
@@ -132,7 +132,7 @@ def test_the_tuning_of_detuned_chords_is_found(cents: int) -> None:
     notes = 440.0 * 2.0 ** ((np.array([0, 4, 7, 12]) + cents / 100) / 12)
     y = sum(np.sin(2 * np.pi * note * time) for note in notes).astype(np.float32)
     power = (np.abs(librosa.stft(y)) ** 2).T.copy()
-    peaks = find_peaks(power, power.max(axis=1, keepdims=True), pitch_range(SAMPLE_RATE))
+    peaks = find_peaks(power, power.max(axis=1, keepdims=True), find_pitch_bins(SAMPLE_RATE))
     tuning = estimate_tuning([peaks], SAMPLE_RATE)
     assert tuning == pytest.approx(librosa.estimate_tuning(S=power.T, sr=SAMPLE_RATE))
     assert abs((tuning - cents / 100 + 0.5) % 1.0 - 0.5) < 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genre_classifier.errors import DataError
-from genre_classifier.features.discovery import AudioFile, find_audio, left_out, read_list, scan
+from genre_classifier.features.discovery import AudioFile, describe_failures, find_audio, read_list, scan
 
 
 def touch(path: Path) -> Path:
@@ -143,10 +143,12 @@ def test_what_lies_beside_music_is_counted_and_no_problem(
     found = scan(tmp_path)
     assert [file.id for file in found.files] == ["Rock/x.wav"]
     assert found.n_others == {".jpg": 2, ".cue": 1, ".db": 1, "README": 1, "hidden": 2, ".html": 1}
-    assert found.others().startswith("8 files that are not music passed over (2 .jpg, 2 hidden, 1 .cue, ")
+    assert found.describe_others().startswith(
+        "8 files that are not music passed over (2 .jpg, 2 hidden, 1 .cue, "
+    )
     with caplog.at_level(logging.INFO):
         assert find_audio(tmp_path) == found.files
-    assert f"{tmp_path}: {found.others()}" in caplog.text
+    assert f"{tmp_path}: {found.describe_others()}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_what_is_left_out_is_counted_by_suffix_and_genre(tmp_path: Path) -> None
     for name in ("Jazz/a.m4a", "Jazz/Miles/b.M4A", "Rock/c.wma", "Rock/d.wav", "e.ape"):
         touch(tmp_path / name)
     failures = [(file, file.problem) for file in scan(tmp_path).files if file.problem is not None]
-    assert left_out(failures) == (
+    assert describe_failures(failures) == (
         f"4 files left out: 2 .m4a in Jazz (unsupported), 1 .wma in Rock (unsupported), "
         f"1 .ape in {tmp_path} (unsupported)"
     )

@@ -23,11 +23,11 @@ from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.decoding.audio import Excerpt, open_audio
 from genre_classifier.features.discovery import AudioFile, find_audio, read_list
 from genre_classifier.features.extract import Extraction, Settings, extract
-from genre_classifier.features.measure import Failure, attempt, extractor
-from genre_classifier.features.output import made_with
+from genre_classifier.features.measure import Failure, get_extractor, try_to_measure
+from genre_classifier.features.output import read_feature_set
 from genre_classifier.features.sets import CORE20, FEATURE_SETS
 from genre_classifier.features.spectral.core20 import extract_core20
-from genre_classifier.features.workers import in_processes
+from genre_classifier.features.workers import measure_in_processes
 from tests.conftest import ROOT
 from tests.features.sounds import collection, music, write
 
@@ -46,9 +46,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(path: Path, name: str, excerpt: Excerpt):
         names.append(path.name)
-        return attempt(path, name, excerpt)
+        return try_to_measure(path, name, excerpt)
 
-    monkeypatch.setattr("genre_classifier.features.workers.attempt", counted)
+    monkeypatch.setattr("genre_classifier.features.workers.try_to_measure", counted)
     return names
 
 
@@ -61,9 +61,9 @@ def test_rows_are_those_of_the_extractor(tmp_path: Path, cache: Path) -> None:
     found = go(root, cache)
     for file, features in zip(found.files, found.features, strict=True):
         with open_audio(file.path) as recording:
-            [clip] = recording.clips(Excerpt())
+            [clip] = recording.read_clips(Excerpt())
         np.testing.assert_allclose(features, extract_core20(clip.samples), rtol=1e-5, atol=1e-6)
-    assert [row[1:] for row in found.rows()] == [
+    assert [row[1:] for row in found.list_rows()] == [
         ("Jazz/0.wav", None),
         ("Jazz/1.wav", None),
         ("Rock/0.wav", None),
@@ -124,7 +124,7 @@ def test_windows_are_rows_with_their_track_as_group(tmp_path: Path, cache: Path)
     write(tmp_path / "music" / "Rock" / "long.wav", music(5.2))
     write(tmp_path / "music" / "Jazz" / "Miles" / "short.wav", music(2.0))
     found = go(tmp_path / "music", cache, excerpt=Excerpt(duration=None, window=2.0))
-    assert [row[1:] for row in found.rows()] == [
+    assert [row[1:] for row in found.list_rows()] == [
         ("Jazz/Miles/short.wav@0", "Miles"),
         ("Rock/long.wav@0", "Rock/long.wav"),
         ("Rock/long.wav@2", "Rock/long.wav"),
@@ -137,7 +137,7 @@ def test_windows_are_rows_with_their_track_as_group(tmp_path: Path, cache: Path)
 def test_a_group_comes_from_the_folder_or_else_from_the_tag(tmp_path: Path, cache: Path) -> None:
     write(tmp_path / "music" / "Rock" / "Folder" / "a.flac", artist="Tag")
     write(tmp_path / "music" / "Rock" / "b.flac", music(seed=5), artist="Tag")
-    assert [group for *_, group in go(tmp_path / "music", cache).rows()] == ["Folder", "Tag"]
+    assert [group for *_, group in go(tmp_path / "music", cache).list_rows()] == ["Folder", "Tag"]
 
 
 def test_silent_windows_are_left_out(tmp_path: Path, cache: Path) -> None:
@@ -171,7 +171,7 @@ def test_bad_files_are_listed_and_skipped(jobs: int, tmp_path: Path, cache: Path
     assert {file.path.name: failure.kind for file, failure in found.failures} == KINDS
 
 
-def test_a_bad_file_is_an_error_where_that_is_asked_for(tmp_path: Path, cache: Path) -> None:
+def test_a_bad_file_is_an_error_if_strict(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(AudioError, match=r"broken\.ogg cannot be decoded"):
         go(spoilt(tmp_path / "music"), cache, strict=True)
 
@@ -197,7 +197,7 @@ def test_samples_that_are_not_finite_make_a_bad_file(tmp_path: Path) -> None:
     samples = music(2.0)
     samples[100] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, 22_050, subtype="FLOAT")
-    result = attempt(tmp_path / "a.wav", "core20", Excerpt()).result
+    result = try_to_measure(tmp_path / "a.wav", "core20", Excerpt()).result
     assert isinstance(result, Failure)
     assert "a.wav: signal has 1 samples that are not finite" in result.reason
 
@@ -206,7 +206,7 @@ CRASHING = """
 import os, sys
 from pathlib import Path
 import genre_classifier.features.decoding.audio as audio
-from genre_classifier.features.workers import in_processes
+from genre_classifier.features.workers import measure_in_processes
 from genre_classifier.features.decoding.audio import Excerpt
 
 original = audio._check_kind
@@ -218,7 +218,7 @@ audio._check_kind = crash
 
 if __name__ == "__main__":
     paths = [Path(name) for name in sys.argv[1:]]
-    for position, outcome in sorted(in_processes(paths, "core20", Excerpt(), 2), key=lambda pair: pair[0]):
+    for position, outcome in sorted(measure_in_processes(paths, "core20", Excerpt(), 2), key=lambda pair: pair[0]):
         print(paths[position].name, getattr(outcome.result, "kind", "measured"))
 """
 
@@ -309,9 +309,9 @@ def test_an_interrupted_extraction_keeps_what_it_has(
     def interrupted(path: Path, name: str, excerpt: Excerpt):
         if path == root / "Rock" / "1.wav":
             raise KeyboardInterrupt
-        return attempt(path, name, excerpt)
+        return try_to_measure(path, name, excerpt)
 
-    monkeypatch.setattr("genre_classifier.features.workers.attempt", interrupted)
+    monkeypatch.setattr("genre_classifier.features.workers.try_to_measure", interrupted)
     command = ["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--jobs", "1"]
     assert main(command) == 1
     assert "interrupted; the same command goes on" in capsys.readouterr().err
@@ -332,7 +332,7 @@ def test_the_command_writes_a_table_and_says_how_it_was_made(
     assert table["path"].tolist() == [str(root / "Rock" / "good.wav")]
     expected = go(root, cache).features
     np.testing.assert_array_equal(table[NAMES].to_numpy(np.float32), expected)
-    assert made_with(output) == CORE20.reference()
+    assert read_feature_set(output) == CORE20.build_reference()
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{output}: 1 rows of core20, version 1, from 1 files, ")
     errors = output.with_name("features.errors.csv")
@@ -366,11 +366,11 @@ def test_the_wide_sets_are_extracted_by_their_names(name: str, tmp_path: Path, c
     found = go(root, cache, features=name)
     assert found.feature_names == FEATURE_SETS[name].features
     with open_audio(found.files[0].path) as recording:
-        [clip] = recording.clips(Excerpt())
+        [clip] = recording.read_clips(Excerpt())
     with threadpool_limits(
         1, "blas"
     ):  # as the extraction does; chroma_cens has steps, which magnify a last bit
-        expected = extractor(name)(clip.samples)
+        expected = get_extractor(name)(clip.samples)
     np.testing.assert_array_equal(found.features[0], expected)
 
 
@@ -470,18 +470,18 @@ def test_two_extractions_may_share_a_cache(tmp_path: Path, cache: Path) -> None:
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_metadata_that_says_nothing_or_nonsense(tmp_path: Path) -> None:
+def test_metadata_without_a_feature_set_is_none_and_nonsense_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1.0]}).to_parquet(tmp_path / "plain.parquet")
     (tmp_path / "plain.csv").write_text("a\n1\n")
-    assert made_with(tmp_path / "plain.parquet") is None
-    assert made_with(tmp_path / "plain.csv") is None
+    assert read_feature_set(tmp_path / "plain.parquet") is None
+    assert read_feature_set(tmp_path / "plain.csv") is None
     sidecar = {"feature_set": "core20", "feature_set_version": "x", "feature_set_parameters": "{}"}
     (tmp_path / "plain.csv.json").write_text(json.dumps(sidecar))
     with pytest.raises(DataError, match="does not say how the features were made"):
-        made_with(tmp_path / "plain.csv")
+        read_feature_set(tmp_path / "plain.csv")
     (tmp_path / "plain.csv.json").write_text("{")
     with pytest.raises(DataError, match=r"plain\.csv\.json: cannot be read as JSON"):
-        made_with(tmp_path / "plain.csv")
+        read_feature_set(tmp_path / "plain.csv")
 
 
 def test_batches_end_up_in_one_table(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +493,7 @@ def test_batches_end_up_in_one_table(tmp_path: Path, cache: Path, monkeypatch: p
 
 def test_more_files_than_a_pool_queues_are_measured(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", music(1.2))
-    outcomes = dict(in_processes([path] * 25, "core20", Excerpt(), 2))
+    outcomes = dict(measure_in_processes([path] * 25, "core20", Excerpt(), 2))
     assert sorted(outcomes) == list(range(25))
 
 
@@ -577,7 +577,7 @@ def test_a_damaged_entry_is_measured_again_with_a_note(
     again = go(root, cache)
     assert sorted(measured) == ["0.wav"] * 4
     np.testing.assert_array_equal(again.features, first.features)
-    assert list(again.rows()) == list(first.rows())
+    assert list(again.list_rows()) == list(first.list_rows())
     assert f"{cache}: 2 entries are damaged, and their files are measured again" in caplog.text
     assert go(root, cache).n_known == 2
 
@@ -691,7 +691,7 @@ def test_a_list_that_names_an_unread_suffix_says_so(tmp_path: Path, cache: Path)
 def test_without_a_folder_for_caches_nothing_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("genre_classifier.features.cache.cache_folder", lambda: None)
+    monkeypatch.setattr("genre_classifier.features.cache.find_cache_folder", lambda: None)
     root = collection(tmp_path / "music", n_tracks=1)
     found = extract(find_audio(root), Settings(jobs=1, progress=False))
     assert len(found.files) == 2

@@ -28,7 +28,7 @@ NOT_READ = {"RAW", "MAT4", "MAT5", "XI"}
 
 def clip_of(path: Path) -> tuple[np.ndarray, list[str]]:
     with open_audio(path) as recording:
-        [clip] = recording.clips(Excerpt())
+        [clip] = recording.read_clips(Excerpt())
         return clip.samples, recording.notes
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.measure import extractor, measure_file
+from genre_classifier.features.measure import get_extractor, measure_file
 from genre_classifier.features.pretrained.musicnn import (
     cut_patches,
     extract_musicnn,
@@ -121,5 +121,5 @@ def test_windows_are_measured_one_by_one(tmp_path: Path, musicnn_weights: Path) 
 
 
 def test_the_extractor_is_found_by_the_sets_name(musicnn_weights: Path) -> None:
-    assert extractor("musicnn") is extract_musicnn
-    assert extractor("musicnn50") is extract_musicnn50
+    assert get_extractor("musicnn") is extract_musicnn
+    assert get_extractor("musicnn50") is extract_musicnn50

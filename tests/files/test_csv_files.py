@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_classifier.files.csv_files import cell, csv_text, original, read_csv
+from genre_classifier.files.csv_files import format_csv, guard_cell, read_csv, restore_cell
 from tests.hostile import HOSTILE_NAMES
 
 FORMULAS = (
@@ -32,26 +32,26 @@ PLAIN = (
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_what_a_spreadsheet_would_calculate_is_text(text: str) -> None:
-    assert cell(text) == f"'{text}"
-    assert original(cell(text)) == text
+def test_formulas_are_written_as_text(text: str) -> None:
+    assert guard_cell(text) == f"'{text}"
+    assert restore_cell(guard_cell(text)) == text
 
 
 @pytest.mark.parametrize("text", [*NUMBERS, *PLAIN])
 def test_numbers_and_other_texts_stay_as_they_are(text: str) -> None:
-    assert cell(text) == text
-    assert original(text) == text
+    assert guard_cell(text) == text
+    assert restore_cell(text) == text
 
 
 @pytest.mark.parametrize("value", [-0.5, -3, 1e-7, float("-inf"), None, True])
 def test_values_that_are_no_text_stay_as_they_are(value: object) -> None:
-    assert cell(value) is value
+    assert guard_cell(value) is value
 
 
 def test_every_text_comes_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
     texts = [*FORMULAS, *NUMBERS, *PLAIN, *HOSTILE_NAMES]
     path = tmp_path / "table.csv"
-    path.write_text(csv_text(["=name", "value"], [[text, -0.5] for text in texts]), "utf-8", newline="")
+    path.write_text(format_csv(["=name", "value"], [[text, -0.5] for text in texts]), "utf-8", newline="")
     header, *rows = read_csv(path)
     assert header == ["=name", "value"]
     assert [row[0] for row in rows] == texts
@@ -64,12 +64,12 @@ def test_every_text_comes_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
                     float(found)
 
 
-def test_half_a_surrogate_pair_is_written_out() -> None:
-    assert csv_text(None, [["\udcff.wav"]]) == "\\udcff.wav\n"
+def test_half_a_surrogate_pair_is_escaped() -> None:
+    assert format_csv(None, [["\udcff.wav"]]) == "\\udcff.wav\n"
 
 
 def test_lines_end_alike_and_pandas_reads_them() -> None:
     pd = pytest.importorskip("pandas")
-    text = csv_text(["a", "b"], [["x\ry", 1], ["z", -2.5]])
+    text = format_csv(["a", "b"], [["x\ry", 1], ["z", -2.5]])
     assert text == 'a,b\n"x\ry",1\nz,-2.5\n'
     assert pd.read_csv(io.StringIO(text))["b"].tolist() == [1, -2.5]

@@ -58,7 +58,7 @@ def test_json_larger_than_any_of_ours_is_refused_before_it_is_read(tmp_path: Pat
         files.read_json(path, RunFolderError)
 
 
-def test_what_json_can_say_is_read_as_it_stands() -> None:
+def test_valid_json_is_read_unchanged() -> None:
     value = {"a": [1, -2.5e-300, "\u00e9\U0001f600", None, True], "": {}, "b": 2**53}
     assert parse_json(json.dumps(value), "x", BundleError) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode(), "x", BundleError) == value

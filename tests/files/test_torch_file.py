@@ -86,7 +86,7 @@ def test_bfloat16_is_read_exactly_without_torch() -> None:
     values = torch.randn(1000).bfloat16()
     found = read_torch_file(saved(values), "x", BundleError)
     assert isinstance(found, StoredTensor)
-    np.testing.assert_array_equal(found.numpy(), values.float().numpy())
+    np.testing.assert_array_equal(found.to_numpy(), values.float().numpy())
 
 
 def test_tensors_of_a_file_belong_to_the_reader() -> None:
@@ -319,7 +319,7 @@ checkpoint("settings", hyper_parameters=[1])
 """
 
 
-def test_sizes_in_bundles_and_checkpoints_are_not_believed(tmp_path: Path, trained: Any) -> None:
+def test_sizes_in_bundles_and_checkpoints_are_not_trusted(tmp_path: Path, trained: Any) -> None:
     copyfile(trained(name="good").folder.best_checkpoint, tmp_path / "good.ckpt")
     words = [sys.executable, "-c", BOMBS, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
@@ -350,7 +350,7 @@ def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
         ([[0] * 600, [0] * 600], "has more than 1,000 values"),
     ],
 )
-def test_settings_are_few_plain_values(value: Any, message: str) -> None:
+def test_settings_are_few_built_in_values(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"settings {message}"):
         check_plain(value, "settings")
     check_plain({"a": [1, 2.5, "x", None, True], "b": (1, {"c": 3})}, "settings")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from genre_classifier.machine import cache_folders
-from genre_classifier.machine.cache_folders import cache_folder, prepare_caches
+from genre_classifier.machine.cache_folders import find_cache_folder, prepare_caches
 
 VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR")
 NOBODY = 54_321  # no entry among the system's users
@@ -47,20 +47,20 @@ def test_a_home_that_can_be_written_is_used_and_nothing_is_made_or_set(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     prepare_caches()
-    assert cache_folder() == tmp_path / "home" / ".cache" / "genre-classifier"
+    assert find_cache_folder() == tmp_path / "home" / ".cache" / "genre-classifier"
     assert not (tmp_path / "home").exists()
     assert not os.environ.keys() & set(VARIABLES)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    assert cache_folder() == tmp_path / "caches" / "genre-classifier"
+    assert find_cache_folder() == tmp_path / "caches" / "genre-classifier"
 
 
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_a_private_temporary_folder_is_used_and_told_once(
+def test_without_a_home_a_private_temporary_folder_is_used_and_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare_caches()
     folder = own_folder(tmp_path)
-    assert cache_folder() == folder / "genre-classifier"
+    assert find_cache_folder() == folder / "genre-classifier"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {os.environ[name] for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR")} == {
         str(folder)
@@ -73,7 +73,7 @@ def test_a_home_that_is_not_known_is_none(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", unknown)
-    assert cache_folder() == own_folder(tmp_path) / "genre-classifier"
+    assert find_cache_folder() == own_folder(tmp_path) / "genre-classifier"
 
 
 @pytest.mark.usefixtures("no_home")
@@ -99,7 +99,7 @@ def test_a_folder_that_somebody_else_may_have_prepared_is_not_used(kind: str, tm
     else:
         folder.mkdir()
         folder.chmod(0o777)
-    found = cache_folder()
+    found = find_cache_folder()
     assert found is not None
     assert not found.is_relative_to(folder)
     assert found.parent.stat().st_mode & 0o777 == 0o700
@@ -113,15 +113,15 @@ def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         os, "access", lambda path, mode: (path != theirs or mode == os.F_OK) and access(path, mode)
     )
-    assert cache_folder() == own_folder(tmp_path) / "genre-classifier"
+    assert find_cache_folder() == own_folder(tmp_path) / "genre-classifier"
 
 
 @pytest.mark.usefixtures("no_home")
-def test_where_nothing_can_be_written_there_is_none(
+def test_without_a_writable_folder_there_is_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cache_folders, "_list_temporary_bases", lambda: [tmp_path / "file"])
-    assert cache_folder() is None
+    assert find_cache_folder() is None
     prepare_caches()
     assert not os.environ.keys() & set(VARIABLES)
 

@@ -9,8 +9,8 @@ from genre_classifier.machine import devices
 HOLD = """
 import sys
 from pathlib import Path
-from genre_classifier.machine.devices import free_device
-print(free_device(Path(sys.argv[1]), ["4", "7"]), flush=True)
+from genre_classifier.machine.devices import lock_free_device
+print(lock_free_device(Path(sys.argv[1]), ["4", "7"]), flush=True)
 sys.stdin.read()
 """
 
@@ -23,7 +23,9 @@ def holder(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-def test_trials_at_the_same_time_get_different_devices_and_a_dead_one_gives_its_back(tmp_path: Path) -> None:
+def test_trials_at_the_same_time_get_different_devices_and_a_dead_trial_frees_its_device(
+    tmp_path: Path,
+) -> None:
     held = [holder(tmp_path) for _ in range(2)]
     try:
         assert [device for _, device in held] == ["4", "7"]

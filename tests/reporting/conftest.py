@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genre_classifier.config.settings import flat_settings
+from genre_classifier.config.settings import flatten_settings
 from genre_classifier.errors import DivergedError
 from genre_classifier.reporting.report import write_report
 from genre_classifier.runs.folder import RunFolder
@@ -52,7 +52,7 @@ def _sweep(folder: Path, base: list[str], trials: list[list[str]]) -> Path:
         "overrides": ["data=table", "seed=1,2"],
         "optimized_metric": "val/f1",
         "expected": len(trials),
-        "settings": flat_settings(composed(*base, "run_dir=run_dir")),
+        "settings": flatten_settings(composed(*base, "run_dir=run_dir")),
     }
     SweepFolder(folder).write_sweep(record)
     return folder

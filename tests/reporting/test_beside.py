@@ -51,7 +51,7 @@ def test_the_trained_run_is_the_one_that_train_would_give(
     assert beside.estimates["test/f1"].mean == result.metrics["test"]["f1"]
 
 
-def test_a_grouped_run_with_other_settings_is_none(folders: Folders, copied: Copied) -> None:
+def test_a_grouped_run_with_other_settings_does_not_count(folders: Folders, copied: Copied) -> None:
     folder = copied(folders.random, name="outputs/runs/day/random")
     copied(folders.run, name="outputs/runs/day/grouped")  # more epochs, another schedule
 
@@ -62,7 +62,7 @@ def test_a_grouped_run_with_other_settings_is_none(folders: Folders, copied: Cop
     assert beside.command.endswith("data/split=stratified data.split.method=grouped")
 
 
-def test_one_whose_rows_are_gone_says_so_and_how(folders: Folders, copied: Copied) -> None:
+def test_a_grouped_run_whose_rows_are_gone_names_the_command(folders: Folders, copied: Copied) -> None:
     folder = RunFolder(copied(folders.random))
     config = folder.config_yaml
     config.write_text(config.read_text().replace("music.csv", "gone.csv"))

@@ -115,7 +115,7 @@ def test_features_are_left_as_they_were() -> None:
         (("f0", "f1"), {"f": 2}),
     ],
 )
-def test_families_of_features(names: Sequence[str], sizes: dict[str, int]) -> None:
+def test_features_are_grouped_into_families(names: Sequence[str], sizes: dict[str, int]) -> None:
     found = group_into_families(names)
 
     assert {name: len(found[name]) for name in sizes} == sizes

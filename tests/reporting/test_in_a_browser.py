@@ -39,7 +39,7 @@ def browse(folder: Path, page: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
-def test_a_screenshot_is_a_page_and_no_blank(pages: dict[str, Path], tmp_path: Path, width: int) -> None:
+def test_a_screenshot_is_not_blank(pages: dict[str, Path], tmp_path: Path, width: int) -> None:
     picture = tmp_path / "page.png"
 
     browse(tmp_path, pages["run"], f"--screenshot={picture}", f"--window-size={width},{HEIGHT}")
@@ -56,7 +56,7 @@ def test_a_screenshot_is_a_page_and_no_blank(pages: dict[str, Path], tmp_path: P
     assert blocks.all(), "a part of the page is empty"
 
 
-def test_nothing_sticks_out_at_the_side(pages: dict[str, Path], tmp_path: Path) -> None:
+def test_nothing_is_wider_than_the_page(pages: dict[str, Path], tmp_path: Path) -> None:
     frames = {
         f"{name}-{width}": f'<iframe id="{name}-{width}" src="{page.as_uri()}" width="{width}"></iframe>'
         for name, page in pages.items()
@@ -86,7 +86,7 @@ def test_nothing_sticks_out_at_the_side(pages: dict[str, Path], tmp_path: Path) 
         assert int(high) > 1000, name
 
 
-def test_it_prints(pages: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_can_be_printed(pages: dict[str, Path], tmp_path: Path) -> None:
     paper = tmp_path / "page.pdf"
 
     browse(tmp_path, pages["run"], f"--print-to-pdf={paper}")

@@ -40,7 +40,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_page_asks_for_nothing_from_outside(parsed: dict[str, Page], kind: str) -> None:
+def test_a_page_loads_nothing_from_outside(parsed: dict[str, Page], kind: str) -> None:
     page = parsed[kind]
 
     for tag, attrs in page.tags:

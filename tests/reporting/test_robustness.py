@@ -72,7 +72,7 @@ def loudness_bundle(folder: Path) -> Path:
     scaler.mean_ = np.full(20, MIDDLE)
     scaler.scale_ = np.full(20, SPREAD)
     scaler.var_ = scaler.scale_**2
-    details = BundleDetails(feature_names=CORE20.features, feature_set=CORE20.reference())
+    details = BundleDetails(feature_names=CORE20.features, feature_set=CORE20.build_reference())
     write_bundle(model, scaler, GENRES, {"test_accuracy": 1.0}, folder, NAME, details=details, onnx=False)
     return folder / NAME
 
@@ -262,7 +262,7 @@ def test_a_bundle_that_hears_loudness_changes_with_loudness_alone(loudness: Path
 
 
 def test_the_prediction_before_is_that_of_predict(tmp_path: Path, three: Path) -> None:
-    details = BundleDetails(feature_names=CORE20.features, feature_set=CORE20.reference(2.0))
+    details = BundleDetails(feature_names=CORE20.features, feature_set=CORE20.build_reference(2.0))
     scaler = make_scaler(make_rows())
     write_bundle(
         make_model(), scaler, list("abcdefgh"), {"f1": 1.0}, tmp_path / "m", NAME, details=details, onnx=False

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.evaluation.calibration import ReliabilityBin
-from genre_classifier.evaluation.drawing import PALETTE, drawn_name
+from genre_classifier.evaluation.drawing import PALETTE, shorten_name
 from genre_classifier.reporting.figures import (
     MARKERS,
     draw_curves,
@@ -91,12 +91,12 @@ def test_any_name_can_be_drawn(name: str) -> None:
 
     page = Page(svg)
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
-    assert drawn_name(name).strip() in page.text
+    assert shorten_name(name).strip() in page.text
     svg.encode()  # no half of a character
     assert "\x01" not in svg
 
 
-def test_many_genres_have_colour_and_marker_of_their_own(drawn: list[Figure]) -> None:
+def test_many_genres_have_distinct_colours_and_markers(drawn: list[Figure]) -> None:
     pairs = {(i % len(PALETTE), (i + i // len(PALETTE)) % len(MARKERS)) for i in range(40)}
     assert len(pairs) == 40
 

@@ -106,7 +106,7 @@ def test_a_class_that_the_user_names_is_used(received: RunFolder, spy: Path) -> 
     assert spy.exists()
 
 
-def test_a_run_with_a_network_of_ones_own_is_exported_when_one_says_so(
+def test_a_run_with_the_users_network_is_exported_if_the_user_allows_it(
     tmp_path: Path, music_overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from genre_classifier.exporting.export import export

@@ -69,7 +69,7 @@ def service_of(folder: Path, details: BundleDetails) -> ModelService:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> ModelService:
     """A service of a bundle trained on clips of two seconds."""
-    details = BundleDetails(feature_names=FEATURES, feature_set=CORE20.reference(2.0))
+    details = BundleDetails(feature_names=FEATURES, feature_set=CORE20.build_reference(2.0))
     return service_of(tmp_path_factory.mktemp("served"), details)
 
 
@@ -211,8 +211,8 @@ def test_whether_a_curve_is_asked_for_must_be_clear(service: ModelService) -> No
 @pytest.mark.parametrize("seconds", [31.0, 95.0, 240.0, 899.0, 1200.0])
 def test_an_overview_has_no_more_points_than_somebody_waits_for(name: str, seconds: float) -> None:
     recipe = AudioRecipe(name, (0,), ("first",), 30.0)
-    n_points = len(list(recipe.overview(seconds).spans(seconds)))
-    n_windows = len(list(recipe.windows.spans(seconds)))
+    n_points = len(list(recipe.overview(seconds).list_spans(seconds)))
+    n_windows = len(list(recipe.windows.list_spans(seconds)))
     assert n_windows <= n_points <= max(recipe.most_points, n_windows)
 
 
@@ -326,7 +326,7 @@ def test_a_service_without_a_bundle_or_with_one_of_other_features_says_so(tmp_pa
 def test_a_pretrained_bundle_answers_as_predict_does_and_says_what_it_lacks(
     musicnn_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    details = BundleDetails(feature_names=MUSICNN50.features, feature_set=MUSICNN50.reference(3.0))
+    details = BundleDetails(feature_names=MUSICNN50.features, feature_set=MUSICNN50.build_reference(3.0))
     pretrained = service_of(tmp_path / "pretrained", details)
     path = write(tmp_path / "a.ogg", music(7.0, 44_100), 44_100)
     body = form("a.ogg", path.read_bytes())
@@ -343,7 +343,7 @@ def test_a_pretrained_bundle_answers_as_predict_does_and_says_what_it_lacks(
     # Removed under a running service: the process that measures finds none, and then the service itself.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     spawn = multiprocessing.get_context("spawn")  # with the environment of now
-    monkeypatch.setattr(apart, "_context", lambda name: spawn)
+    monkeypatch.setattr(apart, "_get_context", lambda name: spawn)
     for _ in range(2):
         status, answer = post(pretrained, body)
         assert status == 503
@@ -379,7 +379,7 @@ def test_what_is_measured_apart_is_the_same(tmp_path: Path) -> None:
 
 def test_where_processes_cannot_be_forked_they_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
-    assert apart._context.__wrapped__("core20").get_start_method() == "spawn"
+    assert apart._get_context.__wrapped__("core20").get_start_method() == "spawn"
 
 
 def test_the_path_is_documented(service: ModelService) -> None:

@@ -267,7 +267,7 @@ def test_names_of_files_and_genres_are_text(opened: Any, tmp_path: Path) -> None
     export(
         tmp_path / "measured", scaler=make_scaler(np.random.default_rng(0).normal(size=(50, 20))),
         model=make_model(20, 4), genre_names=genres,
-        details=BundleDetails(feature_names=FEATURES, feature_set=CORE20.reference(2.0)),
+        details=BundleDetails(feature_names=FEATURES, feature_set=CORE20.build_reference(2.0)),
     )  # fmt: skip
     songs = opened(tmp_path / "measured")
     hostile = tmp_path / f"{HOSTILE}.wav"

@@ -48,7 +48,7 @@ TYPE = f"multipart/form-data; boundary={B}"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
-    details = type(DETAILS)(feature_names=DETAILS.feature_names, feature_set=CORE20.reference(2.0))
+    details = type(DETAILS)(feature_names=DETAILS.feature_names, feature_set=CORE20.build_reference(2.0))
     export(folder, details=details)
     return folder
 

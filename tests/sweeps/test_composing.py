@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config.settings import flattened
+from genre_classifier.config.settings import flatten
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
 from genre_classifier.sweeps.start import find_problems_of_every_trial
 from tests.conftest import ROOT
@@ -104,7 +104,7 @@ def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
 ) -> None:
     composed = as_the_first_trial(*overrides)
     for key, value in first.items():
-        assert flattened(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
+        assert flatten(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
     assert list(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
 
 
@@ -133,13 +133,15 @@ def test_what_is_wrong_with_every_trial_is_known_before_the_first(
         assert problem.message.startswith(text)
 
 
-def test_what_a_searchs_own_file_sweeps_needs_no_value(as_the_first_trial: Callable[..., DictConfig]) -> None:
+def test_settings_that_the_searchs_file_sweeps_need_no_value(
+    as_the_first_trial: Callable[..., DictConfig],
+) -> None:
     config = as_the_first_trial("data=table")
     assert [problem.keys for problem in find_problems_of_every_trial(config)] == [("data.path",)]
     config.hydra.sweeper.params = {"data.path": "a.csv,b.csv"}
     assert find_problems_of_every_trial(config) == []
 
 
-def test_sweeping_hydras_own_settings_stays_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:
+def test_sweeping_hydras_own_settings_is_refused(as_the_first_trial: Callable[..., DictConfig]) -> None:
     with pytest.raises(HydraException, match="Sweeping over Hydra's configuration is not supported"):
         as_the_first_trial("hydra.sweep.dir=a,b")

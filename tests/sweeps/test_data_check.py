@@ -57,7 +57,7 @@ COLUMNS = ("data=table", "data.label=genre", "data.group=artist", "data.id=track
         (["data.path={few}", "data.split.files.test=x.txt,y.txt", "seed=1,2"], DataError, "x.txt"),
     ],
 )
-def test_what_no_trial_can_do_is_told_once(
+def test_a_problem_of_every_trial_is_reported_once(
     overrides: list[str], kind: type[GenreClassifierError], message: str, hydra: Hydra, few_artists: Path
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -74,7 +74,7 @@ def test_what_no_trial_can_do_is_told_once(
         ["data.path=nowhere.csv", "optimizer.lr=interval(0.1,0.2)"],
     ],
 )
-def test_what_some_trial_can_do_is_left_to_the_trials(
+def test_a_problem_of_some_trials_is_left_to_the_trials(
     overrides: list[str], hydra: Hydra, few_artists: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []

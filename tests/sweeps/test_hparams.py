@@ -87,7 +87,7 @@ def test_of_a_swept_group_the_tab_shows_what_its_choices_change(
     }
 
 
-def test_trials_without_tensorboard_files_get_none(tmp_path: Path, music_overrides: list[str]) -> None:
+def test_trials_without_tensorboard_files_get_no_tab(tmp_path: Path, music_overrides: list[str]) -> None:
     swept(tmp_path / "sweep", music_overrides, [["logger=none"]], ["seed"], "alone")
     assert not SweepFolder(tmp_path / "sweep").tensorboard.exists()
 

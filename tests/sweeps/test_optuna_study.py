@@ -68,7 +68,7 @@ def test_a_failed_trial_is_asked_for_again_with_its_values(tmp_path: Path) -> No
     assert (again_x, again_c) == (x, c)
 
 
-def test_it_learns_from_what_it_was_told(tmp_path: Path) -> None:
+def test_the_search_learns_from_finished_trials(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     run(study, 30)
     late = [trial.params["x"] for trial in study.trials[-8:]]

@@ -39,11 +39,11 @@ def end(how: str) -> None:
         ("kill 40", "killed by signal 40"),
     ],
 )
-def test_each_end_of_a_process_is_told_as_what_it_was(how: str, told: str) -> None:
+def test_each_end_of_a_process_is_reported_with_its_cause(how: str, told: str) -> None:
     assert processes.run_in_process(end, how, "trial-0") == told
 
 
-def test_out_of_memory_is_said_where_the_system_says_so(
+def test_out_of_memory_is_reported_if_the_system_counts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = tmp_path / "memory.events"
@@ -72,7 +72,7 @@ def test_the_counters_of_this_system_can_be_read() -> None:
         (RuntimeError(), "RuntimeError without a message"),
     ],
 )
-def test_an_exception_is_told_with_what_it_says(error: BaseException, told: str) -> None:
+def test_an_exception_is_reported_with_its_message(error: BaseException, told: str) -> None:
     assert describe_reason(error) == told
 
 
@@ -94,7 +94,7 @@ def test_the_processes_of_other_devices_are_started_with_the_trials_own_settings
     ]
 
 
-def test_sigterm_is_told_as_such(tmp_path: Path, music_overrides: list[str]) -> None:
+def test_sigterm_is_reported_as_such(tmp_path: Path, music_overrides: list[str]) -> None:
     from genre_classifier.training.fit import train
     from tests.sweeps.poison import Terminated
 
@@ -104,7 +104,7 @@ def test_sigterm_is_told_as_such(tmp_path: Path, music_overrides: list[str]) -> 
     assert RunFolder(tmp_path).read_run()["reason"] == "stopped by SIGTERM"
 
 
-def test_what_ends_the_process_of_another_device_is_not_told_as_a_kill(
+def test_the_end_of_another_devices_process_is_not_reported_as_a_kill(
     tmp_path: Path, music_overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from genre_classifier.training import fit

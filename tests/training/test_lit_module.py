@@ -98,7 +98,7 @@ def test_a_model_that_does_not_take_its_arguments_is_a_config_error() -> None:
         build_network(NETWORK | {"_target_": "torch.optim.Adam"})
 
 
-def test_hyperparameters_are_plain_values() -> None:
+def test_hyperparameters_are_built_in_values() -> None:
     def plain(value: object) -> bool:
         if isinstance(value, dict):
             return all(isinstance(k, str) and plain(v) for k, v in value.items())

@@ -78,7 +78,7 @@ def test_figures_and_the_configuration_are_shown_and_figures_can_be_left_out(tra
 @pytest.mark.parametrize(
     ("asked", "alone", "in_a_sweep"), [("null", True, False), ("true", True, True), ("false", False, False)]
 )
-def test_a_single_run_draws_unless_told_not_to_and_a_trial_only_when_told_to(
+def test_a_single_run_draws_by_default_and_a_trial_only_on_request(
     asked: str, alone: bool, in_a_sweep: bool, tmp_path: Path
 ) -> None:
     cfg = composed("logger=tensorboard", f"logger.figures={asked}", f"run_dir={tmp_path}")

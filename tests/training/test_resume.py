@@ -64,7 +64,7 @@ CHOICES = [
 ]
 
 
-def test_it_is_decided_for_every_leaf() -> None:
+def test_every_leaf_may_change_on_resuming_or_not() -> None:
     found = {leaf for choice in CHOICES for leaf in leaves(composed(*choice))}
     found -= {leaf.rpartition(".")[0] for leaf in found}  # a part that is null in another choice
     assert {leaf for leaf in found if may_change(leaf)} == APPLIED.keys() & found
@@ -221,7 +221,7 @@ def test_a_patience_by_which_it_would_have_ended_before_is_refused(trained: Trai
         trained(*recipe, "callbacks.early_stopping.patience=2", f"ckpt_path={last}")
 
 
-def test_other_rows_in_the_same_file_or_the_same_rows_in_another(
+def test_other_rows_are_refused_and_the_same_rows_in_another_file_are_not(
     trained: Train, tmp_path: Path, music_csv: Path
 ) -> None:
     last = trained("trainer.max_epochs=2").folder.last_checkpoint
@@ -242,7 +242,7 @@ def test_other_rows_in_the_same_file_or_the_same_rows_in_another(
         trained(*files, f"ckpt_path={last}")
 
 
-def test_a_checkpoint_of_an_earlier_version_tells_what_it_knows(
+def test_a_checkpoint_of_an_earlier_version_is_checked_as_far_as_it_records(
     trained: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
     last = trained("trainer.max_epochs=2").folder.last_checkpoint

@@ -25,7 +25,7 @@ def test_one(data: bytes) -> None:
         found = ScalerStatistics.from_pickle(data, "scaler.pkl")
     except BundleError:
         return
-    assert ScalerStatistics.from_metadata(found.to_metadata(), "x").difference(found) is None
+    assert ScalerStatistics.from_metadata(found.to_metadata(), "x").describe_difference(found) is None
     found.build().transform(np.zeros((1, found.n_features)))
     found.limits(10.0)
 

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from genre_classifier.baselines.models import Baseline, Float64, Int64, fit_baseline
 from genre_classifier.config.schema import DataConfig
-from genre_classifier.config.settings import flat_settings
+from genre_classifier.config.settings import flatten_settings
 from genre_classifier.data.scaling import fit_scaler, save_scaler, standardise
 from genre_classifier.data.splits import Split, make_split
 from genre_classifier.data.table import FeatureTable
@@ -56,12 +56,12 @@ class DividedTable:
 
 
 def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
-    """Return a table divided as in a network's run.
+    """Return a table with the split and scaler that a network's run would use.
 
     Raises
     ------
     SplitError
-        They cannot be divided so, or no row is held out.
+        The rows cannot be divided as asked, or no row is held out.
     """
     split = make_split(table, data.split)
     if not len(split.test):
@@ -72,13 +72,13 @@ def divide_table(table: FeatureTable, data: DataConfig) -> DividedTable:
     return DividedTable(table, split)
 
 
-def baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path) -> DictConfig:
-    """Return the configuration of a baseline's run: a network's configuration without what a baseline does not have.
+def build_baseline_config(cfg: DictConfig, baseline: Baseline, seed: int, folder: Path) -> DictConfig:
+    """Return a network's configuration without the settings that a baseline does not have.
 
     Parameters
     ----------
     cfg : DictConfig
-        Of a network's run on the same rows.
+        The configuration of a network's run on the same rows.
     baseline : Baseline
     seed : int
     folder : Path
@@ -101,18 +101,18 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
     ----------
     baseline : Baseline
     cfg : DictConfig
-        See `baseline_config`.
+        See `build_baseline_config`.
     rows : DividedTable
     jobs : int
-        Processes, and threads.
+        Number of processes, and of threads.
 
     Raises
     ------
     Exception
-        Whatever the model raises; run.json then says ``failed`` and why.
+        Any exception of the model. run.json then says ``failed`` and why.
     """
     folder = RunFolder(Path(cfg.run_dir))
-    record = Record(folder, flat_settings(cfg))
+    record = Record(folder, flatten_settings(cfg))
     content: dict[str, Any] = {"name": baseline.name, "seeded": baseline.seeded}
     record.content["baseline"] = content
     if baseline.extra is not None:
@@ -131,16 +131,16 @@ def run_baseline(baseline: Baseline, cfg: DictConfig, rows: DividedTable, *, job
             content |= fitted.selection.as_dict()
             evaluations = {
                 name: evaluate_logits(
-                    fitted.logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
+                    fitted.compute_logits(rows.side(name)[0]), torch.from_numpy(rows.table.genres[held])
                 )
                 for name, held in rows.split.sides().items()
                 if len(held)
             }
         outcome = write_outcome(folder, rows.table, rows.split, evaluations)
-        record.finish(_value(outcome, cfg.optimized_metric), record.measure_seconds(), None, None)
+        record.finish(_get_value(outcome, cfg.optimized_metric), record.measure_seconds(), None, None)
     return record.content
 
 
-def _value(outcome: Mapping[str, Any], metric: str) -> float:
+def _get_value(outcome: Mapping[str, Any], metric: str) -> float:
     side, _, name = metric.partition("/")
     return float(outcome.get(side, {}).get(name, float("nan")))

@@ -1,6 +1,6 @@
-"""The baseline models: how they are built, how their settings are chosen, and their log probabilities.
+"""Build the baseline models, choose their settings, and compute their log probabilities.
 
-Nothing here sees a row that is not a training row, except to predict it.
+Only training rows are used for fitting and choosing. Other rows are only predicted.
 """
 
 from __future__ import annotations
@@ -26,48 +26,48 @@ Folds = list[tuple[Int64, Int64]]
 
 FOLDS, FEW_FOLDS = 5, 3
 SCORE = "f1_weighted"
-# What scikit-learn's log_loss takes a probability of 0 for in float32, where log(0) would make every mean infinite.
+# Replaces a probability of 0, as in scikit-learn's log_loss for float32: log(0) would make every mean infinite.
 SMALLEST = float(np.finfo(np.float32).eps)
 
 
-def _no_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_empty_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {}
 
 
-def _logistic_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_logistic_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0]}
 
 
-def _knn_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_knn_grid(rows: int, features: int) -> dict[str, list[Any]]:
     numbers = [number for number in (1, 3, 5, 9, 15, 25, 45) if number <= rows]
     return {"n_neighbors": numbers, "weights": ["uniform", "distance"]}
 
 
-def _svc_grid(rows: int, features: int) -> dict[str, list[Any]]:
-    # Of standardised features the mean squared distance of two rows grows with their number.
+def _build_svc_grid(rows: int, features: int) -> dict[str, list[Any]]:
+    # The mean squared distance of two rows of standardised features grows with the number of features.
     return {
         "C": [1.0, 3.0, 10.0, 30.0],
         "gamma": [factor / features for factor in (0.125, 0.25, 0.5, 1.0, 2.0)],
     }
 
 
-def _forest_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_forest_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"max_features": ["sqrt", 0.3], "min_samples_leaf": [1, 3]}
 
 
-def _boosting_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_boosting_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"learning_rate": [0.05, 0.1], "max_leaf_nodes": [6, 31]}
 
 
-def _lightgbm_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_lightgbm_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"learning_rate": [0.05, 0.1], "num_leaves": [6, 31]}
 
 
-def _catboost_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_catboost_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"depth": [3, 5]}
 
 
-def _tabm_grid(rows: int, features: int) -> dict[str, list[Any]]:
+def _build_tabm_grid(rows: int, features: int) -> dict[str, list[Any]]:
     return {"epochs": [30, 60, 120]}
 
 
@@ -79,26 +79,26 @@ class Baseline:
     ----------
     name : str
     target : str
-        Path of its class.
+        Dotted path of its class.
     settings : mapping of str to Any
         Arguments that are not searched.
     grid : callable
-        From the number of rows it is fitted on and of features to the values that are tried, by argument, the
-        simplest first: of equal scores the first wins.
+        Takes the numbers of training rows and of features. Returns the values to try, by argument, the simplest first:
+        the first of equal scores wins.
     seeded : bool
-        Whether the outcome depends on `random_state`.
+        Whether the result depends on `random_state`.
     threads : str or None
-        The argument that says how many threads it may take.
+        The argument that limits its threads.
     extra : str or None
-        The optional dependency that brings it.
+        The optional dependency that installs it.
     folds : int
-        Folds of the training rows that its settings are chosen by.
+        Number of folds of the training rows for choosing its settings.
     """
 
     name: str
     target: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    grid: Callable[[int, int], dict[str, list[Any]]] = _no_grid
+    grid: Callable[[int, int], dict[str, list[Any]]] = _build_empty_grid
     seeded: bool = False
     threads: str | None = None
     extra: str | None = None
@@ -106,7 +106,7 @@ class Baseline:
 
     @property
     def package(self) -> str:
-        """The package that its class comes from, or needs."""
+        """The package that holds its class, or that its class needs."""
         return self.extra or self.target.partition(".")[0]
 
     @property
@@ -128,19 +128,19 @@ class Baseline:
 _LIGHTGBM = {"n_estimators": 150, "verbosity": -1, "deterministic": True, "force_row_wise": True}
 _CATBOOST = {"iterations": 200, "verbose": False, "allow_writing_files": False}
 
-# The cheap ones first. Histogram boosting and LightGBM draw nothing at random with these settings.
+# The fastest ones first. Histogram boosting and LightGBM draw nothing at random with these settings.
 BASELINES = (
-    # The commonest genre, with the genres' shares as probabilities.
+    # Predicts the most frequent genre, with the genres' shares as probabilities.
     Baseline("majority", "sklearn.dummy.DummyClassifier", {"strategy": "prior"}),
-    Baseline("logistic", "sklearn.linear_model.LogisticRegression", {"max_iter": 5000}, _logistic_grid),
-    Baseline("knn", "sklearn.neighbors.KNeighborsClassifier", {}, _knn_grid),
-    # Ties between votes are broken by the decision values, so that the largest of these is what it predicts.
-    Baseline("svc", "sklearn.svm.SVC", {"break_ties": True}, _svc_grid),
+    Baseline("logistic", "sklearn.linear_model.LogisticRegression", {"max_iter": 5000}, _build_logistic_grid),
+    Baseline("knn", "sklearn.neighbors.KNeighborsClassifier", {}, _build_knn_grid),
+    # Decision values break ties between votes, so the predicted genre has the largest decision value.
+    Baseline("svc", "sklearn.svm.SVC", {"break_ties": True}, _build_svc_grid),
     Baseline(
         "forest",
         "sklearn.ensemble.RandomForestClassifier",
         {"n_estimators": 300},
-        _forest_grid,
+        _build_forest_grid,
         seeded=True,
         folds=FEW_FOLDS,
         threads="n_jobs",
@@ -149,14 +149,14 @@ BASELINES = (
         "boosting",
         "sklearn.ensemble.HistGradientBoostingClassifier",
         {"max_iter": 150, "early_stopping": False, "random_state": 0},
-        _boosting_grid,
+        _build_boosting_grid,
         folds=FEW_FOLDS,
     ),
     Baseline(
         "lightgbm",
         "lightgbm.LGBMClassifier",
         _LIGHTGBM,
-        _lightgbm_grid,
+        _build_lightgbm_grid,
         folds=FEW_FOLDS,
         threads="n_jobs",
         extra="lightgbm",
@@ -165,7 +165,7 @@ BASELINES = (
         "catboost",
         "catboost.CatBoostClassifier",
         _CATBOOST,
-        _catboost_grid,
+        _build_catboost_grid,
         seeded=True,
         folds=FEW_FOLDS,
         threads="thread_count",
@@ -175,7 +175,7 @@ BASELINES = (
         "tabm",
         "genre_classifier.baselines.tabm_classifier.TabMClassifier",
         {},
-        _tabm_grid,
+        _build_tabm_grid,
         seeded=True,
         folds=FEW_FOLDS,
         threads="threads",
@@ -184,13 +184,13 @@ BASELINES = (
 )
 
 
-def baseline(name: str) -> Baseline:
+def get_baseline(name: str) -> Baseline:
     """Return a baseline by name.
 
     Raises
     ------
     ConfigError
-        There is none of that name.
+        There is no baseline of this name.
     MissingExtraError
         Its extra is not installed.
     """
@@ -207,22 +207,22 @@ def baseline(name: str) -> Baseline:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The settings that were chosen on the training rows, and how.
+    """The settings chosen on the training rows, and how they were chosen.
 
     Parameters
     ----------
     chosen : mapping of str to Any
         Arguments by name.
     folds : int
-        0 where nothing was or could be searched.
+        0 if nothing was searched.
     grouped : bool
         Whether a group was kept on one side of every fold.
     tried : int
-        Combinations.
+        Number of combinations.
     score : float or None
-        Mean weighted F1 of the chosen one over the folds.
+        Mean weighted F1 of the chosen combination over the folds.
     note : str or None
-        Why it was not done as usual.
+        Why the search was not the usual one.
     """
 
     chosen: Mapping[str, Any]
@@ -254,15 +254,15 @@ class Fitted:
     estimator : Any
     selection : Selection
     temperature : float or None
-        What the decision values of a model without probabilities are divided by.
+        Divisor of the decision values, for a model without probabilities.
     """
 
     estimator: Any
     selection: Selection
     temperature: float | None = None
 
-    def logits(self, features: Float64) -> Tensor:
-        """Return log probabilities, or decision values by the temperature, float32 (row, genre).
+    def compute_logits(self, features: Float64) -> Tensor:
+        """Return log probabilities, or decision values divided by the temperature, float32 (row, genre).
 
         Parameters
         ----------
@@ -270,7 +270,7 @@ class Fitted:
             Standardised.
         """
         if self.temperature is not None:
-            logits = _decision_values(self.estimator.decision_function(features)) / self.temperature
+            logits = _complete_decision_values(self.estimator.decision_function(features)) / self.temperature
         else:
             logits = np.log(np.maximum(self.estimator.predict_proba(features), SMALLEST))
         return torch.from_numpy(logits.astype(np.float32))
@@ -292,24 +292,24 @@ def fit_baseline(
     ----------
     baseline : Baseline
     features : np.ndarray [shape=(row, feature)]
-        Of the training rows, standardised.
+        Standardised features of the training rows.
     genres : np.ndarray [shape=(row,), dtype=int64]
     groups : np.ndarray [shape=(row,), dtype=object], optional
-        No group is on two sides of a fold.
+        All rows of a group are on the same side of a fold.
     seed : int
-        Of the model itself, where it draws anything.
+        Seed of the model.
     fold_seed : int
-        Of the folds, so that the choice is the same for every `seed`.
+        Seed of the folds. The chosen settings are the same for every `seed`.
     jobs : int
-        Processes, and threads.
+        Number of processes, and of threads.
     """
-    needs_folds = bool(baseline.grid(len(genres), features.shape[1])) or _is_margin(baseline)
-    folds = inner_folds(genres, groups, fold_seed, baseline.folds) if needs_folds else []
+    needs_folds = bool(baseline.grid(len(genres), features.shape[1])) or _gives_margins(baseline)
+    folds = make_inner_folds(genres, groups, fold_seed, baseline.folds) if needs_folds else []
     selection = _select(baseline, features, genres, groups, folds, seed, jobs)
     estimator = baseline.build(seed, jobs, **selection.chosen)
     temperature, note = None, selection.note
-    if _is_margin(baseline):
-        temperature, why = _temperature(estimator, features, genres, folds)
+    if _gives_margins(baseline):
+        temperature, why = _fit_temperature(estimator, features, genres, folds)
         note = note or why
         chosen = {**selection.chosen, "temperature": temperature}
     else:
@@ -318,14 +318,14 @@ def fit_baseline(
     return Fitted(estimator.fit(features, genres), final, temperature)
 
 
-def inner_folds(genres: Int64, groups: Text | None, seed: int, wanted: int) -> Folds:
+def make_inner_folds(genres: Int64, groups: Text | None, seed: int, wanted: int) -> Folds:
     """Return folds of the training rows. In each fold, every genre is left to train on.
 
     Returns
     -------
     list of tuple of np.ndarray
-        Rows to fit on and rows to score, of as many folds as wanted, or as the genre with the fewest groups (rows)
-        allows; empty where that is less than 2.
+        Rows to fit on and rows to score. There are as many folds as wanted, or as the genre with the fewest groups
+        (rows) allows; none if that is less than 2.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -365,7 +365,7 @@ def _select(
         reason = f"a genre has one {unit} among the training rows, too few for folds: the defaults were taken"
         return Selection({}, 0, grouped, 0, None, reason)
     search = GridSearchCV(
-        _standardising(baseline.build(seed)),
+        _add_scaler(baseline.build(seed)),
         {f"model__{name}": values for name, values in grid.items()},
         scoring=make_scorer(f1_score, average="weighted", zero_division=0.0),
         cv=folds,
@@ -383,44 +383,44 @@ def _select(
     return Selection(chosen, len(folds), grouped, len(results["params"]), score, note)
 
 
-def _standardising(estimator: Any) -> Any:
-    """Fit a scaler on each fold's training rows. An earlier linear rescaling changes nothing."""
+def _add_scaler(estimator: Any) -> Any:
+    """Return a pipeline that fits a scaler on each fold's training rows. An earlier linear rescaling has no effect."""
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
     return Pipeline([("scaler", StandardScaler()), ("model", estimator)])
 
 
-def _is_margin(baseline: Baseline) -> bool:
+def _gives_margins(baseline: Baseline) -> bool:
     return baseline.name == "svc"
 
 
-def _temperature(
+def _fit_temperature(
     estimator: Any, features: Float64, genres: Int64, folds: Sequence[tuple[Int64, Int64]]
 ) -> tuple[float, str | None]:
-    """Return the temperature that fits the decision values of rows which their fold's model had not seen."""
+    """Return the temperature fitted on the decision values of held-out rows, each predicted by its fold's model."""
     from sklearn.base import clone
 
     if not folds:
         return 1.0, "too few groups or rows for folds: the decision values are taken as log odds"
     values = np.empty((len(genres), len(np.unique(genres))))
     for rest, part in folds:
-        model = _standardising(clone(estimator)).fit(features[rest], genres[rest])
-        values[part] = _decision_values(model.decision_function(features[part]))
+        model = _add_scaler(clone(estimator)).fit(features[rest], genres[rest])
+        values[part] = _complete_decision_values(model.decision_function(features[part]))
     try:
         return fit_temperature(torch.from_numpy(values), torch.from_numpy(genres)), None
     except CalibrationError as error:
         return 1.0, f"the decision values are taken as log odds: {error}"
 
 
-def _decision_values(values: Float64) -> Float64:
-    """Return decision values (row, genre), also of two genres, for which scikit-learn gives one per row."""
+def _complete_decision_values(values: Float64) -> Float64:
+    """Return decision values (row, genre). For two genres scikit-learn gives only one value per row."""
     return np.stack([-values, values], axis=1) if values.ndim == 1 else values
 
 
-def by_name(names: Sequence[str] | None) -> list[Baseline]:
-    """Return the baselines of these names in the order of `BASELINES`; without names, all that are installed."""
+def select_baselines(names: Sequence[str] | None) -> list[Baseline]:
+    """Return the named baselines in the order of `BASELINES`, or all that are installed."""
     if names is None:
         return [one for one in BASELINES if one.installed]
-    wanted = {baseline(name).name for name in names}
+    wanted = {get_baseline(name).name for name in names}
     return [one for one in BASELINES if one.name in wanted]

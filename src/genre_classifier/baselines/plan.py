@@ -1,4 +1,4 @@
-"""The rows, splits and seeds of baselines: composed from conf/, or taken from existing runs."""
+"""Choose the rows, splits and seeds of baselines: compose them from conf/, or read them from existing runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.commands import setting
+from genre_classifier.commands import format_override
 from genre_classifier.config.checks import find_problems, raise_problems
-from genre_classifier.config.folder import conf_folder
+from genre_classifier.config.folder import find_conf_folder
 from genre_classifier.config.schema import DataConfig, register_schemas
-from genre_classifier.config.settings import flat_settings, is_about_the_machine
+from genre_classifier.config.settings import flatten_settings, is_about_the_machine
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import RUN_FILE, Readable, format_unreadable, read_each
@@ -29,12 +29,12 @@ ALLOWED = ("data", "data/split", "experiment", "seed", "optimized_metric")
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """One division of one table's rows.
+    """One split of one table's rows, and the seeds to run on it.
 
     Parameters
     ----------
     cfg : DictConfig
-        A network's configuration on these rows.
+        Configuration of a network on these rows.
     seeds : tuple of int
     """
 
@@ -57,17 +57,17 @@ class Division:
     @property
     def table(self) -> str:
         """A key that two divisions of the same table share."""
-        return _key(self.cfg, lambda name: not name.startswith("split."))
+        return _make_key(self.cfg, lambda name: not name.startswith("split."))
 
     @property
     def without_fold(self) -> str:
         """A key that the folds of one cross-validation share."""
-        return _key(self.cfg, lambda name: name != "split.fold")
+        return _make_key(self.cfg, lambda name: name != "split.fold")
 
 
-def _key(cfg: DictConfig, wanted: Any) -> str:
-    """Return the settings of data as text, but for those that a model without batches does not depend on."""
-    settings = flat_settings(OmegaConf.create({"data": cfg.data}))
+def _make_key(cfg: DictConfig, wanted: Any) -> str:
+    """Return the wanted settings of the data as text, without those that a baseline does not depend on."""
+    settings = flatten_settings(OmegaConf.create({"data": cfg.data}))
     kept = {
         key: value
         for key, value in settings.items()
@@ -76,26 +76,26 @@ def _key(cfg: DictConfig, wanted: Any) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def composed_divisions(
+def compose_divisions(
     overrides: Sequence[str], folds: int | None = None, seeds: Sequence[int] | None = None
 ) -> list[Division]:
-    """Compose the configuration as train.py does.
+    """Compose the configuration as train.py does, and return its divisions.
 
     Parameters
     ----------
     overrides : sequence of str
-        Hydra's ``KEY=VALUE``, of those about data and seed.
+        Hydra's ``KEY=VALUE``, for data and seed only.
     folds : int, optional
-        Every fold of so many; also where the overrides name a number of folds and no fold.
+        Return every fold of this number. Overrides that set a number of folds and no fold do the same.
     seeds : sequence of int, optional
-        In place of the configuration's.
+        Replace the configuration's seed.
 
     Raises
     ------
     ConfigError
-        An override is none of a baseline's settings, or the configuration has problems.
+        An override does not apply to baselines, or the configuration has problems.
     """
-    given = _checked(overrides)
+    given = _read_overrides(overrides)
     if folds is not None:
         clash = next((key for key in ("data.split.folds", "data.split.fold") if key in given), None)
         if clash is not None:
@@ -115,7 +115,7 @@ def composed_divisions(
     return found
 
 
-def _checked(overrides: Sequence[str]) -> dict[str, Any]:
+def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the overrides' values by name."""
     found = {}
     for text in overrides:
@@ -124,7 +124,7 @@ def _checked(overrides: Sequence[str]) -> dict[str, Any]:
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except Exception as error:
-            raise ConfigError(_message(error)) from error
+            raise ConfigError(_explain(error)) from error
         name = override.key_or_group
         if override.package is not None or not (name in ALLOWED or name.startswith("data.")):
             raise ConfigError(
@@ -142,48 +142,48 @@ def _checked(overrides: Sequence[str]) -> dict[str, Any]:
 def _compose(overrides: Sequence[str]) -> DictConfig:
     register_schemas()
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        with initialize_config_dir(str(find_conf_folder()), version_base="1.3"):
             return compose("train", overrides=[*overrides, "run_dir=baselines"])
     except Exception as error:
-        message = _message(error)
+        message = _explain(error)
         raise ConfigError(message) from error
 
 
-def _message(error: Exception) -> str:
-    from genre_classifier.config.messages import message_of
+def _explain(error: Exception) -> str:
+    from genre_classifier.config.messages import explain_error
 
-    message = message_of(error)
+    message = explain_error(error)
     if message is None:
         raise error
     return message
 
 
-def data_overrides(data: str | None, path: str | None) -> list[str]:
+def build_data_overrides(data: str | None, path: str | None) -> list[str]:
     """Return ``--data`` and ``--path`` as overrides."""
     found = [] if data is None else [f"data={data}"]
-    return found if path is None else [*found, setting("data.path", path)]
+    return found if path is None else [*found, format_override("data.path", path)]
 
 
 def _read_division(folder: RunFolder) -> tuple[str, DictConfig]:
-    """Return a run's configuration, and a key that runs of one division of the same rows share."""
+    """Return a run's configuration, and a key that is the same for runs with the same rows and split."""
     from genre_classifier.runs.configuration import read_configuration
 
     cfg = read_configuration(folder)
     cfg.run_dir = "baselines"
     try:
-        return _key(cfg, lambda name: True), cfg
+        return _make_key(cfg, lambda name: True), cfg
     except OmegaConfBaseException as error:
         raise ConfigError(f"the run's saved configuration cannot be resolved: {error}") from error
 
 
-def divisions_like(folder: Path, seeds: Sequence[int] | None = None) -> Readable[Division]:
-    """Return the divisions and seeds of a run, or each distinct one of the runs of a sweep that can be read.
+def read_divisions(folder: Path, seeds: Sequence[int] | None = None) -> Readable[Division]:
+    """Return the division of a run, or the distinct divisions of a sweep's readable runs, with their seeds.
 
     Parameters
     ----------
     folder : Path
     seeds : sequence of int, optional
-        In place of theirs.
+        Replace the runs' seeds.
 
     Raises
     ------

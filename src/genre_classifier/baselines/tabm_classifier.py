@@ -18,15 +18,15 @@ BLOCK_ROWS = 4096
 class TabMClassifier(ClassifierMixin, BaseEstimator):
     """An ensemble of `members` multilayer perceptrons that share most of their weights.
 
-    Each member's loss is its own (the mean of losses, not the loss of the mean), the prediction is the mean of the
-    members' probabilities. AdamW; no early stopping, since it is fitted on the very rows it is given.
+    The loss is the mean of the members' losses, not the loss of their mean. The prediction is the mean of the members'
+    probabilities. The optimizer is AdamW. There is no early stopping: it would need held-out rows.
 
     Parameters
     ----------
     epochs : int
     dropout : float
     members, blocks, width : int
-        Perceptrons, and hidden layers and units of each.
+        Number of perceptrons, and of hidden layers and units per perceptron.
     lr, weight_decay : float
     batch_size : int
     random_state : int

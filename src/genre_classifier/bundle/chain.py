@@ -1,4 +1,4 @@
-"""A chain of linear layers and ReLU in numpy: the forward pass of a bundle's network, without torch."""
+"""Compute the forward pass of a chain of linear layers and ReLU in numpy, without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.data.scaler_state import ScalerStatistics
 
-SLICE = 256  # rows of one pass: what is between two layers stays in the processor's cache
+SLICE = 256  # rows per pass: activations stay in the processor's cache
 
 
 class Layer(NamedTuple):
@@ -30,7 +30,7 @@ class Layer(NamedTuple):
     is_rectified: bool
 
 
-def logits_of(layers: Sequence[Layer], standardised: np.ndarray) -> np.ndarray:
+def compute_logits(layers: Sequence[Layer], standardised: np.ndarray) -> np.ndarray:
     """Return logits (genre,) of one standardised row (feature,), or (row, genre) of (row, feature)."""
     hidden = standardised.astype(layers[0].weight.dtype)
     for weight, bias, is_rectified in layers:
@@ -42,7 +42,7 @@ def logits_of(layers: Sequence[Layer], standardised: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def compute_softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64 (row, genre), of logits (row, genre)."""
     exponentials = logits.astype(np.float64)
     exponentials -= exponentials.max(axis=1, keepdims=True)
@@ -51,7 +51,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials
 
 
-def softmax_of_row(logits: list[float]) -> list[float]:
+def compute_softmax_of_row(logits: list[float]) -> list[float]:
     """Return the probabilities of one row's logits."""
     peak = max(logits)
     exponentials = [math.exp(logit - peak) for logit in logits]
@@ -100,18 +100,20 @@ class ChainPredictor(Predictor):
         self._mean = np.array(scaler.mean) if scaler.with_mean else np.zeros(scaler.n_features)
         self._scale = np.array(scaler.scale) if scaler.with_std else np.ones(scaler.n_features)
 
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+    def _standardise(self, rows: np.ndarray) -> np.ndarray:
         return (rows - self._mean) / self._scale
 
-    def _row_probabilities(self, row: np.ndarray) -> list[float]:
-        with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
-            logits = logits_of(self._layers, self._standardised(row))
-        return softmax_of_row(logits.tolist())
+    def _compute_row_probabilities(self, row: np.ndarray) -> list[float]:
+        with np.errstate(all="ignore"):  # an overflow becomes NaN, which the caller refuses
+            logits = compute_logits(self._layers, self._standardise(row))
+        return compute_softmax_of_row(logits.tolist())
 
-    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
+    def _compute_probabilities(self, rows: np.ndarray) -> np.ndarray:
         probabilities = np.empty((len(rows), len(self.genre_names)))
         with np.errstate(all="ignore"):
             for start in range(0, len(rows), SLICE):
-                part = slice(start, start + SLICE)
-                probabilities[part] = softmax(logits_of(self._layers, self._standardised(rows[part])))
+                block = slice(start, start + SLICE)
+                probabilities[block] = compute_softmax(
+                    compute_logits(self._layers, self._standardise(rows[block]))
+                )
         return probabilities

@@ -25,7 +25,7 @@ import numpy as np
 from genre_classifier.bundle.chain import ChainPredictor, Layer
 from genre_classifier.bundle.onnx.graph import OnnxGraph, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor, check_genre_names
-from genre_classifier.bundle.publication import fingerprint, read_files
+from genre_classifier.bundle.publication import compute_fingerprint, read_files
 from genre_classifier.data.scaler_state import MAX_PICKLE_BYTES, ScalerStatistics
 from genre_classifier.errors import BundleError
 from genre_classifier.features.sets import (
@@ -221,7 +221,7 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
 
 def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
     """Return a value that changes when a bundle is replaced. It is cheap enough to compute every second."""
-    return fingerprint(Path(folder), [file_name(name, part) for part in SUFFIXES])
+    return compute_fingerprint(Path(folder), [file_name(name, part) for part in SUFFIXES])
 
 
 def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.device = "cpu") -> ModelT:
@@ -260,7 +260,7 @@ def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.d
     ):  # new weights are drawn and overwritten; the caller's random numbers must not change
         model = _construct(model_class, config, path)
     try:
-        model.load_state_dict({key: value.torch() for key, value in state.items()}, strict=True)
+        model.load_state_dict({key: value.to_torch() for key, value in state.items()}, strict=True)
     except (RuntimeError, TypeError) as error:
         raise BundleError(f"{path}: the weights do not fit {model_class.__name__}: {error}") from error
     model.eval()
@@ -293,7 +293,7 @@ def feature_set_of(
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the metadata's feature_set is {recorded!r:.80}: {error!r}") from error
     known = None if feature_names is None else recognise(feature_names)
-    return None if known is None else known.reference()
+    return None if known is None else known.build_reference()
 
 
 def make_predictor(bundle: Bundle) -> Predictor:
@@ -323,18 +323,20 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
 
     rows = typical_rows(bundle.scaler)
     wrapper = wrap_bundle(bundle, GenreClassifier)
-    expected = wrapper._probabilities(rows)
-    difference = compare_answers(bundle.path("model"), make_predictor(bundle)._probabilities(rows), expected)
+    expected = wrapper._compute_probabilities(rows)
+    difference = compare_answers(
+        bundle.path("model"), make_predictor(bundle)._compute_probabilities(rows), expected
+    )
     checks = [
         ("network", f"{expected.shape[1]} probabilities for each of {len(rows)} rows"),
         ("numpy", f"largest difference of a probability {difference:.2g}"),
     ]
     if bundle.onnx_file is None:
         return [*checks, ("onnx", "none")]
-    from genre_classifier.bundle.onnx.export import graph_of
+    from genre_classifier.bundle.onnx.export import build_graph
 
     graph = _read_onnx(bundle.onnx_file, bundle.path("onnx"), bundle.scaler, bundle.genre_names)
-    if other := graph.difference(graph_of(wrapper.model, bundle.scaler)):
+    if other := graph.describe_difference(build_graph(wrapper.model, bundle.scaler)):
         raise BundleError(
             f"{bundle.path('onnx')}: not the network in {bundle.path('model').name}: {other} differs"
         )
@@ -405,7 +407,7 @@ def parse_files(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundl
     scaler = pickled
     if is_ours:
         scaler = ScalerStatistics.from_metadata(metadata["scaler"], str(paths["metadata"]))
-        if difference := scaler.difference(pickled):
+        if difference := scaler.describe_difference(pickled):
             raise BundleError(
                 f"{paths['scaler']}: not the scaler that {paths['metadata'].name} describes: {difference}"
             )
@@ -545,7 +547,7 @@ def _read_model_file(content: bytes, path: Path) -> tuple[dict[str, StoredTensor
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, StoredTensor):
             raise BundleError(f"{path}: {str(key)!r:.80} is not a plain tensor")
-        if value.is_floating_point and not np.isfinite(value.numpy()).all():
+        if value.is_floating_point and not np.isfinite(value.to_numpy()).all():
             raise BundleError(f"{path}: {key:.80} has values that are not finite")
     return state, config
 

@@ -1,4 +1,4 @@
-"""ModelWrapper: predictions in the documented form from any torch model that gives logits."""
+"""ModelWrapper gives predictions in the documented form from any torch model that returns logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genre_classifier.bundle.chain import SLICE, Layer, logits_of, softmax, softmax_of_row
+from genre_classifier.bundle.chain import (
+    SLICE,
+    Layer,
+    compute_logits,
+    compute_softmax,
+    compute_softmax_of_row,
+)
 from genre_classifier.bundle.predictor import DEFAULT_GENRES, Predictor
 from genre_classifier.features.sets import describe_mismatch
 from genre_classifier.network import GenreClassifier
@@ -21,33 +27,33 @@ from genre_classifier.training.engine.layers import RefusedError, record_layers
 
 
 class ModelWrapper(Predictor):
-    """A trained model with its scaler and genre names, ready for raw features.
+    """A trained model with its scaler and genre names. It predicts from raw features.
 
     The wrapper holds no copy of the model or of the scaler's statistics: it reads the weights where torch
     keeps them, so a model that is trained, loaded or moved after wrapping is used as it is then
     now. Each prediction runs without dropout and leaves the model's training mode as it found it.
 
-    The scaler's mean is subtracted, and the result divided, in float64; only standardised values are rounded
-    to the model's own precision. A mean of a million standard deviations loses nothing.
+    Standardising uses float64. Only standardised values are rounded to the model's precision, so even a mean of a
+    million standard deviations loses nothing.
 
     Parameters
     ----------
     model : nn.Module
-        Anything that turns (row, feature) into logits (row, genre). It is moved to `device`.
+        Takes (row, feature) and returns logits (row, genre). It is moved to `device`.
     scaler : StandardScaler, another fitted transformer, or None
-        Applied to the features first; None if the model takes them as they are.
+        Applied to the features first. None if the model takes raw features.
     genre_names : Sequence[str] or None
-        Genre of each output. None stands for Rock, Electronic, Hip-Hop, Classical, Jazz, Folk, Pop and
-        Experimental.
+        Genre of each output. None means Rock, Electronic, Hip-Hop, Classical, Jazz, Folk, Pop and Experimental.
     device : str or torch.device
         Where the model runs.
     feature_names : Sequence[str] or None, keyword only
-        Names in the order of training, for named features; taken from a scaler that was fitted with names.
+        Names in the order of training, for named features. The default is the scaler's names, if it was fitted with
+        names.
 
     Raises
     ------
     ValueError
-        The names do not fit the model's outputs, the scaler is not fitted, or widths contradict each other.
+        The names do not fit the model's outputs, the scaler is not fitted, or the widths of model and scaler differ.
 
     Examples
     --------
@@ -76,52 +82,54 @@ class ModelWrapper(Predictor):
         super().__init__(genres, _find_width(model, scaler, names), names)
         self._layers = _read_layers(model)
         self._names_are_defaults = genre_names is None
-        if self.n_features is not None:  # what does not fit together is refused now
+        if self.n_features is not None:  # a model, scaler and names that do not fit are refused now
             with np.errstate(all="ignore"):
-                self._softmax(self._logits_of_width(np.zeros((1, self.n_features))))
+                self._compute_softmax(self._compute_logits_checked(np.zeros((1, self.n_features))))
 
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+    def _standardise(self, rows: np.ndarray) -> np.ndarray:
         scaler = self.scaler
         if scaler is None:
             return rows
         if not self._scales_itself:
             return np.asarray(scaler.transform(rows), dtype=np.float64)
-        # StandardScaler.transform's own two steps, without the 70 microseconds it spends on checking.
+        # The two steps of StandardScaler.transform, without the 70 microseconds of its checks.
         if scaler.with_mean:
             rows = rows - scaler.mean_
         if scaler.with_std:
             rows = rows / scaler.scale_
         return rows
 
-    def _current_layers(self) -> _Layers | None:
+    def _get_layers(self) -> _Layers | None:
         layers = self._layers
         if layers is None or not layers.are_current():
             layers = self._layers = _read_layers(self.model)
         return layers
 
-    def _row_probabilities(self, row: np.ndarray) -> list[float]:
-        layers = self._current_layers()
+    def _compute_row_probabilities(self, row: np.ndarray) -> list[float]:
+        layers = self._get_layers()
         if layers is None or not (self._scales_itself or self.scaler is None):
-            return self._probabilities(row[np.newaxis])[0].tolist()
-        with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
-            logits = layers.logits(self._standardised(row))
-        return softmax_of_row(logits.tolist())
+            return self._compute_probabilities(row[np.newaxis])[0].tolist()
+        with np.errstate(all="ignore"):  # an overflow becomes NaN, which the caller refuses
+            logits = layers.compute_logits(self._standardise(row))
+        return compute_softmax_of_row(logits.tolist())
 
-    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
-        layers = self._current_layers()
-        with np.errstate(all="ignore"):  # what overflows becomes NaN here and is refused by the caller
+    def _compute_probabilities(self, rows: np.ndarray) -> np.ndarray:
+        layers = self._get_layers()
+        with np.errstate(all="ignore"):  # an overflow becomes NaN, which the caller refuses
             if layers is None:
-                # Where nothing but the model knows how many features it wants, an error is about that.
-                logits = self._logits_of_width if self.n_features is None else self._network_logits
-                return self._softmax(logits(self._standardised(rows)))
+                # If only the model knows its number of features, its error is about this number.
+                logits = self._compute_logits_checked if self.n_features is None else self._run_network
+                return self._compute_softmax(logits(self._standardise(rows)))
             probabilities = np.empty((len(rows), len(self.genre_names)))
-            # One pass of matrix products; slices keep what is between two layers in the processor's cache.
+            # Slices keep the activations in the processor's cache.
             for start in range(0, len(rows), SLICE):
-                part = slice(start, start + SLICE)
-                probabilities[part] = self._softmax(layers.logits(self._standardised(rows[part])))
+                block = slice(start, start + SLICE)
+                probabilities[block] = self._compute_softmax(
+                    layers.compute_logits(self._standardise(rows[block]))
+                )
         return probabilities
 
-    def _softmax(self, logits: np.ndarray) -> np.ndarray:
+    def _compute_softmax(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 (row, genre)."""
         if logits.shape[1] != len(self.genre_names):
             source = "the default genre names" if self._names_are_defaults else "genre_names"
@@ -129,18 +137,18 @@ class ModelWrapper(Predictor):
                 f"{source} are {len(self.genre_names)}, the model has {logits.shape[1]} outputs; "
                 "give one name for each output as genre_names"
             )
-        return softmax(logits)
+        return compute_softmax(logits)
 
-    def _logits_of_width(self, standardised: np.ndarray) -> np.ndarray:
-        """Return logits (row, genre); ValueError where the model does not take rows of that many features."""
+    def _compute_logits_checked(self, standardised: np.ndarray) -> np.ndarray:
+        """Return logits (row, genre). Raises ValueError if the model does not take rows of this width."""
         try:
-            return self._network_logits(standardised)
+            return self._run_network(standardised)
         except RuntimeError as error:
             message = f"the model does not take rows of {standardised.shape[1]} features: {error}"
             raise ValueError(message) from error
 
-    def _network_logits(self, standardised: np.ndarray) -> np.ndarray:
-        """Return logits (row, genre) of one forward pass of the model itself."""
+    def _run_network(self, standardised: np.ndarray) -> np.ndarray:
+        """Return logits (row, genre) of one forward pass of the torch model."""
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
         features = torch.from_numpy(standardised).to(device=self.device, dtype=dtype)
         with _evaluating(self.model), torch.inference_mode():
@@ -155,11 +163,11 @@ class ModelWrapper(Predictor):
 
 
 class _Layers:
-    """The weights of a chain of linear layers, as numpy views of torch's own memory.
+    """The weights of a chain of linear layers, as numpy views of torch's memory.
 
-    One row through a small network is a handful of microseconds of arithmetic; called through torch, most of
-    the time goes to the call. The views see every change in place (an optimiser's step, load_state_dict);
-    :meth:`are_current` sees every other one.
+    The arithmetic for one row of a small network takes a few microseconds. With torch, most of the time goes to the
+    calls. The views see every change in place (an optimiser's step, load_state_dict). :meth:`are_current` detects every
+    other change.
     """
 
     def __init__(self, model: nn.Module, containers: list[nn.Module], steps: list[nn.Module]) -> None:
@@ -177,13 +185,13 @@ class _Layers:
             if parameter is not None
         ]
         self._views = [
-            Layer(*_views_of(step), isinstance(following, nn.ReLU))
+            Layer(*_take_views(step), isinstance(following, nn.ReLU))
             for step, following in pairwise([*steps, None])
             if isinstance(step, nn.Linear)
         ]
 
     def are_current(self) -> bool:
-        """Return whether the model is still the chain that these views were made from."""
+        """Return whether the model is still the chain of these views."""
         if any(self._hooks):
             return False
         for children, known in self._containers:
@@ -197,20 +205,20 @@ class _Layers:
                 return False
         return True
 
-    def logits(self, standardised: np.ndarray) -> np.ndarray:
+    def compute_logits(self, standardised: np.ndarray) -> np.ndarray:
         """Return logits (genre,) of one standardised row (feature,), or (row, genre) of (row, feature)."""
-        return logits_of(self._views, standardised)
+        return compute_logits(self._views, standardised)
 
 
-def _views_of(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray | None]:
+def _take_views(linear: nn.Linear) -> tuple[np.ndarray, np.ndarray | None]:
     bias = None if linear.bias is None else linear.bias.detach().numpy()
     return linear.weight.detach().numpy(), bias
 
 
 def _read_layers(model: nn.Module) -> _Layers | None:
-    """Return the layers of a plain chain of float layers on the CPU; None for every other model."""
+    """Return the layers of a chain of float layers on the CPU, or None for any other model."""
     containers: list[nn.Module] = []
-    steps = linear_steps(model, containers)
+    steps = list_linear_steps(model, containers)
     if steps is None:
         return None
     if any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules()):
@@ -222,12 +230,12 @@ def _read_layers(model: nn.Module) -> _Layers | None:
     return _Layers(model, containers, steps)
 
 
-def linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) -> list[nn.Module] | None:
-    """Return the Linear and ReLU modules of a model in order; None if it has any other layer.
+def list_linear_steps(model: nn.Module, containers: list[nn.Module] | None = None) -> list[nn.Module] | None:
+    """Return the Linear and ReLU modules of a model in order, or None if it has any other layer.
 
-    Modules without effect when predicting (Dropout, Identity) are left out. Exact types only: a subclass may
-    compute something else. The forward pass is recorded, so that a class whose ``forward`` does more is anything else
-    too. The containers that were walked are appended to `containers`.
+    Modules without effect in prediction (Dropout, Identity) are left out. Types must match exactly, because a subclass
+    may compute something else. The forward pass is recorded, so a class whose ``forward`` does more gives None too. The
+    walked containers are appended to `containers`.
     """
     steps = _flatten(model, [] if containers is None else containers)
     if not steps or type(steps[0]) is not nn.Linear:
@@ -247,14 +255,14 @@ def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
-        A chain of linear layers and ReLU that ends with a linear layer, GenreClassifier for one.
+        A chain of linear layers and ReLU that ends with a linear layer, such as GenreClassifier.
     temperature : float
-        Above 1 makes the model less sure of itself, below 1 more.
+        Above 1 lowers the confidence, below 1 raises it.
 
     Returns
     -------
     nn.Module
-        The copy; the division is made in float64 on the last layer's weights and rounded once.
+        The copy. The last layer's weights are divided in float64 and rounded once.
 
     Raises
     ------
@@ -264,7 +272,7 @@ def fold_temperature(model: nn.Module, temperature: float) -> nn.Module:
     if isinstance(temperature, bool) or not 0.0 < temperature < float("inf"):
         raise ValueError(f"temperature={temperature!r}: expected a positive number")
     folded = copy.deepcopy(model)
-    steps = linear_steps(folded)
+    steps = list_linear_steps(folded)
     if steps is None or not isinstance(steps[-1], nn.Linear):
         raise ValueError(
             f"{type(model).__name__} does not end with a linear layer to fold a temperature into"
@@ -339,7 +347,7 @@ def _choose_feature_names(feature_names: Sequence[str] | None, scaler: Any) -> t
 
 def _find_width(model: nn.Module, scaler: Any, feature_names: tuple[str, ...] | None) -> int | None:
     """Return the number of features per row; None if it is not known."""
-    steps = linear_steps(model)
+    steps = list_linear_steps(model)
     declared = getattr(model, "input_dim", None)
     widths = {
         "the model's first layer": steps[0].in_features

@@ -1,8 +1,7 @@
-"""The features that a caller hands over for a prediction, checked and made an array in the network's order.
+"""Check the features given for a prediction, and convert them to an array in the network's order.
 
-A row comes as a list, an array, a tensor, a mapping or Series by name, or a table of one row; many rows as a table,
-an array, a tensor or a list of rows. All of them end in `read_row`, which checks each value in one place. Only what is
-known to be right in bulk skips it.
+A row is a list, an array, a tensor, a mapping or Series by name, or a table of one row. Many rows are a table, array,
+tensor or list of rows. `read_row` checks each value. Arrays and lists that are valid as a whole skip it.
 """
 
 from __future__ import annotations
@@ -29,32 +28,32 @@ def read_row(
     ----------
     features : Sequence[float], np.ndarray, torch.Tensor, Mapping[str, float], pandas Series or DataFrame
     n_features : int or None
-        How many the network takes; None where it does not say.
+        The network's number of features. None if it is unknown.
     feature_names : Sequence[str] or None
-        Their names in its order; None where unknown.
+        The features' names in the network's order. None if unknown.
     row : int or None
         The row's number in a batch, for messages.
 
     Raises
     ------
     FeatureError
-        Not one row of `n_features` finite numbers, or names other than `feature_names`. It names row, feature and
-        value.
+        The features are not one row of `n_features` finite numbers, or have other names than `feature_names`. The
+        message names row, feature and value.
     """
     is_list = type(features) is list or type(features) is tuple
-    values: Sequence[Any] = features if is_list else _row_values(features, n_features, feature_names, row)
+    values: Sequence[Any] = features if is_list else _read_values(features, n_features, feature_names, row)
     _check_width(len(values), n_features, row)
-    if _PLAIN_NUMBERS.issuperset(map(type, values)):  # the hot path
+    if _PLAIN_NUMBERS.issuperset(map(type, values)):  # the fast path
         try:
             if math.isfinite(sum(values)):
                 return np.array(values, dtype=np.float64)
-        except OverflowError:  # a whole number beyond float64, named below
+        except OverflowError:  # a whole number beyond float64; the loop below names it
             pass
     for position, value in enumerate(values):
-        if (fault := find_fault(value, _described)) is not None:
+        if (fault := find_fault(value, _describe_value)) is not None:
             expected, found = fault
             raise FeatureError(
-                f"{place_of(row)}{describe_feature(position, feature_names)} is {found}; expected {expected}",
+                f"{describe_place(row)}{describe_feature(position, feature_names)} is {found}; expected {expected}",
                 row=row,
                 feature=position if feature_names is None else feature_names[position],
             )
@@ -67,14 +66,14 @@ def read_rows(features: Any, n_features: int | None, feature_names: Sequence[str
     Parameters
     ----------
     features : Sequence, np.ndarray, torch.Tensor or pandas DataFrame
-        Rows, shape (row, feature), or a list of what :func:`read_row` takes.
+        Rows, shape (row, feature), or a list of rows as for :func:`read_row`.
     n_features, feature_names
-        As there.
+        See :func:`read_row`.
 
     Raises
     ------
     FeatureError
-        As there.
+        See :func:`read_row`.
     """
     rows = features if isinstance(features, Mapping) else _unwrap(features, feature_names)
     if isinstance(rows, np.ndarray) and rows.shape[:1] != (0,):
@@ -86,30 +85,30 @@ def read_rows(features: Any, n_features: int | None, feature_names: Sequence[str
         _check_width(rows.shape[1], n_features, None)
     elif isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise FeatureError(
-            f"features: expected a list of rows or an array (row, feature), found {_kind(rows)}"
+            f"features: expected a list of rows or an array (row, feature), found {_describe_type(rows)}"
         )
     else:
         rows = list(rows)
     if not len(rows):
         return np.empty((0, n_features or 0))
-    array = rows if isinstance(rows, np.ndarray) else _plain_array(rows, n_features)
+    array = rows if isinstance(rows, np.ndarray) else _convert_lists(rows, n_features)
     if array is not None and np.isfinite(array).all():
         return array
     converted = [read_row(row, n_features, feature_names, number) for number, row in enumerate(rows)]
     widths = {len(row) for row in converted}
-    if len(widths) > 1:  # only where the model does not say how many it wants
+    if len(widths) > 1:  # only if the model's number of features is unknown
         raise FeatureError(f"features: rows of different lengths, {', '.join(map(str, sorted(widths)))}")
     return np.stack(converted)
 
 
 def find_fault(value: Any, describe: Callable[[Any], str]) -> tuple[str, str] | None:
-    """Return what a feature's value should be and what it is; None if it is a finite number.
+    """Return the expected and the found value of a feature as texts, or None if it is a finite number.
 
     Parameters
     ----------
     value : Any
     describe : callable
-        How the caller's messages call a value that is no number.
+        Describes a value that is not a number, for the caller's messages.
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         return "a number", describe(value)
@@ -121,54 +120,56 @@ def find_fault(value: Any, describe: Callable[[Any], str]) -> tuple[str, str] | 
 
 
 def describe_feature(position: int, feature_names: Sequence[str] | None) -> str:
-    """Return how a message calls the feature at `position`."""
+    """Return the description of the feature at `position` for a message."""
     return f"feature {position}" + ("" if feature_names is None else f" ({feature_names[position]!r})")
 
 
-def place_of(row: int | None) -> str:
-    """Return how a message about a row of a batch, or about the only row (None), begins."""
+def describe_place(row: int | None) -> str:
+    """Return the start of a message about a row of a batch, or about the only row (None)."""
     return "features: " if row is None else f"row {row}: "
 
 
-def _row_values(
+def _read_values(
     features: Any, n_features: int | None, feature_names: Sequence[str] | None, row: int | None
 ) -> Sequence[Any]:
-    """Return the values of one row in the network's order, of everything but a list."""
+    """Return the values of one row in the network's order. The row is not a list."""
     if isinstance(features, Mapping):
         return [features[name] for name in _check_names(list(features), feature_names, row)]
     values = _unwrap(features, feature_names, row, is_row=True)
     if hasattr(features, "columns") and hasattr(features, "to_numpy"):
         if len(values) != 1:
             raise FeatureError(
-                f"{place_of(row)}expected a table of one row, found {len(values)} rows", row=row
+                f"{describe_place(row)}expected a table of one row, found {len(values)} rows", row=row
             )
         values = values[0]
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             wanted = "(features,)" if n_features is None else f"({n_features},)"
             raise FeatureError(
-                f"{place_of(row)}expected one row of shape {wanted}, found an array of shape {values.shape}",
+                f"{describe_place(row)}expected one row of shape {wanted}, found an array of shape {values.shape}",
                 row=row,
             )
         return values.tolist()
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         wanted = "a list of numbers" if n_features is None else f"{n_features} numbers"
-        raise FeatureError(f"{place_of(row)}expected {wanted}, found {_described(values)}", row=row)
+        raise FeatureError(
+            f"{describe_place(row)}expected {wanted}, found {_describe_value(values)}", row=row
+        )
     return list(values)
 
 
 def _unwrap(
     features: Any, feature_names: Sequence[str] | None, row: int | None = None, *, is_row: bool = False
 ) -> Any:
-    """Return the content of a tensor, an array, a Series or a table: float64, or lists of what are no numbers.
+    """Return the content of a tensor, array, Series or table as float64, or as lists if it holds other values.
 
-    Named features are put in order. Everything else is returned as it is.
+    Named features are put in order. Other inputs are returned unchanged.
     """
     if hasattr(features, "detach"):
         features = features.detach().cpu()
         try:
             features = features.numpy()
-        except TypeError:  # bfloat16 and the like have no numpy counterpart
+        except TypeError:  # numpy has no bfloat16 and similar types
             features = features.double().numpy()
     elif hasattr(features, "to_numpy"):
         labels = list(getattr(features, "columns", getattr(features, "index", ()) if is_row else ()))
@@ -181,16 +182,16 @@ def _unwrap(
         return features.tolist()
     if features.dtype.kind not in "fiu":
         raise FeatureError(
-            f"{place_of(row)}expected numbers, found an array of dtype {features.dtype}", row=row
+            f"{describe_place(row)}expected numbers, found an array of dtype {features.dtype}", row=row
         )
     if isinstance(features, np.ma.MaskedArray) and np.ma.is_masked(features):
-        raise FeatureError(f"{place_of(row)}expected numbers, found masked (missing) values", row=row)
-    with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite and is refused as such
+        raise FeatureError(f"{describe_place(row)}expected numbers, found masked (missing) values", row=row)
+    with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, which is refused
         return np.asarray(features, dtype=np.float64)
 
 
-def _plain_array(rows: list[Any], n_features: int | None) -> np.ndarray | None:
-    """Return float64 (row, feature) of equally long lists of plain numbers; None of anything else."""
+def _convert_lists(rows: list[Any], n_features: int | None) -> np.ndarray | None:
+    """Convert equally long lists of Python numbers to float64 (row, feature). Returns None for other rows."""
     if not {list, tuple}.issuperset(map(type, rows)) or {*map(len, rows)} != {n_features or len(rows[0])}:
         return None
     if not rows[0] or not _PLAIN_NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
@@ -204,21 +205,21 @@ def _plain_array(rows: list[Any], n_features: int | None) -> np.ndarray | None:
 def _check_width(found: int, n_features: int | None, row: int | None) -> None:
     if found != n_features and (n_features is not None or not found):
         wanted = "at least one feature" if n_features is None else f"{n_features} features"
-        raise FeatureError(f"{place_of(row)}expected {wanted}, found {found}", row=row)
+        raise FeatureError(f"{describe_place(row)}expected {wanted}, found {found}", row=row)
 
 
 def _check_names(found: list[Any], feature_names: Sequence[str] | None, row: int | None) -> list[str]:
-    """Return the network's names; FeatureError unless `found` holds exactly these, each of them once."""
+    """Return the network's names. Raises FeatureError unless `found` holds exactly these, once each."""
     if feature_names is None:
         raise FeatureError(
-            f"{place_of(row)}found named features, but this model does not know its features' names; give the "
+            f"{describe_place(row)}found named features, but this model does not know its features' names; give the "
             "values as a list in the order of training, or the names as feature_names",
             row=row,
         )
     known, present = set(feature_names), set(found)
     if len(found) > len(present):
         repeated = sorted({repr(name) for name in found if found.count(name) > 1})
-        raise FeatureError(f"{place_of(row)}{', '.join(repeated)} stands more than once", row=row)
+        raise FeatureError(f"{describe_place(row)}{', '.join(repeated)} stands more than once", row=row)
     unknown = [name for name in found if name not in known]
     missing = [name for name in feature_names if name not in present]
     if unknown or missing:
@@ -226,21 +227,21 @@ def _check_names(found: list[Any], feature_names: Sequence[str] | None, row: int
         listed = [f"{fault} feature {', '.join(map(repr, names[:10]))}" for fault, names in named if names]
         blamed = (unknown or missing)[0]
         raise FeatureError(
-            f"{place_of(row)}{'; '.join(listed)}; expected exactly the {len(feature_names)} names of the model",
+            f"{describe_place(row)}{'; '.join(listed)}; expected exactly the {len(feature_names)} names of the model",
             row=row,
             feature=blamed if isinstance(blamed, str) else None,
         )
     return list(feature_names)
 
 
-def _described(value: Any) -> str:
-    """Return a value's kind and the value, cut where it is long."""
+def _describe_value(value: Any) -> str:
+    """Return the name of a value's type, and the value, shortened if it is long."""
     shown = "" if value is None else f" {value!r}"
-    return _kind(value) + (shown if len(shown) <= 41 else f"{shown[:38]}...")
+    return _describe_type(value) + (shown if len(shown) <= 41 else f"{shown[:38]}...")
 
 
-def _kind(value: Any) -> str:
-    """Return what kind of thing a value is."""
+def _describe_type(value: Any) -> str:
+    """Return the name of a value's type for a message."""
     if value is None:
         return "None"
     kind = type(value).__name__

@@ -1,7 +1,6 @@
 """The base of all predictors: checked features go in, the documented answer comes out.
 
-Imports neither torch nor scikit-learn, so that a service which answers from a bundle's weights in numpy pays for
-neither.
+Imports neither torch nor scikit-learn: a service that answers from a bundle's weights in numpy needs neither.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Final, NoReturn, NotRequired, TypedDict
 
 import numpy as np
 
-from genre_classifier.bundle.inputs import describe_feature, place_of, read_row, read_rows
+from genre_classifier.bundle.inputs import describe_feature, describe_place, read_row, read_rows
 from genre_classifier.errors import FeatureError, TopKError
 
 DEFAULT_GENRES: Final = ("Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "Folk", "Pop", "Experimental")
@@ -22,8 +21,8 @@ DEFAULT_GENRES: Final = ("Rock", "Electronic", "Hip-Hop", "Classical", "Jazz", "
 class _DefaultTopK(int):
     """The default of `top_k`: three, or all genres if there are fewer than three.
 
-    A separate type, because a caller who asks for three of two genres gets an error, and a caller who asks for
-    nothing must still get an answer.
+    It is a separate type because an explicit `top_k` above the number of genres is an error, and the default must
+    never be one.
     """
 
 
@@ -38,7 +37,7 @@ class TopPrediction(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The documented answer for one row, in Python's own types."""
+    """The documented answer for one row, in built-in Python types."""
 
     predicted_genre: str
     predicted_index: int
@@ -48,7 +47,7 @@ class Prediction(TypedDict):
 
 
 def check_genre_names(genre_names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple; ValueError unless they are two or more different, non-empty strings."""
+    """Return the names as a tuple. Raises ValueError unless they are two or more different, non-empty strings."""
     if isinstance(genre_names, str):
         raise ValueError(f"genre_names={genre_names!r}: expected a list of names, found one string")
     names = tuple(genre_names)
@@ -66,18 +65,18 @@ def check_genre_names(genre_names: Iterable[str]) -> tuple[str, ...]:
 
 
 class Predictor(ABC):
-    """Checks features, runs a network and makes the answer. A subclass computes the probabilities.
+    """Checks features, runs a network and builds the answer. A subclass computes the probabilities.
 
     Attributes
     ----------
     genre_names : tuple of str
         Genre of each of the network's outputs.
     n_features : int or None
-        Numbers in a row; None where neither network nor scaler says.
+        Number of features per row. None if neither network nor scaler knows it.
     feature_names : tuple of str or None
-        Name of each feature in the network's order; None where unknown.
+        Name of each feature in the network's order. None if unknown.
     backend : str
-        What computes: "numpy" for a bundle's own network, "torch" for any other, "onnxruntime" for an ONNX file.
+        Library that computes: "numpy" for a bundle's network, "torch" for any other, "onnxruntime" for an ONNX file.
     """
 
     backend: ClassVar[str]
@@ -90,16 +89,16 @@ class Predictor(ABC):
         self.feature_names = None if feature_names is None else tuple(feature_names)
 
     @abstractmethod
-    def _row_probabilities(self, row: np.ndarray) -> list[float]:
-        """Return a probability for each genre of one checked row, float64 (feature,); NaN for an overflow."""
+    def _compute_row_probabilities(self, row: np.ndarray) -> list[float]:
+        """Return each genre's probability for one checked row, float64 (feature,). An overflow gives NaN."""
 
     @abstractmethod
-    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
+    def _compute_probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Return probabilities, float64 (row, genre), of checked rows, float64 (row, feature)."""
 
     @abstractmethod
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows, float64 (row, feature), as the network sees them."""
+    def _standardise(self, rows: np.ndarray) -> np.ndarray:
+        """Return standardised rows, float64 (row, feature)."""
 
     def predict(self, features: Any, return_probs: bool = False, top_k: int = DEFAULT_TOP_K) -> Prediction:
         """Predict the genre of one row of raw (not standardised) features.
@@ -107,8 +106,8 @@ class Predictor(ABC):
         Parameters
         ----------
         features : Sequence[float], np.ndarray, torch.Tensor, Mapping[str, float], pandas Series or DataFrame
-            One row, shape (feature,), in the network's order; or named features in any order where the names
-            are known; or a DataFrame of one row.
+            One row, shape (feature,), in the network's order. If the names are known, also named features in any
+            order, or a DataFrame of one row.
         return_probs : bool
             Add the probability of every genre under ``all_probabilities``.
         top_k : int
@@ -117,13 +116,13 @@ class Predictor(ABC):
         Returns
         -------
         dict
-            ``predicted_genre``, ``predicted_index``, ``confidence``, ``top_predictions`` and, when asked for,
-            ``all_probabilities``. Plain Python values.
+            ``predicted_genre``, ``predicted_index``, ``confidence``, ``top_predictions`` and, with `return_probs`,
+            ``all_probabilities``. All values have built-in Python types.
 
         Raises
         ------
         ValueError
-            The features or `top_k` cannot be used; the message says what was expected.
+            The features or `top_k` cannot be used. The message says what was expected.
         """
         row = read_row(features, self.n_features, self.feature_names)
         return self.predict_row(row, return_probs, top_k)
@@ -136,38 +135,38 @@ class Predictor(ABC):
         Parameters
         ----------
         features : Sequence, np.ndarray, torch.Tensor or pandas DataFrame
-            Rows of raw features, shape (row, feature), or a list of what :meth:`predict` takes.
+            Rows of raw features, shape (row, feature), or a list of rows as for :meth:`predict`.
         return_probs, top_k
-            As in :meth:`predict`.
+            See :meth:`predict`.
 
         Returns
         -------
         list of dict
-            One answer a row, as :meth:`predict` gives it; empty where no row was given.
+            One answer per row, as from :meth:`predict`. Empty without rows.
 
         Raises
         ------
         ValueError
-            A row or `top_k` cannot be used; the message names the row.
+            A row or `top_k` cannot be used. The message names the row.
         """
         rows = read_rows(features, self.n_features, self.feature_names)
         return self.predict_rows(rows, return_probs, top_k)
 
     def predict_row(self, row: np.ndarray, return_probs: bool, top_k: int) -> Prediction:
-        """Predict a row that :func:`read_row` returned; for a caller who needs the row as well."""
-        probabilities = self._row_probabilities(row)
+        """Predict a row that :func:`read_row` returned. It is for callers who need the row as well."""
+        probabilities = self._compute_row_probabilities(row)
         if not math.isfinite(sum(probabilities)):
             self._refuse_overflow(row, None)
         return self.answer(probabilities, return_probs, top_k)
 
     def predict_rows(self, rows: np.ndarray, return_probs: bool, top_k: int) -> list[Prediction]:
-        """Predict rows that :func:`read_rows` returned; for a caller who needs the rows as well."""
+        """Predict rows that :func:`read_rows` returned. It is for callers who need the rows as well."""
         n_top = self._check_top_k(top_k)
-        return self._answers(self.predict_probabilities(rows), return_probs, n_top) if len(rows) else []
+        return self._build_answers(self.predict_probabilities(rows), return_probs, n_top) if len(rows) else []
 
     def predict_probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """Return probabilities, float64 (row, genre), of rows that :func:`read_rows` returned, at least one."""
-        probabilities = self._probabilities(rows)
+        """Return probabilities, float64 (row, genre), of one or more rows that :func:`read_rows` returned."""
+        probabilities = self._compute_probabilities(rows)
         finite = np.isfinite(probabilities).all(axis=1)
         if not finite.all():
             number = int(np.argmin(finite))
@@ -177,12 +176,12 @@ class Predictor(ABC):
     def answer(
         self, probabilities: list[float], return_probs: bool = False, top_k: int = DEFAULT_TOP_K
     ) -> Prediction:
-        """Return the answer for one probability per genre: of one row, or combined from several by the caller."""
+        """Return the answer for one probability per genre, of one row or averaged over several by the caller."""
         n_top = self._check_top_k(top_k)
         genres = self.genre_names
         if len(probabilities) != len(genres):
             raise ValueError(f"{len(probabilities)} probabilities; expected {len(genres)}, one per genre")
-        # sorted() is stable, reversed or not: of equal probabilities the lower index is first, as in argmax.
+        # sorted() is stable, also when reversed: of equal probabilities the lower index is first, as in argmax.
         order = sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)[:n_top]
         best = order[0]
         answer: Prediction = {
@@ -205,11 +204,11 @@ class Predictor(ABC):
             raise TopKError(f"top_k={top_k}: expected 1 to {n_genres}, the number of genres")
         return int(top_k)
 
-    def _answers(self, probabilities: np.ndarray, return_probs: bool, n_top: int) -> list[Prediction]:
+    def _build_answers(self, probabilities: np.ndarray, return_probs: bool, n_top: int) -> list[Prediction]:
         genres = self.genre_names
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :n_top]  # (row, top)
         confidences = np.take_along_axis(probabilities, order, axis=1)
-        # One flat list of entries, cut into rows afterwards: half the time of a nested loop.
+        # One flat list, cut into rows afterwards, takes half the time of a nested loop.
         entries: list[TopPrediction] = [
             {"genre": genres[i], "confidence": p}
             for i, p in zip(order.ravel().tolist(), confidences.ravel().tolist(), strict=True)
@@ -236,10 +235,10 @@ class Predictor(ABC):
     def _refuse_overflow(self, row: np.ndarray, number: int | None) -> NoReturn:
         """Raise an error that names the feature farthest from the training data: its value made the result overflow."""
         with np.errstate(all="ignore"):
-            distance = np.abs(self._standardised(row[np.newaxis])[0])
+            distance = np.abs(self._standardise(row[np.newaxis])[0])
         feature = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
         raise FeatureError(
-            f"{place_of(number)}the network's answer is not a finite number; farthest from what it was trained "
+            f"{describe_place(number)}the network's answer is not a finite number; farthest from what it was trained "
             f"on is {describe_feature(feature, self.feature_names)} = {float(row[feature])!r}, "
             f"{distance[feature]:.3g} standard deviations from the mean",
             row=number,

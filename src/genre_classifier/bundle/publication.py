@@ -1,4 +1,4 @@
-"""Replace several files at once: versions stand side by side, and one rename switches a symbolic link.
+"""Replace several files at once. Versions are kept side by side, and one rename switches a symbolic link.
 
 For a set of files called NAME in a folder::
 
@@ -57,7 +57,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder}: cannot be created ({error.strerror})") from error
     try:
         deadline = time.monotonic() + LOCK_SECONDS
-        # Some network filesystems have no locks. There the switch is still one rename.
+        # Some network filesystems have no locks. The switch is still one rename.
         with contextlib.suppress(OSError):
             while not lock_folder(handle):
                 if time.monotonic() > deadline:
@@ -65,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
                 time.sleep(0.02)
         yield
     finally:
-        os.close(handle)  # gives the lock back
+        os.close(handle)  # releases the lock
 
 
 def publish(
@@ -86,11 +86,10 @@ def publish(
     files : mapping of str to bytes
         Content of each file of the new version.
     known_names : Sequence[str]
-        Every file name that may belong to the set. Plain files under these names become a version of their own first.
-        A link whose file the new version lacks is removed.
+        Every file name that may belong to the set. Regular files of these names first become a separate version. A link
+        is removed if the new version lacks its file.
     check : callable
-        Called with the new files as read back from disk, before anything is switched. Its exception stops the
-        publication.
+        Called with the new files, read from disk, before the switch. Its exception stops the publication.
 
     Returns
     -------
@@ -100,8 +99,8 @@ def publish(
     Raises
     ------
     BundleError
-        Something could not be written. The names show what they showed before, and nothing temporary is left. Only if
-        the disk does not confirm the switch itself, they show the new version, and the message says so.
+        A file could not be written. The names lead to the old version, and no temporary file is left. If only the
+        disk's confirmation of the switch fails, they lead to the new version, and the message says so.
     """
     store = folder / f"{name}.versions"
     if os.path.lexists(store) and (store.is_symlink() or not store.is_dir()):
@@ -111,14 +110,14 @@ def publish(
         _tidy(folder, store)
         store.mkdir(exist_ok=True)
         present = [known for known in known_names if os.path.lexists(folder / known)]
-        plain = [known for known in present if not _is_ours(folder / known, store)]
-        last = max((int(version.name) for version in _versions(store)), default=0)
-        fresh += [store / f"{last + step:06d}" for step in ((1, 2) if plain else (1,))]
+        loose = [known for known in present if not _is_ours(folder / known, store)]
+        last = max((int(version.name) for version in _list_versions(store)), default=0)
+        fresh += [store / f"{last + step:06d}" for step in ((1, 2) if loose else (1,))]
         written = _write(fresh[-1], files)
         check(_read(written, dict.fromkeys(files, MAX_FILE_BYTES)))
-        if plain:
+        if loose:
             earlier = _read(folder, dict.fromkeys(known_names, MAX_FILE_BYTES))
-            _switch(folder, _write(fresh[0], earlier), plain)
+            _switch(folder, _write(fresh[0], earlier), loose)
         _switch(folder, written, files)
     except BaseException as error:
         outcome = "the bundle could not be written, the earlier one was left as it was"
@@ -137,10 +136,10 @@ def publish(
 def read_files(folder: Path, name: str, limits: Mapping[str, int], needed: Sequence[str]) -> dict[str, bytes]:
     """Return the content of the set's existing files, all from one version.
 
-    `limits` has every name that may belong to the set, with the most bytes that such a file has.
+    `limits` has the largest number of bytes for every name that may belong to the set.
 
-    Plain files are read one by one from the folder. If the `needed` names lead through `current`, it is opened once. It
-    is opened again if that version was replaced meanwhile, because a replaced version may have been removed.
+    Regular files are read one by one from the folder. If the `needed` names are links through `current`, `current` is
+    opened once. It is opened again if the version was replaced meanwhile, because replaced versions may be removed.
     """
     store = folder / f"{name}.versions"
     for _ in range(100):
@@ -154,7 +153,7 @@ def read_files(folder: Path, name: str, limits: Mapping[str, int], needed: Seque
             raise BundleError(f"{store / CURRENT}: cannot be opened ({error.strerror})") from error
         try:
             files = _read(store / CURRENT, limits, handle)
-            with contextlib.suppress(FileNotFoundError):  # nothing is current any more
+            with contextlib.suppress(FileNotFoundError):  # `current` is gone
                 if len(files) == len(limits) or os.path.samestat(os.fstat(handle), (store / CURRENT).stat()):
                     return files
         finally:
@@ -162,8 +161,8 @@ def read_files(folder: Path, name: str, limits: Mapping[str, int], needed: Seque
     raise BundleError(f"{store}: replaced faster than it can be read; try again when the exports are done")
 
 
-def fingerprint(folder: Path, known_names: Sequence[str]) -> tuple:
-    """Return a value that changes when one of the set's files does. It is cheap enough to compute every second."""
+def compute_fingerprint(folder: Path, known_names: Sequence[str]) -> tuple:
+    """Return a value that changes when one of the set's files changes. It is cheap enough to compute every second."""
     found = []
     for file_name in known_names:
         with contextlib.suppress(OSError):
@@ -173,7 +172,7 @@ def fingerprint(folder: Path, known_names: Sequence[str]) -> tuple:
 
 
 def _write(version: Path, files: Mapping[str, bytes]) -> Path:
-    """Write the files of a version under its temporary name, and return that folder."""
+    """Write a version's files into a folder with a temporary name, and return the folder."""
     partial = version.with_suffix(".partial")
     partial.mkdir()
     for file_name, content in files.items():
@@ -183,26 +182,26 @@ def _write(version: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def _switch(folder: Path, written: Path, names: Iterable[str]) -> None:
-    """Make a written version the current one, and links of the names that are none yet."""
+    """Make a written version the current one, and replace names that are not links yet by links."""
     store, version = written.parent, written.with_suffix("")
 
     def link(chosen: Iterable[str]) -> None:
         for name in chosen:
-            _link(folder / name, _target(store, name), store)
+            _link(folder / name, _build_target(store, name), store)
 
-    # Until the switch a new link leads nowhere, as if it did not exist.
+    # Until the switch, a new link leads nowhere, as if it did not exist.
     link(name for name in names if not os.path.lexists(folder / name))
     sync_folder(folder)
     written.rename(version)
     sync_folder(store)
     _link(store / CURRENT, version.name, store)
     sync_folder(store)
-    # The version has the content of the plain files that are left, so that their names show the same as before.
+    # The version has the content of the remaining regular files, so their names keep their content.
     link(name for name in names if not _is_ours(folder / name, store))
 
 
 def _link(path: Path, target: str, store: Path) -> None:
-    """Put a link in the place of whatever stands under `path`, in one step."""
+    """Replace the file or link at `path` by a link, in one step."""
     fresh = store / f"{path.name}.new"
     try:
         fresh.symlink_to(target)
@@ -217,20 +216,20 @@ def _link(path: Path, target: str, store: Path) -> None:
 
 
 def _tidy(folder: Path, store: Path) -> None:
-    """Remove what killed and failed writers left, and versions in `store` that no reader can open any more.
+    """Remove the leftovers of killed and failed writers, and versions in `store` that no reader can open any more.
 
-    The leftovers are those of all sets, because a set with a version in its name is never written again.
+    Leftovers of all sets are removed, because a set with a version in its name is never written again.
     """
     with contextlib.suppress(OSError):
         dangling = [path for path in folder.iterdir() if path.is_symlink() and not path.exists()]
         for other in folder.glob("*.versions"):
-            if other.is_symlink() or not other.is_dir():  # what a link leads to is not ours
+            if other.is_symlink() or not other.is_dir():  # a link's target belongs to someone else
                 continue
             _remove([*other.glob("[0-9]*.partial"), *filter(Path.is_symlink, other.glob("*.new"))])
             _remove(path for path in dangling if _is_ours(path, other))
             with contextlib.suppress(OSError):
-                other.rmdir()  # only if nothing is in it
-        versions = _versions(store)
+                other.rmdir()  # fails unless it is empty
+        versions = _list_versions(store)
         for old, successor in pairwise(versions[: 1 - KEPT_VERSIONS]):
             is_current = _leads_to(store / CURRENT, old.name)
             if not is_current and time.time() - successor.stat().st_mtime > GRACE_SECONDS:
@@ -238,24 +237,24 @@ def _tidy(folder: Path, store: Path) -> None:
 
 
 def _remove(paths: Iterable[Path]) -> None:
-    """Remove files, links and folders as far as the disk allows. What led here is reported, not a failure here."""
+    """Remove files, links and folders as far as the disk allows. Failures are ignored: an earlier error is reported."""
     for path in paths:
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _versions(store: Path) -> list[Path]:
+def _list_versions(store: Path) -> list[Path]:
     """Return the folders of complete versions, oldest first."""
     found = [path for path in store.glob("*") if _VERSION.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name))
 
 
 def _is_ours(path: Path, store: Path) -> bool:
-    return _leads_to(path, _target(store, path.name))
+    return _leads_to(path, _build_target(store, path.name))
 
 
-def _target(store: Path, file_name: str) -> str:
-    return f"{store.name}/{CURRENT}/{file_name}"  # relative, so that the folder can be moved
+def _build_target(store: Path, file_name: str) -> str:
+    return f"{store.name}/{CURRENT}/{file_name}"  # relative: the folder can be moved
 
 
 def _leads_to(path: Path, target: str) -> bool:
@@ -266,7 +265,7 @@ def _leads_to(path: Path, target: str) -> bool:
 
 
 def _read(folder: Path, limits: Mapping[str, int], handle: int | None = None) -> dict[str, bytes]:
-    """Return the content of the files that exist, through an open `handle` on the folder if given."""
+    """Return the content of the files that exist, read through an open `handle` of the folder if given."""
     files = {}
     for file_name, limit in limits.items():
         with contextlib.suppress(FileNotFoundError):

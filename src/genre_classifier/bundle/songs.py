@@ -27,7 +27,7 @@ from genre_classifier.features.decoding.audio import SHORTEST_SECONDS, Excerpt
 from genre_classifier.features.measure import measure_file, require_weights
 from genre_classifier.features.sets import CLIP_SECONDS, FEATURE_SETS
 from genre_classifier.files.atomic import replacing, write_text
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.files.csv_files import format_csv
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
     clip_seconds = made_with.parameters.get("clip_seconds")
     if not isinstance(clip_seconds, int | float) or clip_seconds < SHORTEST_SECONDS:
         clip_seconds = CLIP_SECONDS  # and the difference is named
-    difference = known.reference(clip_seconds).difference(made_with)
+    difference = known.build_reference(clip_seconds).describe_difference(made_with)
     if difference is not None:
         raise BundleError(
             f"the bundle was trained on {known.name} made otherwise than here ({difference}); "
@@ -211,16 +211,18 @@ def write_curve(song: SongPrediction, title: str, csv_path: Path, png_path: Path
     for middle, start, row in zip(middles, song.starts, song.probabilities, strict=True):
         times = (middle, start, min(start + song.window_seconds, song.seconds))
         rows.append([*(f"{time:.2f}" for time in times), *(f"{p:.6f}" for p in row)])
-    write_text(csv_path, csv_text(["seconds", "start", "end", *song.genre_names], rows))
+    write_text(csv_path, format_csv(["seconds", "start", "end", *song.genre_names], rows))
     _draw(song, middles, title, png_path)
 
 
 def _draw(song: SongPrediction, middles: Float64, title: str, path: Path) -> None:
-    from genre_classifier.evaluation.drawing import png
+    from genre_classifier.evaluation.drawing import render_png
     from genre_classifier.evaluation.figures import draw_over_time
 
     # A song of one window is a band as wide as the song.
     times = middles if len(middles) > 1 else np.array([0.0, song.seconds])
     rows = song.probabilities if len(middles) > 1 else np.repeat(song.probabilities, 2, axis=0)
     with replacing(path) as temporary:
-        temporary.write_bytes(png(draw_over_time(times, rows, song.genre_names, song.window_seconds, title)))
+        temporary.write_bytes(
+            render_png(draw_over_time(times, rows, song.genre_names, song.window_seconds, title))
+        )

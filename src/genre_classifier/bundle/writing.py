@@ -153,7 +153,7 @@ def _encode(
     onnx: bool | None,
 ) -> dict[str, bytes]:
     """Return the content of each file of a new bundle, by part."""
-    from genre_classifier.bundle.inference import linear_steps
+    from genre_classifier.bundle.inference import list_linear_steps
 
     statistics = ScalerStatistics.of(scaler)
     try:
@@ -175,7 +175,7 @@ def _encode(
         "metrics": to_plain(dict(metrics), "metrics"),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_architecture": type(model).__name__,
-        "plain_chain": linear_steps(model) is not None,
+        "plain_chain": list_linear_steps(model) is not None,
         "format_version": FORMAT_VERSION,
         "feature_names": None if feature_names is None else list(feature_names),
         "scaler": statistics.to_metadata(),
@@ -225,9 +225,9 @@ def _encode_onnx(
 ) -> bytes | None:
     if wanted is False:
         return None
-    from genre_classifier.bundle.onnx.export import build_onnx, can_express, is_available
+    from genre_classifier.bundle.onnx.export import build_onnx, can_export, is_available
 
-    if wanted is None and not (is_available() and can_express(model)):
+    if wanted is None and not (is_available() and can_export(model)):
         reason = (
             f"{type(model).__name__} is not a chain of layers" if is_available() else "onnx is not installed"
         )
@@ -267,13 +267,13 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
     except ValueError as error:
         raise BundleError(f"the parts of the bundle do not fit together: {error}") from error
     rows = typical_rows(bundle.scaler)
-    expected = original._probabilities(rows)
-    answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._probabilities(rows)}
+    expected = original._compute_probabilities(rows)
+    answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._compute_probabilities(rows)}
     if bundle.onnx_file is not None:
         from genre_classifier.bundle.onnx.inference import OnnxPredictor
 
         predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
-        answers[bundle.path("onnx")] = predictor._probabilities(rows)
+        answers[bundle.path("onnx")] = predictor._compute_probabilities(rows)
     for path, found in answers.items():
         compare_answers(path, found, expected)
 

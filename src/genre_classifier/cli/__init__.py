@@ -1,4 +1,4 @@
-"""The commands: one file for each subcommand of genre-classifier; hydra_entry.py stands around train and export.
+"""The commands: one file for each subcommand of genre-classifier; hydra_entry.py wraps train and export.
 
-The lowest-level rooms are imported when a command runs, so that --help is quick.
+A command imports the other rooms when it runs, so --help is quick.
 """

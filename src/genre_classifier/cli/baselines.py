@@ -56,7 +56,7 @@ class PlannedRun:
     Parameters
     ----------
     name : str
-        Of its run folder.
+        Name of its run folder.
     baseline : Baseline
     division : Division
     seed : int
@@ -70,13 +70,13 @@ class PlannedRun:
 
 def run(options: argparse.Namespace) -> None:
     """Run the subcommand. It writes a run folder per model and division, and a leaderboard."""
-    from genre_classifier.baselines.models import BASELINES, by_name
+    from genre_classifier.baselines.models import BASELINES, select_baselines
 
     divisions, models, jobs = _read_options(options)
-    baselines = by_name(models)
-    rows = _rows(divisions)
-    planned = _jobs(baselines, divisions)
-    for line in _remarks(
+    baselines = select_baselines(models)
+    rows = _read_rows(divisions)
+    planned = _plan_runs(baselines, divisions)
+    for line in _list_remarks(
         baselines, divisions, [] if models else [one for one in BASELINES if not one.installed]
     ):
         say(line)
@@ -92,43 +92,43 @@ def run(options: argparse.Namespace) -> None:
 
 def _read_options(options: argparse.Namespace) -> tuple[list[Division], list[str] | None, int]:
     """Return the divisions, the models' names and the number of processes."""
-    from genre_classifier.baselines.plan import composed_divisions, data_overrides, divisions_like
-    from genre_classifier.machine.processors import usable_cores
+    from genre_classifier.baselines.plan import build_data_overrides, compose_divisions, read_divisions
+    from genre_classifier.machine.processors import count_usable_cores
     from genre_classifier.runs.listing import format_unreadable
 
-    # argparse gives an option of several values the settings that follow it as well.
-    models, late = _apart(options.models)
-    seed_texts, later = _apart(options.seeds)
-    seeds = None if seed_texts is None else [_seed(text) for text in seed_texts]
-    overrides = [*data_overrides(options.data, options.path), *options.overrides, *late, *later]
+    # argparse adds the settings that follow an option of several values to its values.
+    models, late = _separate_settings(options.models)
+    seed_texts, later = _separate_settings(options.seeds)
+    seeds = None if seed_texts is None else [_parse_seed(text) for text in seed_texts]
+    overrides = [*build_data_overrides(options.data, options.path), *options.overrides, *late, *later]
     for name, value in (("--jobs", options.jobs), ("--folds", options.folds)):
         if value is not None and value < (least := 1 if name == "--jobs" else 2):
             raise ConfigError(f"{name} {value}: expected at least {least}")
     if options.like is None:
-        divisions = composed_divisions(overrides, options.folds, seeds)
+        divisions = compose_divisions(overrides, options.folds, seeds)
     elif overrides or options.folds is not None:
         given = overrides[0] if overrides else f"--folds {options.folds}"
         raise ConfigError(f"--like {options.like} says which rows, and so does {given}: drop one of them")
     else:
-        divisions = divisions_like(options.like, seeds)
+        divisions = read_divisions(options.like, seeds)
         say(*format_unreadable(divisions.unreadable), error=True)
-    return divisions, models, options.jobs or usable_cores()
+    return divisions, models, options.jobs or count_usable_cores()
 
 
-def _apart(words: Sequence[str] | None) -> tuple[list[str] | None, list[str]]:
-    """Return an option's values, and the settings among them."""
+def _separate_settings(words: Sequence[str] | None) -> tuple[list[str] | None, list[str]]:
+    """Return an option's own values, and the settings that argparse added to them."""
     values = [word for word in words or () if "=" not in word]
     return values or None, [word for word in words or () if "=" in word]
 
 
-def _seed(text: str) -> int:
+def _parse_seed(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise ConfigError(f"--seeds {text}: expected whole numbers, as in --seeds 1 2 3")
     return int(text)
 
 
-def _rows(divisions: Sequence[Division]) -> list[DividedTable]:
-    """Read and divide the rows of every division, each table once, so that a mistake is met before anything runs."""
+def _read_rows(divisions: Sequence[Division]) -> list[DividedTable]:
+    """Read and divide the rows of every division, each table once. Mistakes are found before anything runs."""
     from genre_classifier.baselines.fit import divide_table
     from genre_classifier.data.sources import read
 
@@ -141,26 +141,26 @@ def _rows(divisions: Sequence[Division]) -> list[DividedTable]:
     return found
 
 
-def _jobs(baselines: Sequence[Baseline], divisions: Sequence[Division]) -> list[PlannedRun]:
-    """Return what is to run: division by division, a model without randomness once for each."""
+def _plan_runs(baselines: Sequence[Baseline], divisions: Sequence[Division]) -> list[PlannedRun]:
+    """Return the runs, division by division. A model without randomness runs once per division."""
     splits = list(dict.fromkeys(division.without_fold for division in divisions))
     found = []
     for division in divisions:
         for one in baselines:
             seeds = sorted(set(division.seeds)) if one.seeded else division.seeds[:1]
             for seed in seeds:
-                parts = [one.name]
+                words = [one.name]
                 if len(splits) > 1:
-                    parts.append(f"split{splits.index(division.without_fold)}")
+                    words.append(f"split{splits.index(division.without_fold)}")
                 if division.fold is not None:
-                    parts.append(f"fold{division.fold}")
+                    words.append(f"fold{division.fold}")
                 if len(seeds) > 1:
-                    parts.append(f"seed{seed}")
-                found.append(PlannedRun("-".join(parts), one, division, seed))
+                    words.append(f"seed{seed}")
+                found.append(PlannedRun("-".join(words), one, division, seed))
     return found
 
 
-def _remarks(
+def _list_remarks(
     baselines: Sequence[Baseline], divisions: Sequence[Division], missing: Sequence[Baseline]
 ) -> Iterator[str]:
     if missing:
@@ -205,12 +205,12 @@ def _run_all(
     from tqdm import tqdm
 
     ordered = list(dict.fromkeys(id(job.division) for job in planned))
-    rows_of = dict(zip(ordered, rows, strict=True))
+    rows_by_division = dict(zip(ordered, rows, strict=True))
     with tqdm(total=len(planned), unit="run", desc="baselines", leave=False, disable=None) as bar:
         for number, job in enumerate(planned, start=1):
             bar.set_postfix_str(job.name)
             try:
-                outcome = _outcome(job, rows_of[id(job.division)], folder, jobs)
+                outcome = _run_one(job, rows_by_division[id(job.division)], folder, jobs)
             except KeyboardInterrupt:
                 return True
             with tqdm.external_write_mode(file=sys.stderr):
@@ -219,28 +219,28 @@ def _run_all(
     return False
 
 
-def _outcome(job: PlannedRun, rows: DividedTable, folder: SweepFolder, jobs: int) -> str:
+def _run_one(job: PlannedRun, rows: DividedTable, folder: SweepFolder, jobs: int) -> str:
     """Run a baseline and return a line with its result. If it fails, its run.json has the reason."""
-    from genre_classifier.baselines.fit import baseline_config, run_baseline
+    from genre_classifier.baselines.fit import build_baseline_config, run_baseline
 
-    cfg = baseline_config(job.division.cfg, job.baseline, job.seed, folder.path / job.name)
+    cfg = build_baseline_config(job.division.cfg, job.baseline, job.seed, folder.path / job.name)
     try:
         run = run_baseline(job.baseline, cfg, rows, jobs=jobs)
-    except Exception as error:  # a model may fail in any way; the others go on
+    except Exception as error:  # a model may raise anything; the other models still run
         return f"failed: {type(error).__name__}: {error}".splitlines()[0]
-    chosen = _shown(run["baseline"]["chosen"])
+    chosen = _format_settings(run["baseline"]["chosen"])
     return f"{cfg.optimized_metric} {run['objective']:.4f}  {run['seconds']:.1f} s  {chosen}".rstrip()
 
 
-def _shown(chosen: Mapping[str, Any]) -> str:
-    from genre_classifier.config.settings import shown_value
+def _format_settings(chosen: Mapping[str, Any]) -> str:
+    from genre_classifier.config.settings import format_value
 
-    return " ".join(f"{name}={shown_value(value)}" for name, value in chosen.items())
+    return " ".join(f"{name}={format_value(value)}" for name, value in chosen.items())
 
 
 def _finish(folder: SweepFolder) -> int:
     """Write and print the leaderboard, and return how many runs are not finished."""
-    from genre_classifier.commands import command
+    from genre_classifier.commands import format_command
     from genre_classifier.runs.folder import shorten_path
     from genre_classifier.runs.listing import format_unreadable, read_each
     from genre_classifier.runs.ranking.leaderboard import rank_trials, read_trial
@@ -259,5 +259,5 @@ def _finish(folder: SweepFolder) -> int:
     say(*format_unreadable(trials.unreadable))
     where = shorten_path(folder.path)
     say(f"run folders  {where}")
-    say(f"with others  {command('genre-classifier', 'leaderboard', where, 'outputs/runs')}")
+    say(f"with others  {format_command('genre-classifier', 'leaderboard', where, 'outputs/runs')}")
     return sum(trial.status != "finished" for trial in trials) + len(trials.unreadable)

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare, and print the differences and the verdict."""
+    """Compare the two, and print the differences and the verdict."""
     from genre_classifier.runs.listing import format_unreadable
     from genre_classifier.runs.ranking.comparison import compare, describe_contestants, describe_verdict
     from genre_classifier.runs.ranking.leaderboard import complete_metric_name

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand. It prints what is there now."""
+    """Run the subcommand. It prints which files are there now."""
     if options.what == "musicnn":
         _refuse(options, "folder", "url")
         _fetch_weights(options.wheel)

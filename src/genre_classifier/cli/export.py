@@ -6,13 +6,13 @@ import hydra
 from omegaconf import DictConfig
 
 from genre_classifier.cli import hydra_entry
-from genre_classifier.config.folder import conf_folder
+from genre_classifier.config.folder import find_conf_folder
 from genre_classifier.config.schema import register_schemas
 
 register_schemas()
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
+@hydra.main(version_base="1.3", config_path=str(find_conf_folder()), config_name="export")
 def main(cfg: DictConfig) -> None:
     """Export one checkpoint and print its production checklist."""
     from genre_classifier.exporting.export import export

@@ -55,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the subcommand. It writes the table and prints which files were measured."""
-    from genre_classifier.features.discovery import left_out
+    """Run the subcommand. It writes the table and prints a summary of the files."""
+    from genre_classifier.features.discovery import describe_failures
     from genre_classifier.features.extract import NothingMeasuredError, extract
     from genre_classifier.features.output import check_output, write_errors, write_extraction
 
     check_output(options.output)
-    settings = _settings(options)
-    files = _files(options)
+    settings = _read_settings(options)
+    files = _find_files(options)
     try:
         extraction = extract(files, settings)
     except KeyboardInterrupt:
@@ -79,17 +79,17 @@ def run(options: argparse.Namespace) -> None:
             f"{options.output} cannot be written: {reason}; make room or name another table and start again: what was "
             "measured is kept in the cache"
         ) from error
-    say(f"{options.output}: {_summary(extraction)}")
+    say(f"{options.output}: {_format_summary(extraction)}")
     if errors is not None:
-        say(f"{errors}: {len(extraction.failures)} files skipped ({_kinds(extraction)})", error=True)
-        say(left_out(extraction.failures), error=True)
-    nobodies = extraction.nobodies()
+        say(f"{errors}: {len(extraction.failures)} files skipped ({_count_failures(extraction)})", error=True)
+        say(describe_failures(extraction.failures), error=True)
+    nobodies = extraction.count_nobodies()
     if nobodies:
         names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
         say(f"{nobodies.total()} files are by {names}, which is no artist", error=True)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _read_settings(options: argparse.Namespace) -> Settings:
     from genre_classifier.features.decoding.audio import Excerpt
     from genre_classifier.features.extract import Settings
 
@@ -106,7 +106,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _files(options: argparse.Namespace) -> list[AudioFile]:
+def _find_files(options: argparse.Namespace) -> list[AudioFile]:
     from genre_classifier.features.discovery import read_list, scan
 
     if (options.folder is None) == (options.files is None):
@@ -116,11 +116,11 @@ def _files(options: argparse.Namespace) -> list[AudioFile]:
         return read_list(options.files)
     collection = scan(options.folder)
     if collection.n_others:
-        say(f"{options.folder}: {collection.others()}", error=True)
+        say(f"{options.folder}: {collection.describe_others()}", error=True)
     return collection.files
 
 
-def _summary(extraction: Extraction) -> str:
+def _format_summary(extraction: Extraction) -> str:
     made_with, n_files = extraction.made_with, len(extraction.files)
     n_rows = sum(len(measured.starts) for measured in extraction.measured)
     text = f"{n_rows} rows of {made_with.name}, version {made_with.version}, from {n_files} files"
@@ -132,6 +132,6 @@ def _summary(extraction: Extraction) -> str:
     return text
 
 
-def _kinds(extraction: Extraction) -> str:
+def _count_failures(extraction: Extraction) -> str:
     kinds = [failure.kind for _, failure in extraction.failures]
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))

@@ -1,4 +1,4 @@
-"""Code around a Hydra entry point: one clear message per error, and a separate folder per run."""
+"""Run a Hydra entry point with one clear message per error, and with a separate folder per run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from genre_classifier.config.checks import find_problems, raise_problems
-from genre_classifier.config.messages import message_of
-from genre_classifier.config.settings import describe_plan, job_config
+from genre_classifier.config.messages import explain_error
+from genre_classifier.config.settings import build_job_config, describe_plan
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
 from genre_classifier.runs.folder import claim
-from genre_classifier.terminal import error_text, prepare, say
+from genre_classifier.terminal import format_error, prepare, say
 
 if TYPE_CHECKING:
     from genre_classifier.runs.sweep_folder import SweepFolder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-# What Optuna says in memory, and what its database says.
+# Optuna's messages for a study without a finished trial: in memory, and in a database.
 NO_BEST_TRIAL = ("No trials are completed", "Record does not exist")
-_TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # by the user; run() sets it for Hydra later
+_TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"  # read now: run() sets the variable for Hydra later
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -44,7 +44,7 @@ def run(main: Callable[[], Any]) -> None:
         with _sweep_finished():
             main()
         return
-    # Hydra prints and exits by itself unless told to hand its exceptions on.
+    # With this variable Hydra raises its exceptions. Without it, Hydra prints them and exits.
     os.environ[FULL_ERROR] = "1"
     with one_message(), _sweep_finished():
         main()
@@ -52,12 +52,12 @@ def run(main: Callable[[], Any]) -> None:
 
 @contextmanager
 def _sweep_finished() -> Iterator[None]:
-    """Summarise a sweep at the end of the block, however that ends. Failed trials make the exit code 1."""
+    """Summarise a sweep at the end of the block, also after an exception. Failed trials make the exit code 1."""
     failed = 0
     try:
         yield
     except ValueError as error:
-        # Optuna asks for the best trial also where none is finished; the summary says how many failed, and why.
+        # Optuna asks for the best trial even if none is finished. The summary says how many failed, and why.
         if _get_started_sweep() is None or not any(text in str(error) for text in NO_BEST_TRIAL):
             raise
     finally:
@@ -82,7 +82,7 @@ def one_message(*, or_traceback: bool = False) -> Iterator[None]:
     Parameters
     ----------
     or_traceback : bool
-        Let the exception pass where the user has set ``HYDRA_FULL_ERROR=1``.
+        Let the exception pass if the user has set ``HYDRA_FULL_ERROR=1``.
     """
     if or_traceback and _TRACEBACK_WANTED:
         yield
@@ -93,10 +93,10 @@ def one_message(*, or_traceback: bool = False) -> Iterator[None]:
         say(interrupt if interrupt.args else "interrupted", error=True)
         sys.exit(130)
     except Exception as error:
-        message = message_of(error)
+        message = explain_error(error)
         if message is None:
             raise
-        sys.exit(error_text(message))
+        sys.exit(format_error(message))
 
 
 class RunStart(Callback):
@@ -111,7 +111,7 @@ class RunStart(Callback):
             die_with_parent()
             return
         with one_message():
-            job = job_config(config, config.hydra.run.dir)
+            job = build_job_config(config, config.hydra.run.dir)
             raise_problems(find_problems(job))
             _claim(config)
             say(describe_plan(job), error=True)  # at once: the libraries take some seconds to load

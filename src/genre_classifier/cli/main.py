@@ -23,9 +23,9 @@ from genre_classifier.cli import predict as song_command
 from genre_classifier.cli import report as report_command
 from genre_classifier.cli import robustness as robustness_command
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.files.csv_files import format_csv
 from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.terminal import prepare, say, say_csv, say_error, say_json, shown, visible_lines
+from genre_classifier.terminal import escape_lines, format_name, prepare, say, say_csv, say_error, say_json
 
 if TYPE_CHECKING:
     from genre_classifier.bundle.format import Bundle
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["train"], ["export"]):
-        return _hydra(given)
-    options = _parser().parse_args(_joined(given))
+        return _run_hydra(given)
+    options = _build_parser().parse_args(_join_features(given))
     try:
         prepare_caches()
         options.run(options)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _hydra(given: Sequence[str]) -> int:
+def _run_hydra(given: Sequence[str]) -> int:
     """Run train.py's or export.py's entry point. Hydra reads the command line itself."""
     from genre_classifier.cli import hydra_entry
 
@@ -63,8 +63,8 @@ def _hydra(given: Sequence[str]) -> int:
     return 0
 
 
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """Write ``--features VALUES`` as one argument; argparse takes a leading minus for an option."""
+def _join_features(arguments: Sequence[str]) -> list[str]:
+    """Write ``--features VALUES`` as one argument: argparse reads a leading minus as an option."""
     joined = list(arguments)
     if "--features" in joined[:-1]:
         position = joined.index("--features")
@@ -73,14 +73,14 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints a wrong argument, which may be a file's name, with `visible_lines`."""
+    """An argument parser that escapes its messages: a wrong argument may be a file's name."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        super()._print_message(visible_lines(message), file)
+        super()._print_message(escape_lines(message), file)
 
 
 class _SubcommandParser(_Parser):
-    """Takes options between positional arguments too, as in ``extract music/ --jobs 2 features.parquet``."""
+    """Accepts options between positional arguments, as in ``extract music/ --jobs 2 features.parquet``."""
 
     _within = False
 
@@ -94,7 +94,7 @@ class _SubcommandParser(_Parser):
             self._within = False
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     common = _SubcommandParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="genre-classifier", description="Music genres from audio features.")
@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--metric", default="f1", help="what to rank by, on validation rows; default f1")
     board.add_argument("--by", metavar="SETTING", help="join all trials that share a setting's value")
     board.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a file as well")
-    board.set_defaults(run=_leaderboard)
+    board.set_defaults(run=_show_leaderboard)
 
     comparison = commands.add_parser(
         "compare", parents=[common], help="tell whether two runs or sweeps differ by more than chance"
@@ -203,37 +203,37 @@ def _verify(options: argparse.Namespace) -> None:
     folder, name = _split(options.bundle)
     bundle = read_bundle(folder, name)
     checks = verify_bundle(bundle)
-    for what, value in (*_described(bundle), *checks):
+    for what, value in (*_describe_bundle(bundle), *checks):
         say(f"{what:16}{value}")
     say(f"{bundle.folder / bundle.name}: good")
 
 
-def _described(bundle: Bundle) -> list[tuple[str, str]]:
+def _describe_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     metadata = bundle.metadata
     names = bundle.feature_names
     features = (
         f"{bundle.scaler.n_features}"
         if names is None
-        else f"{len(names)}, {shown(names[0])} to {shown(names[-1])}"
+        else f"{len(names)}, {format_name(names[0])} to {format_name(names[-1])}"
     )
-    metrics = ", ".join(_shown_metrics(metadata["metrics"])) or "none"
+    metrics = ", ".join(_format_metrics(metadata["metrics"])) or "none"
     return [
-        ("model", f"{metadata['model_name']}, {_shown(metadata['model_architecture'])}"),
+        ("model", f"{metadata['model_name']}, {_format_value(metadata['model_architecture'])}"),
         ("written", metadata["timestamp"]),
         ("digest", bundle.digest),
-        ("genres", ", ".join(map(shown, bundle.genre_names))),
+        ("genres", ", ".join(map(format_name, bundle.genre_names))),
         ("features", features),
         ("metrics", metrics),
         ("split", metadata.get("split_protocol") or "not recorded"),
     ]
 
 
-def _shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the metrics in words; of metrics by split, those of the split that judges the model."""
+def _format_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the metrics in words. Metrics by split are shown for one split: test, else validation, else training."""
     splits = [split for split in ("test", "val", "train") if isinstance(metrics.get(split), dict)]
     if not splits:
-        return [f"{key} {_shown(value)}" for key, value in metrics.items()]
-    shown = [f"{splits[0]} {key} {_shown(value)}" for key, value in metrics[splits[0]].items()]
+        return [f"{key} {_format_value(value)}" for key, value in metrics.items()]
+    shown = [f"{splits[0]} {key} {_format_value(value)}" for key, value in metrics[splits[0]].items()]
     if metrics.get("synthetic_data"):
         shown.append("synthetic data")
     if "held_out_model" in metrics:
@@ -241,8 +241,8 @@ def _shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
     return shown
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else shown(value, 80)
+def _format_value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else format_name(value, 80)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -263,18 +263,18 @@ def _predict(options: argparse.Namespace) -> None:
         answer = predictor.predict(_parse_features(options.features), return_probs=True, top_k=top_k)
         say_json(answer)
     else:
-        _refuse_made_otherwise(bundle, options.table)
+        _require_same_features(bundle, options.table)
         _predict_table(predictor, options.table, top_k)
 
 
-def _refuse_made_otherwise(bundle: Bundle, path: Path) -> None:
-    """Raise DataError if a table's features were made otherwise than the bundle's."""
+def _require_same_features(bundle: Bundle, path: Path) -> None:
+    """Raise DataError if a table's features were not measured as the bundle's were."""
     from genre_classifier.bundle.format import feature_set_of
-    from genre_classifier.features.output import made_with
+    from genre_classifier.features.output import read_feature_set
 
     expected = feature_set_of(bundle.metadata, bundle.feature_names)
-    found = made_with(path) if path.is_file() else None
-    difference = None if expected is None or found is None else expected.difference(found)
+    found = read_feature_set(path) if path.is_file() else None
+    difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:
         raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
 
@@ -305,7 +305,7 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
     )
     found = len(columns.feature_names)
     if predictor.feature_names is None and found != predictor.n_features:
-        # Without names the table's order is all there is: take it only where it leaves no choice.
+        # Without names, only the order of the columns can be used. It must not leave a choice.
         raise DataError(
             f"{path}: {found} numeric columns; the bundle takes {predictor.n_features} features and does not name them"
         )
@@ -320,10 +320,10 @@ def _predict_table(predictor: Predictor, path: Path, top_k: int) -> None:
     for label, answer in zip(labels, answers, strict=True):
         cells = [(top["genre"], f"{top['confidence']:.6f}") for top in answer["top_predictions"]]
         rows.append([label, *(cell for pair in cells for cell in pair)])
-    say_csv(csv_text(header, rows))
+    say_csv(format_csv(header, rows))
 
 
-def _leaderboard(options: argparse.Namespace) -> None:
+def _show_leaderboard(options: argparse.Namespace) -> None:
     from genre_classifier.runs.listing import format_unreadable
     from genre_classifier.runs.ranking.leaderboard import complete_metric_name, find_trials, rank_trials
     from genre_classifier.runs.ranking.tables import show_leaderboard, write_leaderboard

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genre_classifier.errors import AudioError, BundleError, DataError
-from genre_classifier.terminal import say, say_error, shown
+from genre_classifier.terminal import format_name, say, say_error
 
 if TYPE_CHECKING:
     from genre_classifier.bundle.format import Bundle
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k
     failed = 0
     for path in options.songs:
         try:
-            say(*_lines(options, predictor, recipe, path, top_k))
+            say(*_predict_song(options, predictor, recipe, path, top_k))
         except AudioError as error:
             say_error(error)
             failed += 1
@@ -61,20 +61,22 @@ def find_recipe(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
         raise BundleError(f"{bundle.folder / bundle.name}: {error}") from error
 
 
-def _lines(
+def _predict_song(
     options: argparse.Namespace, predictor: Predictor, recipe: AudioRecipe, path: Path, top_k: int
 ) -> Iterator[str]:
     from genre_classifier.bundle.songs import answer_for, predict_song
 
     song = predict_song(predictor, recipe, path, recipe.windows)
     answer = answer_for(predictor, song, top_k=top_k)
-    tops = ", ".join(f"{shown(top['genre'])} {top['confidence']:.3f}" for top in answer["top_predictions"])
-    yield f"{path}: {tops}  ({_shown(song)})"
+    tops = ", ".join(
+        f"{format_name(top['genre'])} {top['confidence']:.3f}" for top in answer["top_predictions"]
+    )
+    yield f"{path}: {tops}  ({_format_length(song)})"
     if options.over_time:
         yield from _write_curve(options, predictor, recipe, path)
 
 
-def _shown(song: SongPrediction) -> str:
+def _format_length(song: SongPrediction) -> str:
     minutes, seconds = divmod(round(song.seconds), 60)
     windows = f"{len(song.starts)} window" + ("s" if len(song.starts) != 1 else "")
     return f"{minutes}:{seconds:02d}, {windows} of {song.window_seconds:g} s"

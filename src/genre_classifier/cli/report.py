@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _messages_shown() -> Iterator[None]:
-    """Show the report's progress, such as a training that it needs, without Lightning's messages."""
+    """Show the report's progress without Lightning's messages."""
     own, lightning = (logging.getLogger(name) for name in ("genre_classifier.reporting", "lightning"))
     levels = own.level, lightning.level
     handler = logging.StreamHandler()

@@ -8,25 +8,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genre_classifier.cli import hydra_entry
-from genre_classifier.config.folder import conf_folder
+from genre_classifier.config.folder import find_conf_folder
 from genre_classifier.config.schema import register_schemas
 
 register_schemas()
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(find_conf_folder()), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Train one configuration and return the best epoch's value of the metric that a sweep optimises."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         from genre_classifier.sweeps.trial import run_trial
 
         return run_trial(cfg)
-    from genre_classifier.config.settings import started_in, with_paths_from
+    from genre_classifier.config.settings import complete_paths, get_start_folder
     from genre_classifier.training.fit import train
     from genre_classifier.training.summary import show
 
     if HydraConfig.get().job.chdir:
-        cfg = with_paths_from(started_in(), cfg)
+        cfg = complete_paths(get_start_folder(), cfg)
     with hydra_entry.one_message(or_traceback=True):  # else Hydra prints a line before the message
         result = train(cfg)
     if result is None:  # one of several processes, and not the one that reports

@@ -1,4 +1,4 @@
-"""What can be set: the groups, their fields and limits, checks across them, and the answer to a mistake.
+"""The settings: config groups with their fields and limits, checks across them, and messages for mistakes.
 
-Uses errors and the names of features/; loads neither torch nor Lightning. Start at schema.py.
+Uses errors and the names of features/. Imports neither torch nor Lightning. Start at schema.py.
 """

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.config.messages import explain
+from genre_classifier.config.messages import explain_schema_error
 from genre_classifier.config.schema import (
     SCHEMAS,
     DataConfig,
@@ -20,7 +20,7 @@ from genre_classifier.config.schema import (
     SchedulerConfig,
     SplitMethod,
     TrainConfig,
-    limit_of,
+    find_limit,
 )
 from genre_classifier.errors import ConfigError
 from genre_classifier.features.sets import FMA_SERIES
@@ -37,10 +37,10 @@ class Problem:
 def find_problems(cfg: DictConfig) -> list[Problem]:
     """Return all problems of a composed configuration, in the order of its keys."""
     return [
-        *_unknown_keys(cfg),
-        *_missing_values(cfg),
-        *_not_allowed(cfg),
-        *_contradictions(cfg),
+        *_find_unknown_keys(cfg),
+        *_find_missing_values(cfg),
+        *_find_refused_values(cfg),
+        *_find_contradictions(cfg),
     ]
 
 
@@ -64,10 +64,10 @@ def to_train_config(cfg: DictConfig) -> TrainConfig:
     Raises
     ------
     ConfigError
-        Naming every problem of the configuration.
+        The message lists every problem of the configuration.
     """
     check(cfg)
-    return _as_object(cfg, TrainConfig, "schema_train")
+    return _convert_to_dataclass(cfg, TrainConfig, "schema_train")
 
 
 def to_export_config(cfg: DictConfig) -> ExportConfig:
@@ -76,16 +76,16 @@ def to_export_config(cfg: DictConfig) -> ExportConfig:
     Raises
     ------
     ConfigError
-        Naming every problem of the configuration.
+        The message lists every problem of the configuration.
     """
     check(cfg)
-    return _as_object(cfg, ExportConfig, "schema_export")
+    return _convert_to_dataclass(cfg, ExportConfig, "schema_export")
 
 
 ConfigT = TypeVar("ConfigT", TrainConfig, ExportConfig)
 
 
-def _as_object(cfg: DictConfig, kind: type[ConfigT], schema: str) -> ConfigT:
+def _convert_to_dataclass(cfg: DictConfig, kind: type[ConfigT], schema: str) -> ConfigT:
     settings = OmegaConf.to_object(cfg)
     if not isinstance(settings, kind):
         raise ConfigError(
@@ -95,13 +95,13 @@ def _as_object(cfg: DictConfig, kind: type[ConfigT], schema: str) -> ConfigT:
     return settings
 
 
-def restored(saved: DictConfig) -> DictConfig:
+def restore_schemas(saved: DictConfig) -> DictConfig:
     """Return a run's saved configuration, as read from YAML, with the schemas it was composed with.
 
     Raises
     ------
     ConfigError
-        It has a key or value that no schema takes, as that of another version may.
+        A key or value fits no schema, as may happen with another version's configuration.
     """
     cfg = OmegaConf.structured(TrainConfig)
     try:
@@ -114,16 +114,16 @@ def restored(saved: DictConfig) -> DictConfig:
             if saved.get(group) is not None:
                 if not isinstance(saved[group], DictConfig):
                     raise ConfigError(f"the run's saved configuration: {group} is no mapping of settings")
-                cfg[group] = _schema_of(group, saved[group], base)
+                cfg[group] = _find_schema(group, saved[group], base)
         merged = OmegaConf.merge(cfg, saved)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the run's saved configuration: {explain(error) or error}") from error
+        raise ConfigError(f"the run's saved configuration: {explain_schema_error(error) or error}") from error
     assert isinstance(merged, DictConfig)
     return merged
 
 
-def _schema_of(group: str, saved: DictConfig, base: type) -> type:
-    """Return the schema whose keys are the saved ones, by preference the one with the same class or source."""
+def _find_schema(group: str, saved: DictConfig, base: type) -> type:
+    """Return the schema that has exactly the saved keys, preferably with the same class or source."""
     keys = {str(key) for key in saved}
     choices = [kind for kind in SCHEMAS.values() if issubclass(kind, base)]
     fitting = [kind for kind in choices if is_dataclass(kind) and keys == {f.name for f in fields(kind)}]
@@ -145,7 +145,7 @@ def _schema_of(group: str, saved: DictConfig, base: type) -> type:
     )
 
 
-def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
+def _find_unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
     # Hydra's "+key=value" adds a key that no schema has.
     kind = OmegaConf.get_type(node)
     allowed = [f.name for f in fields(kind)] if is_dataclass(kind) else None
@@ -157,15 +157,15 @@ def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
         if allowed is not None and name not in allowed:
             yield Problem((key,), f"{key}: there is no such key; remove it or correct its name")
         elif isinstance(child, DictConfig):
-            yield from _unknown_keys(child, f"{key}.")
+            yield from _find_unknown_keys(child, f"{key}.")
 
 
-def _missing_values(cfg: DictConfig) -> Iterator[Problem]:
+def _find_missing_values(cfg: DictConfig) -> Iterator[Problem]:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         yield Problem((key,), f"{key} has no value: set it, as in {key}=...")
 
 
-def _not_allowed(node: DictConfig, path: str = "") -> Iterator[Problem]:
+def _find_refused_values(node: DictConfig, path: str = "") -> Iterator[Problem]:
     """Yield a problem per value that its field does not allow."""
     kind = OmegaConf.get_type(node)
     for name in map(str, node):
@@ -174,18 +174,18 @@ def _not_allowed(node: DictConfig, path: str = "") -> Iterator[Problem]:
             continue
         value = node[name]
         if isinstance(value, DictConfig):
-            yield from _not_allowed(value, f"{key}.")
+            yield from _find_refused_values(value, f"{key}.")
             continue
-        limit = limit_of(kind, name) if is_dataclass(kind) else {}
+        limit = find_limit(kind, name) if is_dataclass(kind) else {}
         if isinstance(limit.get("allowed"), Range):
-            yield from _out_of_range(key, value, limit)
+            yield from _find_out_of_range(key, value, limit)
         elif limit and value not in limit["allowed"]:
             names = ", ".join("null" if choice is None else str(choice) for choice in limit["allowed"])
             reason = " (test metrics never take part in choosing)" if str(value).startswith("test/") else ""
             yield Problem((key,), f"{key}={value}: expected one of {names}{reason}")
 
 
-def _out_of_range(key: str, value: Any, limit: Mapping[str, Any]) -> Iterator[Problem]:
+def _find_out_of_range(key: str, value: Any, limit: Mapping[str, Any]) -> Iterator[Problem]:
     if value is None:
         return
     numbers = list(value) if OmegaConf.is_list(value) else [value]
@@ -196,14 +196,14 @@ def _out_of_range(key: str, value: Any, limit: Mapping[str, Any]) -> Iterator[Pr
         yield Problem((key,), f"{key}={shown}: expected {limit['allowed']}")
 
 
-def _contradictions(cfg: DictConfig) -> Iterator[Problem]:
+def _find_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if OmegaConf.get_type(cfg) is ExportConfig:
-        yield from _export_contradictions(cfg)
+        yield from _find_export_contradictions(cfg)
     else:
-        yield from _train_contradictions(cfg)
+        yield from _find_train_contradictions(cfg)
 
 
-def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
+def _find_export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     named = [key for key in ("run", "sweep", "ckpt") if cfg[key] is not None]
     if len(named) > 1:
         yield Problem(
@@ -223,11 +223,11 @@ def _export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
+def _find_train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if not OmegaConf.is_missing(cfg, "data"):
-        yield from _unknown_feature_groups(cfg.data)
-        yield from _split_contradictions(cfg.data.split)
-        yield from _metric_contradictions(cfg)
+        yield from _find_unknown_feature_groups(cfg.data)
+        yield from _find_split_contradictions(cfg.data.split)
+        yield from _find_metric_contradictions(cfg)
     trainer = cfg.trainer
     if trainer.min_epochs is not None and trainer.min_epochs > trainer.max_epochs:
         yield Problem(
@@ -262,7 +262,7 @@ def _train_contradictions(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _unknown_feature_groups(data: DictConfig) -> Iterator[Problem]:
+def _find_unknown_feature_groups(data: DictConfig) -> Iterator[Problem]:
     groups = data.get("feature_groups")
     unknown = [group for group in groups or () if group not in FMA_SERIES]
     if groups is not None and (unknown or not groups):
@@ -273,7 +273,7 @@ def _unknown_feature_groups(data: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
+def _find_split_contradictions(split: DictConfig) -> Iterator[Problem]:
     total = split.train + split.val + split.test
     if abs(total - 1.0) > 1e-6:
         yield Problem(
@@ -330,7 +330,7 @@ def _split_contradictions(split: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
+def _find_metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     split = cfg.data.split
     holds_out = split.method is not SplitMethod.all
     if holds_out and (split.val > 0 or split.method is SplitMethod.given):
@@ -352,5 +352,5 @@ def _metric_contradictions(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _is_duration(text: str) -> bool:
-    parts = text.split(":")
-    return len(parts) == 4 and all(part.isdecimal() for part in parts)
+    numbers = text.split(":")
+    return len(numbers) == 4 and all(number.isdecimal() for number in numbers)

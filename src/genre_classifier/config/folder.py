@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def conf_folder() -> Path:
-    """Return the folder of the configuration's groups."""
+def find_conf_folder() -> Path:
+    """Return the folder of the config groups."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

@@ -1,4 +1,4 @@
-"""Messages about settings that cannot be composed: the key, the value, and what is allowed."""
+"""Explain why settings cannot be composed: the key, the value, and the allowed values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.commands import quoted, shell_word
+from genre_classifier.commands import quote_for_hydra, quote_for_shell
 from genre_classifier.errors import GenreClassifierError
 
-# A setting's or group's name, with what may stand around it in Hydra's grammar.
+# The name of a setting or group, with the prefixes and packages of Hydra's grammar.
 KEY = re.compile(r"(\+\+|\+|~)?[A-Za-z_][\w./@:]*", re.ASCII)
 AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
 PLUGIN_EXTRAS = {
@@ -29,18 +29,18 @@ PLUGIN_EXTRAS = {
 }
 
 
-def message_of(error: BaseException) -> str | None:
-    """Return the message for the user; None if only the traceback helps."""
+def explain_error(error: BaseException) -> str | None:
+    """Return the message for the user, or None if the error is not the user's."""
     if isinstance(error, GenreClassifierError):
         return str(error)
     for link in (error, error.__cause__):
-        if isinstance(link, OmegaConfBaseException) and (explanation := explain(link)):
+        if isinstance(link, OmegaConfBaseException) and (explanation := explain_schema_error(link)):
             return explanation
     if isinstance(error, OverrideParseException):
-        return _unreadable(error)
+        return _explain_unreadable(error)
     if isinstance(error, HydraException) and (ambiguous := AMBIGUOUS.match(str(error))):
-        return _several_values(ambiguous[1])
-    if isinstance(error, HydraException) and (extra := _missing_extra(str(error))):
+        return _explain_several_values(ambiguous[1])
+    if isinstance(error, HydraException) and (extra := _explain_missing_extra(str(error))):
         return extra
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
@@ -50,15 +50,15 @@ def message_of(error: BaseException) -> str | None:
     return None
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    """Return a message that names the argument that Hydra cannot read, and how to type it."""
+def _explain_unreadable(error: OverrideParseException) -> str:
+    """Return a message with the argument that Hydra cannot read, and the way to type it."""
     text, reason = str(error.override), str(error).splitlines()[0]
     key, equals, value = text.partition("=")
     if not equals or KEY.fullmatch(key) is None:
         return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
     values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
-    quoted_argument = shell_word(
-        f"{key}={','.join(one if _is_readable(key, one) else quoted(one) for one in values)}"
+    quoted_argument = quote_for_shell(
+        f"{key}={','.join(one if _is_readable(key, one) else quote_for_hydra(one) for one in values)}"
     )
     reason = "" if reason.startswith("LexerNoViable") else f" ({reason})"
     return (
@@ -75,16 +75,17 @@ def _is_readable(key: str, value: str) -> bool:
     return True
 
 
-def _several_values(text: str) -> str:
+def _explain_several_values(text: str) -> str:
     key, _, value = text.partition("=")
+    as_list, as_text = quote_for_shell(f"{key}=[{value}]"), quote_for_shell(f"{key}={quote_for_hydra(value)}")
     return (
-        f"the argument {text} has several values: add -m to train one run with each; for a list write "
-        f"{shell_word(f'{key}=[{value}]')}, for one text with a comma {shell_word(f'{key}={quoted(value)}')}"
+        f"the argument {text} has several values: add -m to train one run with each; for a list write {as_list}, "
+        f"for one text with a comma {as_text}"
     )
 
 
-def _missing_extra(message: str) -> str | None:
-    """Return a message that names the extra to install if Hydra did not find its plugin."""
+def _explain_missing_extra(message: str) -> str | None:
+    """Return a message with the extra to install if Hydra did not find one of its plugins."""
     found = re.search(r"'hydra/(?:launcher|sweeper)/(\w+)'", message)
     extra = None if found is None else PLUGIN_EXTRAS.get(found[1])
     if found is None or extra is None:
@@ -92,8 +93,8 @@ def _missing_extra(message: str) -> str | None:
     return f"{found[0][1:-1]} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
 
 
-def explain(error: OmegaConfBaseException) -> str | None:
-    """Return a message with the key, the value and what is allowed, for a key or value that the schema refuses.
+def explain_schema_error(error: OmegaConfBaseException) -> str | None:
+    """Return a message with the key, the value and the allowed values if the schema refuses a key or value.
 
     Returns None if the error is of another kind.
     """

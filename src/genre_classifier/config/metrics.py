@@ -1,7 +1,7 @@
 """The metrics, each defined once: single runs, stacks, intervals, tables, charts and reports all read this list.
 
 A metric is a function of counts over rows. The counts are NumPy arrays (resamples of the bootstrap) or torch tensors
-(members of a stack) with one axis more in front, so a definition uses what both have: operators, ``sum`` and ``clip``.
+(members of a stack) with one more axis in front. A definition therefore uses only operators, ``sum`` and ``clip``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Array = Any
 """A NumPy array or a torch tensor."""
 
 
-def n_columns(n_genres: int) -> int:
-    """Return how many sums over rows `Counts` is made of."""
+def count_columns(n_genres: int) -> int:
+    """Return the number of columns of `Counts.sums`."""
     return n_genres**2 + CALIBRATION_BINS + 2
 
 
@@ -84,16 +84,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that says how good predictions are.
+    """One number that measures the quality of predictions.
 
     Parameters
     ----------
     name : str
-        In metrics.json, history.csv, TensorBoard and ``optimized_metric=val/NAME``.
+        Its name in metrics.json, history.csv, TensorBoard and ``optimized_metric=val/NAME``.
     heading : str
-        In tables for people.
+        Its name in tables for people.
     of : callable
-        From `Counts` to an array [shape=(member,)].
+        Takes `Counts`, returns an array [shape=(member,)].
     higher_is_better : bool
     """
 
@@ -103,8 +103,8 @@ class Metric:
     higher_is_better: bool = True
 
 
-def _f1_macro(counts: Counts) -> Array:
-    present = (counts.support + counts.predicted) > 0  # a genre that is nowhere does not count
+def _compute_f1_macro(counts: Counts) -> Array:
+    present = (counts.support + counts.predicted) > 0  # a genre without true or predicted rows does not count
     return (counts.f1_per_genre * present).sum(axis=1) / present.sum(axis=1)
 
 
@@ -116,13 +116,13 @@ METRICS = (
         "F1 weighted",
         lambda counts: (counts.f1_per_genre * counts.support).sum(axis=1) / counts.rows,
     ),
-    Metric("f1_macro", "F1 macro", _f1_macro),
+    Metric("f1_macro", "F1 macro", _compute_f1_macro),
     Metric("top3", "top-3", lambda counts: counts.among_three / counts.rows),
     # Expected calibration error over 15 bins of equal width (Naeini et al., 2015).
     Metric("ece", "ECE", lambda counts: abs(counts.gaps).sum(axis=1) / counts.rows, higher_is_better=False),
 )
 
 
-def metrics_of(counts: Counts) -> dict[str, Array]:
-    """Return every metric by name, (member,) each."""
+def compute_metrics(counts: Counts) -> dict[str, Array]:
+    """Return every metric by name, each of shape (member,)."""
     return {metric.name: metric.of(counts) for metric in METRICS}

@@ -67,8 +67,8 @@ class NanPolicy(Enum):
 class SplitMethod(Enum):
     """How rows are divided. `auto` is `grouped` if the table has groups, else `stratified`.
 
-    With `all`, every row trains and none is held out. It is for a configuration that was judged before. Rows that the
-    split's files leave out stay out.
+    With `all`, every row trains and none is held out. Use it for a configuration that was tested before. Rows that the
+    split's files omit are not used.
     """
 
     auto = "auto"
@@ -118,7 +118,7 @@ class GradientClipAlgorithm(Enum):
 SELECTION_METRICS = tuple(f"{split}/{metric.name}" for split in ("val", "train") for metric in METRICS)
 
 
-def better_is_higher(metric: str) -> bool:
+def is_higher_better(metric: str) -> bool:
     """Return whether a larger value of a metric such as ``val/f1`` is better."""
     name = metric.rpartition("/")[2]
     return name not in {known.name for known in METRICS if not known.higher_is_better}
@@ -501,8 +501,8 @@ SCHEMAS = {
 }
 
 
-def limit_of(kind: type, name: str) -> Mapping[str, Any]:
-    """Return the limits of a schema's field, as `limited` gave them here or in a base class."""
+def find_limit(kind: type, name: str) -> Mapping[str, Any]:
+    """Return the limits of a schema's field, set by `limited` in the schema or a base class."""
     for base in kind.__mro__:
         if name in vars(base).get("__annotations__", {}):
             limit = next(entry.metadata for entry in fields(base) if entry.name == name)
@@ -511,7 +511,7 @@ def limit_of(kind: type, name: str) -> Mapping[str, Any]:
     return {}
 
 
-def data_settings(source: str) -> frozenset[str]:
+def list_data_settings(source: str) -> frozenset[str]:
     """Return the names of a source's settings, below ``data``."""
     return frozenset(setting.name for setting in fields(SCHEMAS.get(f"schema_data_{source}", DataConfig)))
 
@@ -519,8 +519,8 @@ def data_settings(source: str) -> frozenset[str]:
 def register_schemas() -> None:
     """Register the schemas with Hydra, so that the defaults lists of the YAML files find them.
 
-    Hydra copies its repository, with all schemas in it, for every folder that ``--help`` lists. The store copies what
-    it hands out, so the copies of the repository may share it.
+    Hydra copies its repository, with all schemas, for every folder that ``--help`` lists. The copies share one store,
+    which is safe because the store returns copies of its entries.
     """
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store = ConfigStore.instance()

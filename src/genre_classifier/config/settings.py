@@ -1,4 +1,4 @@
-"""A run's settings as flat names and values, and which of them make two runs the same experiment."""
+"""Flatten a run's settings into names and values, and tell which of them define the experiment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
-# Where and how a run is computed, not what.
+# Settings about where and how a run is computed. They do not change its results.
 MACHINE_SETTINGS = frozenset(
     {
         "accelerator",
@@ -27,53 +27,57 @@ MACHINE_SETTINGS = frozenset(
     }
 )
 MACHINE_PARTS = frozenset({"run_dir", "logger", "ckpt_path", "threads", "sweep"})
-# Trials that differ only in these are one configuration, tried again.
+# Trials that differ only in these are replicates of one configuration.
 REPLICATE_KEYS = ("seed", "data.split.fold")
 
 # Settings that name a file or folder to read.
 PATHS = ("data.path", "data.split.files.train", "data.split.files.val", "data.split.files.test")
-# Those that a run reads or writes, from the folder it was started in.
+# Paths that a run reads or writes, relative to the folder it was started in.
 OWN_PATHS = (*PATHS, "data.cache", "ckpt_path")
 
 
-def flat_settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return a configuration as ``{"model.dropout": 0.3, ...}``, every interpolation resolved."""
-    return flattened(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+def flatten_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as ``{"model.dropout": 0.3, ...}``, with interpolations resolved."""
+    return flatten(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
 
 
-def flattened(node: Any, path: str = "") -> dict[str, Any]:
-    """Return a nested mapping as one of dotted names; lists are values."""
+def flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Return a nested mapping as one mapping with dotted names. Lists are values."""
     if isinstance(node, dict) and node:
         return {
             key: value
             for name, child in node.items()
-            for key, value in flattened(child, f"{path}.{name}").items()
+            for key, value in flatten(child, f"{path}.{name}").items()
         }
     return {path.removeprefix("."): node}
 
 
 def is_about_the_machine(key: str) -> bool:
-    """Return whether a setting says where and how a run is computed, not what."""
+    """Return whether a setting is about where and how a run is computed, and not about its results."""
     part, _, rest = key.partition(".")
     if key in ("data.jobs", "data.cache"):
         return True
     return rest in MACHINE_SETTINGS if part == "trainer" else part in MACHINE_PARTS
 
 
-def experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that say what is computed."""
+def select_experiment_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that define the experiment: all but those about the machine."""
     return {key: value for key, value in settings.items() if not is_about_the_machine(key)}
 
 
 def experiment_hash(settings: Mapping[str, Any]) -> str:
-    """Return a digest that two runs share exactly when they were to compute the same."""
-    return _digest(experiment_settings(settings))
+    """Return a digest that is the same for two runs of the same experiment, and only for these."""
+    return _digest(select_experiment_settings(settings))
 
 
 def replicate_hash(settings: Mapping[str, Any]) -> str:
-    """Return a digest that two runs share exactly when one is a replicate of the other: another seed or fold."""
+    """Return a digest that is the same for replicates (runs that differ in seed or fold), and only for these."""
     return _digest(
-        {key: value for key, value in experiment_settings(settings).items() if key not in REPLICATE_KEYS}
+        {
+            key: value
+            for key, value in select_experiment_settings(settings).items()
+            if key not in REPLICATE_KEYS
+        }
     )
 
 
@@ -82,8 +86,8 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def started_in() -> Path:
-    """Return the folder that the command was started in; with hydra.job.chdir=true its jobs run elsewhere."""
+def get_start_folder() -> Path:
+    """Return the folder that the command was started in. With hydra.job.chdir=true its jobs run in another."""
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized() and HydraConfig.get().job.chdir:
@@ -91,26 +95,26 @@ def started_in() -> Path:
     return Path.cwd()
 
 
-def with_paths_from(start: Path, cfg: DictConfig) -> DictConfig:
-    """Return a run's configuration whose paths lead from anywhere where they lead from `start`."""
+def complete_paths(start: Path, cfg: DictConfig) -> DictConfig:
+    """Return a run's configuration with its relative paths made absolute, starting from the folder `start`."""
     found = cfg.copy()
     with read_write(found):
         for key in OWN_PATHS:
             value = OmegaConf.select(found, key, throw_on_missing=False)
             if isinstance(value, str):
-                OmegaConf.update(found, key, str(start / expanded(value)))
+                OmegaConf.update(found, key, str(start / expand_home(value)))
     return found
 
 
-def job_config(config: DictConfig, run_dir: str) -> DictConfig:
+def build_job_config(config: DictConfig, run_dir: str) -> DictConfig:
     """Return a composed configuration without Hydra's own node.
 
     Parameters
     ----------
     config : DictConfig
-        As Hydra composes it.
+        The configuration that Hydra composed.
     run_dir : str
-        The run's folder, in place of the interpolation that needs Hydra.
+        The run's folder. It replaces the interpolation that needs Hydra.
     """
     job = config.copy()
     with read_write(job), open_dict(job):
@@ -129,22 +133,22 @@ def describe_plan(config: DictConfig) -> str:
     network = str(model._target_).rpartition(".")[2]
     if "hidden_dims" in model:
         widths = "-".join(str(width) for width in model.hidden_dims) or "no hidden layer"
-        network += f" {widths}, dropout {shown_value(model.dropout)}"
+        network += f" {widths}, dropout {format_value(model.dropout)}"
     optimizer_name = str(optimizer._target_).rpartition(".")[2]
-    recipe = f"{optimizer_name} at {shown_value(optimizer.lr)}, up to {config.trainer.max_epochs} epochs"
+    recipe = f"{optimizer_name} at {format_value(optimizer.lr)}, up to {config.trainer.max_epochs} epochs"
     return f"{data.source}{where}; {network}; {recipe}, {data.batch_size} rows a batch, seed {config.seed}"
 
 
-def shown_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a setting's value, a number to four digits, a list without blanks between its values.
 
     Examples
     --------
-    >>> [shown_value(value) for value in (None, 0.123456, (128, 64), "my table.csv")]
+    >>> [format_value(value) for value in (None, 0.123456, (128, 64), "my table.csv")]
     ['null', '0.1235', '[128,64]', 'my table.csv']
     """
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(shown_value(item) for item in value)}]"
+        return f"[{','.join(format_value(item) for item in value)}]"
     return "null" if value is None else str(value)

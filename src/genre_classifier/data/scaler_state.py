@@ -156,7 +156,7 @@ class ScalerStatistics:
             scaler.feature_names_in_ = np.array(self.feature_names, dtype=object)
         return scaler
 
-    def difference(self, other: ScalerStatistics) -> str | None:
+    def describe_difference(self, other: ScalerStatistics) -> str | None:
         """Return which number of another scaler differs; None if both transform alike."""
         for name in ("n_features", "with_mean", "with_std", "mean", "scale", "variance", "feature_names"):
             mine, theirs = getattr(self, name), getattr(other, name)

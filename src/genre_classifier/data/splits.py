@@ -16,13 +16,13 @@ from weakref import WeakSet
 
 import numpy as np
 
-from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod, data_settings
+from genre_classifier.config.schema import SplitConfig, SplitFiles, SplitMethod, list_data_settings
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import SplitError
 from genre_classifier.features.decoding.formats import SUFFIXES
-from genre_classifier.features.names import normalised
-from genre_classifier.files.home import expanded
+from genre_classifier.features.names import normalise
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def make_split(table: FeatureTable, config: SplitConfig) -> Split:
 
 
 def _describe_grouping(table: FeatureTable) -> str:
-    if "group" in data_settings(table.source.name):
+    if "group" in list_data_settings(table.source.name):
         return "name their column with data.group=..."
     if table.source.name == "audio_folder":
         return "put the files into GENRE/ARTIST/ folders"
@@ -436,7 +436,7 @@ def _read_sides(table: FeatureTable, config: SplitConfig) -> Int64:
     for side, name in enumerate(SIDES):
         path = getattr(config.files, name)
         if path is not None:
-            _assign(expanded(path), side, lookup, side_of)
+            _assign(expand_home(path), side, lookup, side_of)
     if config.files.train is None:
         side_of[side_of == -1] = 0
     left_out = int((side_of == -1).sum())
@@ -497,7 +497,7 @@ def _assign(path: Path, side: int, lookup: _Lookup, side_of: Int64) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise SplitError(f"data.split.files.{SIDES[side]}={path}: {reason}") from error
-    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalised(line))]
+    entries = [(number, name) for number, line in enumerate(lines, start=1) if (name := normalise(line))]
     if not entries:
         raise SplitError(f"data.split.files.{SIDES[side]}={path} lists no ids")
     for number, line in entries:
@@ -549,5 +549,5 @@ def _refuse_shared_groups(table: FeatureTable, side_of: Int64, how: str) -> None
         raise SplitError(
             f"{table.where}: the split {how} puts {table.group_name} {shared[0]!r} on several sides ({where})"
             f"{f', and {len(shared) - 1} more' if len(shared) > 1 else ''}; correct the split"
-            f"{', or set data.group=null to ignore groups' if 'group' in data_settings(table.source.name) else ''}"
+            f"{', or set data.group=null to ignore groups' if 'group' in list_data_settings(table.source.name) else ''}"
         )

@@ -18,7 +18,7 @@ from genre_classifier.config.schema import NanPolicy
 from genre_classifier.data.values import Float32, Int64, find_far_values, find_finite_rows
 from genre_classifier.errors import DataError
 from genre_classifier.features.artists import is_nobody
-from genre_classifier.features.names import alike, normalised, refuse_alike_genres
+from genre_classifier.features.names import find_alike, normalise, refuse_alike_genres
 from genre_classifier.features.sets import FeatureSet, FeatureSetReference, recognise
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class FeatureTable:
     def description(self) -> dict[str, Any]:
         """Return the description of the data that results record, as values for JSON."""
         feature_set = self.feature_set
-        made_with = self.made_with or (feature_set and feature_set.reference())
+        made_with = self.made_with or (feature_set and feature_set.build_reference())
         return {
             "source": self.source.name,
             "where": self.where,
@@ -309,7 +309,7 @@ def _warn_of_far_values(
 
 
 def _warn_of_alike(groups: Text, what: str, where: str) -> None:
-    found = list(alike(groups.tolist()))
+    found = list(find_alike(groups.tolist()))
     if found:
         log.warning(
             "%s: %s %r and %r differ only in case, spaces or the form of their letters%s. They count as two groups, so "
@@ -332,7 +332,7 @@ def _check_texts(
     texts = np.empty(len(keep), dtype=object)
     for position, row in enumerate(keep):
         value = values[row]
-        text = "" if value is None or value != value else normalised(str(value))
+        text = "" if value is None or value != value else normalise(str(value))
         if not text and not may_be_blank:
             raise DataError(f"{where}, {row_name(row)}: the {what} is empty; fill it in or remove the row")
         texts[position] = text

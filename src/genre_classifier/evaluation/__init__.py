@@ -1,4 +1,4 @@
 """Metrics, intervals, calibration, paired tests, and how figures look: functions of arrays.
 
-Knows nothing of runs or folders.
+Does not read runs or folders.
 """

@@ -23,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The rows whose confidence lies in [low, high), the last bin's end included.
+    """The rows with a confidence in [low, high). The last bin includes its end.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def compute_expected_calibration_error(bins: list[ReliabilityBin]) -> float:
 def fit_temperature(logits: Tensor, genres: Tensor) -> float:
     """Return the temperature that gives the smallest negative log likelihood (Guo et al., 2017).
 
-    In 1 / temperature the likelihood is convex, and its slope is the mean logit under the network's probabilities
-    less the mean logit of the true genre: the temperature is where the two are equal.
+    The negative log likelihood is convex in 1 / temperature. Its slope is the mean logit under the network's
+    probabilities minus the mean logit of the true genre. At the fitted temperature the two are equal.
 
     Parameters
     ----------
@@ -98,14 +98,14 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
     logits = logits.double() - logits.double().max(dim=1, keepdim=True).values
     true = logits.gather(1, genres[:, None]).mean()
 
-    def slope(temperature: float) -> float:
+    def compute_slope(temperature: float) -> float:
         return float((torch.softmax(logits / temperature, dim=1) * logits).sum(dim=1).mean() - true)
 
     low, high = math.log(LOWEST), math.log(HIGHEST)
-    if not slope(LOWEST) > 0 > slope(HIGHEST):
+    if not compute_slope(LOWEST) > 0 > compute_slope(HIGHEST):
         reason = (
             "the network is no better than chance on them"
-            if slope(HIGHEST) >= 0
+            if compute_slope(HIGHEST) >= 0
             else "all are classified right"
         )
         raise CalibrationError(
@@ -114,14 +114,14 @@ def fit_temperature(logits: Tensor, genres: Tensor) -> float:
         )
     while high - low > 1e-9:
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
+        low, high = (middle, high) if compute_slope(math.exp(middle)) > 0 else (low, middle)
     return math.exp((low + high) / 2)
 
 
 def measure_temperature_effect(
     val_logits: Tensor, val_genres: Tensor, test_logits: Tensor, test_genres: Tensor
 ) -> dict[str, Any]:
-    """Return the temperature that fits the validation rows best, and its effect on the test rows.
+    """Fit a temperature on the validation rows, and measure its effect on the test rows.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ def measure_temperature_effect(
     Returns
     -------
     dict
-        ``temperature`` (None if the validation rows determine none, and then ``reason``), ``fitted_on``, ``rows``,
-        and ``test`` with ``loss`` and ``ece`` before and after.
+        ``temperature``, ``fitted_on``, ``rows``, and ``test`` with ``loss`` and ``ece`` before and after. If the
+        validation rows determine no temperature, it is None and ``reason`` says why.
     """
     fitted: dict[str, Any] = {"temperature": None, "fitted_on": "val", "rows": len(val_genres)}
     try:

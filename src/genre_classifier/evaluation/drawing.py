@@ -1,6 +1,6 @@
 """The style and file formats of all figures: colours, fonts, names as text, PNG and SVG by matplotlib.
 
-matplotlib is imported when a figure is drawn, and never its pyplot: a figure needs no display and is global nowhere.
+matplotlib is imported when a figure is drawn. pyplot is not used: a figure needs no display and no global state.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.terminal import shown
+from genre_classifier.terminal import format_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, QUIET, PALE = "#1d2733", "#5b6875", "#dfe4ea"
-# Okabe and Ito's palette, told apart with any colour vision; its yellow is too light for thin lines on white.
+# Okabe and Ito's palette is distinct for every kind of colour vision. Its yellow is too light for thin lines on white.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILION, "#cc79a7", "#56b4e9", "#000000", "#8c6d00")
 BAR = "#9cc7e6"
@@ -64,13 +64,13 @@ def drawing() -> Iterator[None]:
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        # A letter that the font lacks is a box in a PNG; in an SVG the reader's own font has it.
+        # matplotlib draws a missing letter as a box in a PNG. An SVG uses the reader's fonts.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches; to be made and filled within `drawing`."""
+    """Return an empty figure of a size in inches. Call it, and draw, within `drawing`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
+def render_png(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file, 100 pixels per inch."""
     stream = io.BytesIO()
     with drawing():
@@ -87,14 +87,14 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def svg(figure: Figure, key: str) -> str:
-    """Return a figure as an SVG document whose text is text.
+def render_svg(figure: Figure, key: str) -> str:
+    """Return a figure as an SVG document. Its text stays text.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     key : str
-        Goes into the ids that the document refers to, so that those of two keys differ.
+        Part of the ids in the document. Different keys give different ids.
     """
     import matplotlib as mpl
 
@@ -104,28 +104,28 @@ def svg(figure: Figure, key: str) -> str:
     return stream.getvalue()
 
 
-def one_line(text: object) -> str:
-    """Return a text on one line, every letter visible."""
-    return shown(" ".join(str(text).split()), None)
+def join_lines(text: object) -> str:
+    """Return a text on one line, with every letter visible."""
+    return format_name(" ".join(str(text).split()), None)
 
 
-def drawn_name(name: object, longest: int = LONGEST_NAME) -> str:
-    """Return a name as it fits into a figure: on one line and of at most `longest` letters."""
-    text = shown(" ".join(str(name)[: 10 * longest].split()), longest)
-    # matplotlib leaves labels that start with an underscore out of a legend.
+def shorten_name(name: object, longest: int = LONGEST_NAME) -> str:
+    """Return a name that fits into a figure: one line of at most `longest` letters."""
+    text = format_name(" ".join(str(name)[: 10 * longest].split()), longest)
+    # matplotlib omits labels that start with an underscore from a legend.
     return f" {text}" if text.startswith("_") else text
 
 
-def picture_name(name: object, position: int) -> str:
+def mark_unseen_name(name: object, position: int) -> str:
     """Return a genre's name for a PNG.
 
-    Two names in a script that the font lacks may look the same, so such a name is preceded by the genre's position.
+    Names in a script that the font lacks look alike, so the genre's position is put before such a name.
     """
-    text = drawn_name(name)
+    text = shorten_name(name)
     return text if {ord(letter) for letter in text} <= _read_letters() else f"{position}: {text}"
 
 
-def share_colour(share: float) -> str:
+def get_share_colour(share: float) -> str:
     """Return the colour of a share in [0, 1], as CSS and matplotlib write it."""
     import matplotlib as mpl
     from matplotlib.colors import to_hex

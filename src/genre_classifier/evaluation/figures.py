@@ -18,13 +18,13 @@ from genre_classifier.evaluation.drawing import (
     QUIET,
     SHARES,
     drawing,
-    drawn_name,
+    mark_unseen_name,
     new_figure,
-    picture_name,
+    shorten_name,
 )
 
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo")
-"""Tell genres of one colour apart."""
+"""Distinguish genres of the same colour."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def draw_confusion(confusion: np.ndarray, genre_names: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix: counts as text, shares of the true genre's rows as colour.
 
-    A genre without rows has no shares; its row is grey and says so.
+    The row of a genre without rows is grey and says so.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def draw_confusion(confusion: np.ndarray, genre_names: Sequence[str], title: str
     Raises
     ------
     ValueError
-        The matrix is not square, or has another number of genres than there are names.
+        The matrix is not square, or the number of names is not its number of genres.
     """
     n_genres = len(genre_names)
     if confusion.shape != (n_genres, n_genres):
@@ -58,7 +58,7 @@ def draw_confusion(confusion: np.ndarray, genre_names: Sequence[str], title: str
     )
     cell = max(0.34, 0.09 * len(str(confusion.max())) + 0.1)  # inches
     side = max(2.4, cell * n_genres)
-    names = [picture_name(name, i) for i, name in enumerate(genre_names)]
+    names = [mark_unseen_name(name, i) for i, name in enumerate(genre_names)]
     reach = 0.08 * max(map(len, names))
     with drawing():
         figure = new_figure(side + reach + 1.6, side + 0.7 * reach + 0.9)
@@ -72,7 +72,7 @@ def draw_confusion(confusion: np.ndarray, genre_names: Sequence[str], title: str
         axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, names)
         axes.set(xlabel="predicted genre", ylabel="true genre")
-        axes.set_title(drawn_name(title, LONGEST_TITLE), wrap=True)
+        axes.set_title(shorten_name(title, LONGEST_TITLE), wrap=True)
         for row, column in np.argwhere(confusion).tolist():
             colour = "white" if shares[row, column] > DARK else INK
             axes.text(places[column], places[row], str(confusion[row, column]), color=colour, **written)
@@ -99,7 +99,7 @@ def draw_f1_per_genre(
         Stands above the bars.
     """
     labels = [
-        f"{picture_name(name, i)} ({count})"
+        f"{mark_unseen_name(name, i)} ({count})"
         for i, (name, count) in enumerate(zip(genre_names, support, strict=True))
     ]
     with drawing():
@@ -110,7 +110,7 @@ def draw_f1_per_genre(
         axes.bar_label(bars, [f"{value:.2f}" for value in f1], padding=3, fontsize=8)
         axes.set_yticks(places, labels)
         axes.set(xlim=(0, 1), ylim=(len(labels) - 0.4, -0.6), xlabel="F1 (number of rows in brackets)")
-        axes.set_title(drawn_name(title, LONGEST_TITLE), wrap=True)
+        axes.set_title(shorten_name(title, LONGEST_TITLE), wrap=True)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
     return figure
@@ -119,7 +119,7 @@ def draw_f1_per_genre(
 def draw_over_time(
     seconds: np.ndarray, probabilities: np.ndarray, genre_names: Sequence[str], window: float, title: str
 ) -> Figure:
-    """Draw a song's genres over its time as bands on top of each other, the most probable genre at the bottom.
+    """Draw a song's genres over time as stacked bands, with the most probable genre at the bottom.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def draw_over_time(
         bands = axes.stackplot(
             seconds,
             probabilities[:, order].T,
-            labels=[picture_name(genre_names[genre], genre) for genre in order],
+            labels=[mark_unseen_name(genre_names[genre], genre) for genre in order],
             colors=[PALETTE[place % len(PALETTE)] for place in range(len(order))],
             edgecolor="white",
             linewidth=0.3,
@@ -149,7 +149,7 @@ def draw_over_time(
             band.set_hatch(HATCHES[place // len(PALETTE) % len(HATCHES)])
         axes.set(xlim=(seconds[0], seconds[-1]), ylim=(0, 1), ylabel="probability")
         axes.set_xlabel(f"seconds, middle of a window of {window:g} s")
-        axes.set_title(drawn_name(title, LONGEST_TITLE), wrap=True)
+        axes.set_title(shorten_name(title, LONGEST_TITLE), wrap=True)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
     return figure
 
@@ -179,7 +179,7 @@ def draw_robustness(
         left.barh(places, shares, 0.7, color=BAR)
         reach = np.abs(intervals - shares[:, None]).T  # (2, change)
         left.errorbar(shares, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.0, capsize=2.5)
-        left.set_yticks(places, [drawn_name(change) for change in changes])
+        left.set_yticks(places, [shorten_name(change) for change in changes])
         left.set(xlim=(0, 1), ylim=(len(changes) - 0.4, -0.6))
         left.set_xlabel("share of clips with another genre, 95 % interval")
         right.barh(places, confidence, 0.7, color=BLUE)
@@ -190,5 +190,5 @@ def draw_robustness(
         for axes in (left, right):
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
-        figure.suptitle(drawn_name(title, LONGEST_TITLE), wrap=True)
+        figure.suptitle(shorten_name(title, LONGEST_TITLE), wrap=True)
     return figure

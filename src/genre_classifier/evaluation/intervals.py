@@ -1,7 +1,7 @@
 """Bootstrap intervals of a split's metrics. Whole groups are resampled if rows have groups.
 
-Every metric is a function of sums over rows (counts by true and predicted genre, losses, calibration bins), so a
-resample is one weighted sum and never touches the rows again.
+Every metric is a function of sums over rows (counts by true and predicted genre, losses, calibration bins). A
+resample is therefore one weighted sum of these; the rows are read once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from scipy.special import ndtr, ndtri
 
-from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of, n_columns
+from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, compute_metrics, count_columns
 from genre_classifier.evaluation.calibration import find_bins
 
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
-# Beyond this many units the acceleration, which shrinks with their root, is taken as none.
+# The acceleration shrinks with the root of the number of units. Above this number it is taken as 0.
 MOST_JACKKNIFED = 2000
 BLOCK_VALUES = 1 << 22
 
@@ -39,9 +39,9 @@ class Intervals:
     values : dict of str to tuple of float
         By metric, the lower and upper end.
     units : int
-        What was drawn with replacement: groups, or rows.
+        Number of groups, or rows, that were drawn with replacement.
     unit_name : str
-        Such as ``artist``; ``row`` where there are no groups.
+        Such as ``artist``; ``row`` if there are no groups.
     """
 
     values: dict[str, tuple[float, float]]
@@ -65,8 +65,8 @@ def compute_intervals(
 ) -> Intervals | None:
     """Return the 95 % interval of every metric.
 
-    Bias-corrected and accelerated percentiles (BCa; Efron, 1987) of 2,000 resamples. With groups, whole groups are
-    drawn, since the rows of an artist or track are not independent of each other.
+    The ends are bias-corrected and accelerated percentiles (BCa; Efron, 1987) of 2,000 resamples. Whole groups are
+    drawn, because the rows of an artist or track depend on each other.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def compute_intervals(
     Returns
     -------
     Intervals or None
-        None if there are fewer than two groups or rows, which say nothing about the spread.
+        None for fewer than two groups or rows: they have no spread.
     """
     units, n_units = _number_units(len(genres), groups)
     if n_units < 2:
@@ -104,20 +104,21 @@ def compute_difference_intervals(
 ) -> dict[str, tuple[float, float, float]]:
     """Return each metric's difference between two models on the same rows, with its 95 % interval.
 
-    Both are scored on the same resamples (BCa, as `compute_intervals`), so that what makes a row hard for both cancels.
+    Both models are scored on the same resamples, so the difficulty that a row has for both cancels. The ends are BCa
+    percentiles, as in `compute_intervals`.
 
     Parameters
     ----------
     first, second : sequence of np.ndarray [shape=(row, genre)]
-        Logits or log probabilities, one array for each replicate of a model; its metric is the mean over them.
+        Logits or log probabilities, one array per replicate of the model. A metric is the mean over the replicates.
     genres : np.ndarray [shape=(row,), dtype=int64]
     groups : np.ndarray [shape=(row,), dtype=object], optional
-        Drawn as wholes.
+        Whole groups are drawn.
 
     Returns
     -------
     dict of str to tuple of float
-        By metric: first less second, and the interval's ends.
+        By metric: first minus second, and the interval's ends.
 
     Raises
     ------
@@ -128,15 +129,16 @@ def compute_difference_intervals(
     if n_units < 2:
         raise ValueError(f"{n_units} group or row: at least two are needed to tell their spread")
     n_genres = first[0].shape[1]
-    parts = [
+    models = [
         (sign / len(replicates), _sum_by_unit(logits, genres, units, n_units))
         for sign, replicates in ((1, first), (-1, second))
         for logits in replicates
     ]
 
-    def difference(of: Callable[[csr_matrix], Iterator[Float64]]) -> dict[str, Float64]:
+    def compute_difference(of: Callable[[csr_matrix], Iterator[Float64]]) -> dict[str, Float64]:
         scores = [
-            (weight, _join(_compute_metrics(block, n_genres) for block in of(sums))) for weight, sums in parts
+            (weight, _join(_compute_metrics(block, n_genres) for block in of(sums)))
+            for weight, sums in models
         ]
         # Without the rounding errors of the sum, two models that answer alike differ by 0.
         return {
@@ -144,9 +146,9 @@ def compute_difference_intervals(
             for name in scores[0][1]
         }
 
-    point = difference(lambda sums: iter([np.asarray(sums.sum(axis=0))]))
-    drawn = difference(lambda sums: _resample(sums, n_units))
-    left_out = difference(_leave_out_each) if n_units <= MOST_JACKKNIFED else None
+    point = compute_difference(lambda sums: iter([np.asarray(sums.sum(axis=0))]))
+    drawn = compute_difference(lambda sums: _resample(sums, n_units))
+    left_out = compute_difference(_leave_out_each) if n_units <= MOST_JACKKNIFED else None
     return {
         name: (
             float(point[name][0]),
@@ -157,7 +159,7 @@ def compute_difference_intervals(
 
 
 def _number_units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
-    """Return the unit of each row, and how many units there are."""
+    """Return the unit of each row, and the number of units."""
     if groups is None:
         return np.arange(n_rows), n_rows
     names, units = np.unique(groups.astype(str), return_inverse=True)
@@ -165,7 +167,7 @@ def _number_units(n_rows: int, groups: Text | None) -> tuple[Int64, int]:
 
 
 def _sum_by_unit(logits: Float64, genres: Int64, units: Int64, n_units: int) -> csr_matrix:
-    """Return what the metrics are made of, summed by unit: (unit, column), see `Counts`."""
+    """Return the sums that the metrics need, per unit: (unit, column), see `Counts`."""
     n_rows, n_genres = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
@@ -187,14 +189,14 @@ def _sum_by_unit(logits: Float64, genres: Int64, units: Int64, n_units: int) -> 
         axis=1,
     )
     values = np.stack([np.ones(n_rows), (predicted == genres) - confidence, losses, found], axis=1)
-    shape = (n_units, n_columns(n_genres))
+    shape = (n_units, count_columns(n_genres))
     where = (np.repeat(units, columns.shape[1]), columns.ravel())
     return csr_matrix((values.ravel(), where), shape=shape)
 
 
 def _compute_metrics(sums: Float64, n_genres: int) -> dict[str, Float64]:
     """Return the metrics, each (resample,), of sums (resample, column)."""
-    return metrics_of(Counts(sums, n_genres))
+    return compute_metrics(Counts(sums, n_genres))
 
 
 def _resample(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
@@ -209,7 +211,7 @@ def _resample(sums: csr_matrix, n_units: int) -> Iterator[Float64]:
 
 
 def _leave_out_each(sums: csr_matrix) -> Iterator[Float64]:
-    """Yield blocks of sums (unit, column) over all units but one."""
+    """Yield blocks of sums (unit, column). Each sum leaves out one unit."""
     total = np.asarray(sums.sum(axis=0))
     size = max(1, BLOCK_VALUES // sums.shape[1])
     for start in range(0, sums.shape[0], size):
@@ -217,8 +219,8 @@ def _leave_out_each(sums: csr_matrix) -> Iterator[Float64]:
 
 
 def _join(blocks: Iterator[dict[str, Float64]]) -> dict[str, Float64]:
-    parts = list(blocks)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = list(blocks)
+    return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
 def _compute_bca(point: float, drawn: Float64, left_out: Float64 | None) -> tuple[float, float]:
@@ -230,10 +232,10 @@ def _compute_bca(point: float, drawn: Float64, left_out: Float64 | None) -> tupl
         The metric itself.
     drawn : np.ndarray [shape=(resample,)]
     left_out : np.ndarray [shape=(unit,)], optional
-        The metric without each unit in turn; None takes the acceleration as 0.
+        The metric without each unit in turn. None means an acceleration of 0.
     """
     below = float(((drawn < point).sum() + (drawn <= point).sum()) / (2 * len(drawn)))
-    # A point outside of all resamples would give an infinite correction.
+    # A point outside all resamples would give an infinite correction.
     bias = float(ndtri(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn))))
     acceleration = 0.0
     if left_out is not None:

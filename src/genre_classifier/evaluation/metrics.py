@@ -9,7 +9,7 @@ import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, metrics_of, n_columns
+from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, compute_metrics, count_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class Scores:
     Parameters
     ----------
     values : dict of str to float
-        By the names of `config.metrics.METRICS`.
+        By name, as in `config.metrics.METRICS`.
     f1_per_genre : Tensor [shape=(genre,)]
     """
 
@@ -34,7 +34,7 @@ def compute_row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None
     Parameters
     ----------
     logits : Tensor [shape=(member, row, genre)]
-        Or log probabilities.
+        Logits or log probabilities.
     genres : Tensor [shape=(member, row)]
         True genres.
     valid : Tensor [shape=(member, row), dtype=bool], optional
@@ -50,7 +50,7 @@ def compute_row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None
     bins = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, CALIBRATION_BINS - 1)
     whole = torch.float32 if logits.device.type == "mps" else torch.float64
     counted = torch.ones_like(confidence, dtype=torch.bool) if valid is None else valid
-    first_bin, width = n_genres**2, n_columns(n_genres)
+    first_bin, width = n_genres**2, count_columns(n_genres)
     sums = torch.zeros(n_members * width, dtype=whole, device=logits.device)
     start = torch.arange(n_members, device=logits.device)[:, None] * width
     for columns, values in (
@@ -73,7 +73,7 @@ def compute_scores(sums: Tensor, n_genres: int) -> list[Scores]:
         See `compute_row_sums`.
     """
     counts = Counts(sums.cpu(), n_genres)
-    values = {name: found.tolist() for name, found in metrics_of(counts).items()}
+    values = {name: found.tolist() for name, found in compute_metrics(counts).items()}
     return [
         Scores({name: found[member] for name, found in values.items()}, f1)
         for member, f1 in enumerate(counts.f1_per_genre)
@@ -94,7 +94,9 @@ class GenreMetrics(torchmetrics.Metric):
     def __init__(self, n_genres: int) -> None:
         super().__init__()
         self.n_genres = n_genres
-        self.add_state("sums", torch.zeros(1, n_columns(n_genres), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(
+            "sums", torch.zeros(1, count_columns(n_genres), dtype=torch.float64), dist_reduce_fx="sum"
+        )
 
     def update(self, logits: Tensor, genres: Tensor, total_loss: float | None = None) -> None:
         """Add rows.

@@ -21,9 +21,9 @@ class McNemar:
     Parameters
     ----------
     only_first, only_second : int
-        Rows that only one of them classified right.
+        Number of rows that only this model classified right.
     p_value : float
-        Two-sided: of a split of these rows at least as uneven, were both equally good.
+        Two-sided: the probability of a split of these rows that is at least as uneven, if both are equally good.
     """
 
     only_first: int
@@ -32,7 +32,7 @@ class McNemar:
 
 
 def run_mcnemar_test(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
-    """Return McNemar's test of the rows that two models classified right.
+    """Return McNemar's test of two models, from whether each classified each row right.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class CorrectedT:
     ----------
     mean : float
     half_width : float
-        Of the 95 % interval of the mean.
+        Half the width of the 95 % interval of the mean.
     p_value : float
         Two-sided.
     """

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 
 from genre_classifier.evaluation.paired_tests import run_corrected_t_test
 
-# Fewer values have a t interval that is mostly the quantile: 12.7 standard errors either way for two.
+# The t interval of fewer values is too wide to be useful: 12.7 standard errors either way for two values.
 FEWEST = 4
 
 
@@ -18,10 +18,10 @@ def compute_interval_of_mean(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of a metric's mean over replicates; None for fewer than four.
 
-    Student's interval of the mean's logit for a metric between 0 and 1, as R's ``survey::svyciprop(method="logit")``
-    and Stata's ``proportion`` have it. The standard error is that of the mean, divided by mean (1 - mean) by the delta
-    method; the ends are transformed back. A loss is positive, so that its logarithm takes the place of the logit. Where
-    training rows overlap, the mean's standard error is that of Nadeau and Bengio (2003).
+    For a metric between 0 and 1 it is Student's interval of the mean's logit, as in R's
+    ``survey::svyciprop(method="logit")`` and Stata's ``proportion``. By the delta method, the standard error is that of
+    the mean divided by mean (1 - mean). The ends are transformed back. For a loss, which is positive, the logarithm
+    replaces the logit. If training rows overlap, the mean's standard error is that of Nadeau and Bengio (2003).
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def compute_interval_of_mean(
     values : sequence of float
         One per seed or fold.
     overlap : float
-        Ratio of test to training rows of folds; 0 for values that are independent.
+        Ratio of test to training rows of the folds; 0 for independent values.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def compute_interval_of_mean(
             return mean - half_width, mean + half_width
         factor = math.exp(half_width / mean)
         return mean / factor, mean * factor
-    if not 0 < mean < 1:  # values that are no proportions
+    if not 0 < mean < 1:  # values that are not proportions
         return mean - half_width, mean + half_width
     place, width = float(logit(mean)), half_width / (mean * (1 - mean))
     return float(expit(place - width)), float(expit(place + width))

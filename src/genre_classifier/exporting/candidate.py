@@ -42,7 +42,7 @@ DATA_KEYS = (
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A checkpoint, rebuilt.
+    """A checkpoint with its network, scaler and metadata.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class Candidate:
         From 0.
     seed : int
     data, protocol : mapping
-        What the rows were and how they were split.
+        Describe the rows and the split.
     run : mapping or None
-        Content of run.json; None if the checkpoint lies outside of a run's folder.
+        Content of run.json; None for a checkpoint outside a run's folder.
     """
 
     choice: Choice
@@ -78,11 +78,11 @@ class Candidate:
 
     @property
     def is_best_epoch(self) -> bool:
-        """Whether the run's own metrics and predictions are of this checkpoint."""
+        """Whether the run's metrics and predictions belong to this checkpoint."""
         finished = self.run is not None and self.run.get("status") == "finished"
         return finished and self.run is not None and self.run.get("best_epoch") == self.epoch
 
-    def logits(self, features: npt.NDArray[np.float32]) -> Tensor:
+    def compute_logits(self, features: npt.NDArray[np.float32]) -> Tensor:
         """Return logits, float64 (row, genre), of raw features (row, feature), computed as in training."""
         standardised = torch.from_numpy(standardise(self.scaler, features, np.arange(len(features))))
         with torch.no_grad():
@@ -99,7 +99,7 @@ class ReferenceAnswers:
         Not standardised.
     probabilities : np.ndarray [shape=(row, genre), dtype=float64]
     description : str
-        Which rows these are, and why no better ones.
+        Says which rows these are, and why if they are not the run's.
     """
 
     features: Float64
@@ -107,7 +107,7 @@ class ReferenceAnswers:
     description: str
 
 
-def load(choice: Choice) -> Candidate:
+def load_candidate(choice: Choice) -> Candidate:
     """Return the network and metadata of a checkpoint. Nothing in the file is executed.
 
     Raises
@@ -130,13 +130,13 @@ def load(choice: Choice) -> Candidate:
     )
 
 
-def rows_of(candidate: Candidate) -> tuple[RunRows | None, str]:
+def read_candidate_rows(candidate: Candidate) -> tuple[RunRows | None, str]:
     """Return the run's rows, read again.
 
     Returns
     -------
     tuple of RunRows or None, and str
-        None if they are not there as they were, and then the reason.
+        The rows, or None if they are missing or changed, with the reason.
     """
     if candidate.folder is None:
         return None, "the checkpoint lies outside of a run's folder, which knows where its rows are"
@@ -201,13 +201,13 @@ def describe_data(candidate: Candidate) -> dict[str, Any] | None:
     return {key: described.get(key) for key in DATA_KEYS} if described else None
 
 
-def reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) -> ReferenceAnswers:
-    """Return the rows to try a bundle on, and the checkpoint's answers.
+def compute_reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) -> ReferenceAnswers:
+    """Return the rows to test a bundle on, and the checkpoint's answers.
 
     Raises
     ------
     ExportError
-        The run's predictions.csv has other probabilities than its checkpoint gives.
+        The checkpoint's probabilities differ from those in the run's predictions.csv.
     """
     if rows is None:
         statistics = ScalerStatistics.of(candidate.scaler)
@@ -216,14 +216,14 @@ def reference_answers(candidate: Candidate, rows: RunRows | None, why_not: str) 
     else:
         features, _ = rows.side(rows.held_side)
         description = f"{len(features)} {rows.held_side} rows"
-    probabilities = torch.softmax(candidate.logits(features), dim=1).numpy()
+    probabilities = torch.softmax(candidate.compute_logits(features), dim=1).numpy()
     answers = ReferenceAnswers(features.astype(np.float64), probabilities, description)
     if rows is None or rows.held_side != "test" or not candidate.is_best_epoch:
         return answers
-    return _compared_with_file(candidate, rows, answers)
+    return _compare_with_file(candidate, rows, answers)
 
 
-def _compared_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceAnswers) -> ReferenceAnswers:
+def _compare_with_file(candidate: Candidate, rows: RunRows, answers: ReferenceAnswers) -> ReferenceAnswers:
     folder = candidate.folder
     if folder is None or not folder.predictions_csv.is_file():
         return replace(

@@ -24,7 +24,7 @@ from genre_classifier.runs.listing import read_each
 from genre_classifier.runs.ranking.leaderboard import Trial, estimate_metric, read_trial
 from genre_classifier.runs.sweep_folder import SweepFolder
 
-# Folder and name of a bundle, and raw rows; returns the service's answer to each, with all probabilities.
+# Takes a bundle's folder and name, and raw rows. Returns the service's answer to each row, with all probabilities.
 AskService = Callable[[Path, str, Sequence[Sequence[float]]], Sequence[Mapping[str, Any]]]
 
 TIMED_PREDICTIONS = 200
@@ -34,7 +34,7 @@ FULL_DATASET = "trained on the full dataset"
 CROSS_VALIDATION = "cross-validation performed"
 
 
-def full_dataset(candidate: Candidate) -> ChecklistItem:
+def check_full_dataset(candidate: Candidate) -> ChecklistItem:
     """Compare the number of training rows with the number of all rows."""
     trained = int(candidate.scaler.n_samples_seen_)
     total = int(candidate.data.get("rows", trained))
@@ -57,13 +57,13 @@ def _saw_every_batch(candidate: Candidate) -> bool:
     return trainer.get("limit_train_batches") is None and not trainer.get("overfit_batches")
 
 
-def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any] | None]:
-    """Find finished runs beside this run that differ from it only in fold and seed.
+def check_cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any] | None]:
+    """Look for finished runs in the same sweep that differ only in fold and seed.
 
     Returns
     -------
     tuple of ChecklistItem, and dict or None
-        The item, and for the metadata the metrics over the folds; None if a fold is missing.
+        The item, and the metrics over the folds for the metadata. The metrics are None if a fold is missing.
     """
     unmet = "no runs of other folds beside it; python train.py -m hparams_search=cross_validation"
     folder = candidate.folder
@@ -77,15 +77,15 @@ def cross_validation(candidate: Candidate) -> tuple[ChecklistItem, dict[str, Any
     if folds is None:
         return ChecklistItem(CROSS_VALIDATION, False, unmet), None
     where = shorten_path(folder.path.absolute().parent)
-    replicates = _replicates(own)
+    replicates = _find_replicates(own)
     tested = {trial.fold for trial in replicates if trial.settings.get("seed") == own.settings.get("seed")}
     if len(tested) < folds:
         evidence = f"{len(tested)} of {folds} folds are finished in {where}; train the others in one sweep"
         return ChecklistItem(CROSS_VALIDATION, False, evidence), None
-    return _over_folds(replicates, int(folds), where)
+    return _summarize_folds(replicates, int(folds), where)
 
 
-def _replicates(own: Trial) -> list[Trial]:
+def _find_replicates(own: Trial) -> list[Trial]:
     beside = SweepFolder(own.folder.path.absolute().parent).trials()
     key = replicate_hash(own.settings)
     return [
@@ -95,7 +95,7 @@ def _replicates(own: Trial) -> list[Trial]:
     ]
 
 
-def _over_folds(
+def _summarize_folds(
     trials: Sequence[Trial], folds: int, where: Path
 ) -> tuple[ChecklistItem, dict[str, Any] | None]:
     if any("test/accuracy" not in trial.metrics for trial in trials):
@@ -119,7 +119,7 @@ def _over_folds(
     return ChecklistItem(CROSS_VALIDATION, True, evidence), record
 
 
-def accuracy_on_test_rows(
+def check_test_accuracy(
     candidate: Candidate, metrics: Mapping[str, Mapping[str, float]], threshold: float, *, refit: bool
 ) -> ChecklistItem:
     """Compare the accuracy on test rows with the threshold, and name the split protocol."""
@@ -136,9 +136,9 @@ def accuracy_on_test_rows(
     return ChecklistItem(item, accuracy > threshold, evidence)
 
 
-def scaler_saved(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
+def check_scaler(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
     """Compare the bundle's scaler with the checkpoint's, number by number."""
-    difference = ScalerStatistics.of(candidate.scaler).difference(bundle.scaler)
+    difference = ScalerStatistics.of(candidate.scaler).describe_difference(bundle.scaler)
     samples = int(candidate.scaler.n_samples_seen_)
     evidence = difference or (
         f"StandardScaler of {bundle.scaler.n_features} features, fitted on {samples:,} training rows; the "
@@ -147,8 +147,8 @@ def scaler_saved(candidate: Candidate, bundle: Bundle) -> ChecklistItem:
     return ChecklistItem("scaler saved with the model", difference is None, evidence)
 
 
-def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
-    """Look for metrics in the metadata as read back."""
+def check_metrics(bundle: Bundle, *, refit: bool) -> ChecklistItem:
+    """Look for metrics in the written metadata."""
     found = [split for split in ("train", "val", "test") if bundle.metadata["metrics"].get(split)]
     model = " of the held-out model" if refit else ""
     evidence = (
@@ -157,8 +157,8 @@ def metrics_included(bundle: Bundle, *, refit: bool) -> ChecklistItem:
     return ChecklistItem("metadata includes metrics", bool(found), evidence)
 
 
-def bundle_verified(answers: ReferenceAnswers, difference: float) -> ChecklistItem:
-    """Return the result of the comparison with the checkpoint. A larger difference has stopped the export before."""
+def record_verification(answers: ReferenceAnswers, difference: float) -> ChecklistItem:
+    """Record the difference from the checkpoint. `compare` has already refused a larger one."""
     evidence = (
         f"{answers.description}: largest difference of a probability from the checkpoint {difference:.2g}"
     )
@@ -166,24 +166,24 @@ def bundle_verified(answers: ReferenceAnswers, difference: float) -> ChecklistIt
 
 
 def compare(bundle: Bundle, wrapper: Predictor, answers: ReferenceAnswers) -> float:
-    """Return the largest difference between a bundle's probabilities, its ONNX file's too, and the checkpoint's.
+    """Return the largest difference between the checkpoint's probabilities and those of a bundle and its ONNX file.
 
     Raises
     ------
     ExportError
-        It is above 1e-6.
+        The difference is above 1e-6.
     """
-    difference = _difference(wrapper, answers, f"the written {bundle.path('model').name}")
+    difference = _compute_difference(wrapper, answers, f"the written {bundle.path('model').name}")
     if bundle.onnx_file is None or find_spec("onnxruntime") is None:
         return difference
     from genre_classifier.bundle.onnx.inference import OnnxPredictor
 
     predictor = OnnxPredictor(bundle.onnx_file, bundle.scaler, bundle.genre_names, bundle.feature_names)
-    return max(difference, _difference(predictor, answers, f"the written {bundle.path('onnx').name}"))
+    return max(difference, _compute_difference(predictor, answers, f"the written {bundle.path('onnx').name}"))
 
 
-def _difference(predictor: Predictor, answers: ReferenceAnswers, what: str) -> float:
-    found = predictor._probabilities(answers.features)
+def _compute_difference(predictor: Predictor, answers: ReferenceAnswers, what: str) -> float:
+    found = predictor._compute_probabilities(answers.features)
     difference = float(np.abs(found - answers.probabilities).max())
     if not difference < TOLERANCE:
         raise ExportError(
@@ -193,7 +193,7 @@ def _difference(predictor: Predictor, answers: ReferenceAnswers, what: str) -> f
     return difference
 
 
-def service_answered(bundle: Bundle, reference: ReferenceAnswers, ask: AskService | None) -> ChecklistItem:
+def check_service(bundle: Bundle, reference: ReferenceAnswers, ask: AskService | None) -> ChecklistItem:
     """Send rows to the service in this process and compare its answers with the checkpoint's."""
     item = "service answered with the same result"
     if ask is None:
@@ -211,8 +211,8 @@ def service_answered(bundle: Bundle, reference: ReferenceAnswers, ask: AskServic
     return ChecklistItem(item, difference < TOLERANCE, evidence)
 
 
-def inference_time(predictor: Predictor, answers: ReferenceAnswers, limit: float) -> ChecklistItem:
-    """Measure single predictions."""
+def check_inference_time(predictor: Predictor, answers: ReferenceAnswers, limit: float) -> ChecklistItem:
+    """Measure the median time of single predictions."""
     rows = answers.features[:TIMED_PREDICTIONS]
     seconds = []
     for number in range(TIMED_PREDICTIONS):
@@ -226,14 +226,14 @@ def inference_time(predictor: Predictor, answers: ReferenceAnswers, limit: float
     return ChecklistItem(f"inference under {limit:g} ms a sample", milliseconds < limit, evidence)
 
 
-def unmet(items: Sequence[ChecklistItem]) -> list[ChecklistItem]:
+def find_unmet(items: Sequence[ChecklistItem]) -> list[ChecklistItem]:
     """Return the items that are not met."""
     return [item for item in items if not item.met]
 
 
 def require(items: Sequence[ChecklistItem]) -> None:
-    """Raise ExportError with the items that are not met, if there are any."""
-    if missing := unmet(items):
+    """Raise ExportError if any item is not met. The message lists these items."""
+    if missing := find_unmet(items):
         lines = "\n".join(f"  - {item.item}: {item.evidence}" for item in missing)
         raise ExportError(
             f"strict=true: {len(missing)} item{'s' if len(missing) > 1 else ''} of the production checklist "

@@ -1,4 +1,4 @@
-"""Choose the checkpoint to export, and say why. It reads the runs' small files only and imports nothing heavy."""
+"""Choose the checkpoint to export, and say why. Reads only the runs' small files, imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from genre_classifier.commands import argument
+from genre_classifier.commands import format_argument
 from genre_classifier.config.schema import ExportConfig
 from genre_classifier.errors import CheckpointError, ExportError
 from genre_classifier.runs.folder import RunFolder, shorten_path
@@ -28,11 +28,11 @@ class Finished:
     ----------
     folder : RunFolder
     score : float
-        Validation F1 of its best epoch; in a sweep, the mean of the swept metric over the configuration's replicates.
+        Validation F1 of the best epoch. In a sweep, the mean of the swept metric over the configuration's replicates.
     synthetic : bool
         Whether its data is synthetic.
     started : str
-        When, in ISO 8601.
+        Time of the start, in ISO 8601.
     """
 
     folder: RunFolder
@@ -49,14 +49,14 @@ class Choice:
     ----------
     checkpoint : Path
     folder : RunFolder or None
-        The run it belongs to; None for a checkpoint that lies outside of any.
+        The checkpoint's run; None for a checkpoint outside a run's folder.
     reason : str
     considered : tuple of Finished
-        The runs it was compared with, best first; empty where the user named it.
+        The runs it was compared with, best first. Empty if the user named the run or checkpoint.
     skipped : mapping of str to int
-        How many runs were not considered, by reason.
+        Number of runs that were not considered, by reason.
     unreadable : tuple of Unreadable
-        Folders that could not be considered, being damaged or of another format.
+        Folders that are damaged or have another format.
     """
 
     checkpoint: Path
@@ -68,7 +68,7 @@ class Choice:
 
 
 def choose(settings: ExportConfig) -> Choice:
-    """Return the checkpoint that the settings mean.
+    """Return the checkpoint that the settings name, or the best one.
 
     Raises
     ------
@@ -78,15 +78,15 @@ def choose(settings: ExportConfig) -> Choice:
         There is no finished run to choose from, or the named run is not finished.
     """
     if settings.ckpt is not None:
-        return _named_checkpoint(Path(settings.ckpt))
+        return _choose_named_checkpoint(Path(settings.ckpt))
     if settings.run is not None:
-        return _named_run(RunFolder(Path(settings.run)))
+        return _choose_named_run(RunFolder(Path(settings.run)))
     if settings.sweep is not None:
-        return _best_of_sweep(SweepFolder(Path(settings.sweep)))
-    return _best(Path(settings.outputs_dir))
+        return _choose_from_sweep(SweepFolder(Path(settings.sweep)))
+    return _choose_from_runs(Path(settings.outputs_dir))
 
 
-def _named_checkpoint(path: Path) -> Choice:
+def _choose_named_checkpoint(path: Path) -> Choice:
     if not path.is_file():
         raise CheckpointError(f"ckpt={path}: there is no such file; a run keeps its own under checkpoints/")
     folder = RunFolder(path.absolute().parent.parent)
@@ -94,7 +94,7 @@ def _named_checkpoint(path: Path) -> Choice:
     return Choice(path, RunFolder(shorten_path(folder.path)) if belongs else None, "named by ckpt=", (), {})
 
 
-def _named_run(folder: RunFolder) -> Choice:
+def _choose_named_run(folder: RunFolder) -> Choice:
     run = folder.read_run()
     if run.get("baseline"):
         raise ExportError(
@@ -115,12 +115,12 @@ def _named_run(folder: RunFolder) -> Choice:
     return Choice(folder.best_checkpoint, folder, "named by run=", (), {})
 
 
-def _best_of_sweep(sweep: SweepFolder) -> Choice:
-    """Return the best configuration by the mean over its replicates, and of those the best by validation."""
+def _choose_from_sweep(sweep: SweepFolder) -> Choice:
+    """Return the best replicate, by validation, of the configuration with the best mean over replicates."""
     metric = sweep.read_sweep()["optimized_metric"]
     if not sweep.trials():
         raise ExportError(
-            f"sweep={sweep.path}: it has no trial; run it to its end with {argument('sweep.resume', sweep.path)}"
+            f"sweep={sweep.path}: it has no trial; run it to its end with {format_argument('sweep.resume', sweep.path)}"
         )
     trials = read_each(sweep.trials(), read_trial)
     if not trials:
@@ -132,18 +132,18 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
             f"sweep={sweep.path}: its trials were on {len(boards)} different tables or splits, whose numbers do not "
             "compare; choose one with run=FOLDER (genre-classifier leaderboard lists them)"
         )
-    rows = [row for row in boards[0].rows if _exportable(row)]
+    rows = [row for row in boards[0].rows if _find_exportable(row)]
     if not rows:
         if all(trial.baseline for row in boards[0].rows for trial in row.trials):
             raise ExportError(f"sweep={sweep.path}: holds baselines only, which have no network to export")
         raise ExportError(
             f"sweep={sweep.path}: no trial is finished and has a checkpoint; run it to its end with "
-            f"{argument('sweep.resume', sweep.path)}"
+            f"{format_argument('sweep.resume', sweep.path)}"
         )
     best = rows[0]
-    trial = find_best_trial(_exportable(best), metric)
+    trial = find_best_trial(_find_exportable(best), metric)
     assert trial is not None
-    considered = tuple(_finished(row, metric) for row in rows)
+    considered = tuple(_build_finished(row, metric) for row in rows)
     reason = f"of {len(rows)} configurations the best by {metric}, {best.estimates[metric].mean:.4f}"
     if len(best.finished) > 1:
         reason += f" on average of {len(best.finished)} replicates; the best of them has {trial.metrics[metric]:.4f}"
@@ -155,24 +155,24 @@ def _best_of_sweep(sweep: SweepFolder) -> Choice:
     )
 
 
-def _exportable(row: Row) -> list[Trial]:
+def _find_exportable(row: Row) -> list[Trial]:
     return [trial for trial in row.finished if trial.folder.best_checkpoint.is_file()]
 
 
-def _finished(row: Row, metric: str) -> Finished:
-    trial = find_best_trial(_exportable(row), metric) or row.trials[0]
+def _build_finished(row: Row, metric: str) -> Finished:
+    trial = find_best_trial(_find_exportable(row), metric) or row.trials[0]
     return Finished(trial.folder, row.estimates[metric].mean, trial.synthetic, "")
 
 
-def _best(outputs: Path) -> Choice:
+def _choose_from_runs(outputs: Path) -> Choice:
     finished, skipped, left_out = _survey(outputs)
     real = [run for run in finished if not run.synthetic]
     if real and len(real) < len(finished):
-        # A number on synthetic data says nothing about music, so it never beats one on real data.
+        # A score on synthetic data says nothing about music, so real data is always preferred.
         skipped[SYNTHETIC] = len(finished) - len(real)
         finished = real
     if not finished:
-        found = f" ({_listed(skipped)})" if skipped else ""
+        found = f" ({_format_counts(skipped)})" if skipped else ""
         message = (
             f"outputs_dir={outputs}: no finished run with a checkpoint and a validation F1{found}; train one with "
             "python train.py, or name what to export with run=FOLDER or ckpt=FILE"
@@ -186,7 +186,7 @@ def _best(outputs: Path) -> Choice:
 
 
 def _survey(outputs: Path) -> tuple[list[Finished], Counter[str], list[Unreadable]]:
-    """Return the runs that can be exported, best first, how many others there are of each kind, and the unreadable."""
+    """Return the runs that can be exported (best first), the number of others by reason, and the unreadable ones."""
     finished, skipped = [], Counter[str]()
     looked_at = read_each(map(RunFolder, find_run_folders(outputs)), _look_at)
     for found in looked_at:
@@ -206,7 +206,7 @@ def _look_at(folder: RunFolder) -> Finished | str:
     Raises
     ------
     RunFolderError
-        A file of it is missing or damaged.
+        One of its files is missing or damaged.
     """
     run = folder.read_run()
     if run.get("baseline"):
@@ -222,7 +222,7 @@ def _look_at(folder: RunFolder) -> Finished | str:
     return Finished(folder, float(score), bool(metrics.get("synthetic_data")), run.get("started") or "")
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
@@ -239,6 +239,6 @@ def describe(choice: Choice, shown: int = 5) -> list[str]:
     if len(choice.considered) > shown:
         lines.append(f"  and {len(choice.considered) - shown} more")
     if choice.skipped:
-        lines.append(f"  skipped {sum(choice.skipped.values())}: {_listed(choice.skipped)}")
+        lines.append(f"  skipped {sum(choice.skipped.values())}: {_format_counts(choice.skipped)}")
     lines += (f"  {line}" for line in format_unreadable(choice.unreadable))
     return lines

@@ -32,9 +32,9 @@ class Export:
     name : str
         Name of the bundle.
     paths : mapping of str to Path
-        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` where it was written.
+        The documented paths: ``model``, ``scaler``, ``metadata``, and ``onnx`` if it was written.
     choice : Choice
-        The checkpoint that was asked for, and why it is the one.
+        The exported checkpoint, and why it was chosen.
     refit_folder : Path or None
         The run folder of refit=full.
     calibration : Calibration or None
@@ -61,12 +61,12 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
     cfg : DictConfig
         As composed from conf/export.yaml.
     ask_service : callable or None
-        Sends rows to the service in this process; without it that item of the checklist is not met.
+        Sends rows to the service in this process. Without it, the checklist's item on the service is not met.
 
     Raises
     ------
     ConfigError, RunFolderError, CheckpointError, ExportError, BundleError, MissingExtraError
-        With what to do about it; what stood under the bundle's name is left as it was.
+        The message says what to do. An existing bundle of this name does not change.
     """
     settings = to_export_config(cfg)
     check_name(settings.model_name)
@@ -78,7 +78,7 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
     choice = choose(settings)
     for number, line in enumerate(describe(choice)):
         log.info("%-12s %s", "" if number else "exporting", line)
-    # Only now torch and Lightning: a mistake is answered at once.
+    # torch and Lightning are imported after the checks, so that mistakes are reported at once.
     from genre_classifier.exporting.production import produce
 
     return produce(settings, choice, ask_service)

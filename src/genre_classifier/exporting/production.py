@@ -26,21 +26,21 @@ from genre_classifier.exporting import checklist
 from genre_classifier.exporting.candidate import (
     Candidate,
     ReferenceAnswers,
+    compute_reference_answers,
     describe_data,
     describe_evaluation,
-    load,
+    load_candidate,
     measure_outcome,
+    read_candidate_rows,
     read_or_measure_outcome,
-    reference_answers,
-    rows_of,
     select_splits,
 )
 from genre_classifier.exporting.checklist import AskService
 from genre_classifier.exporting.choose import Choice
 from genre_classifier.exporting.export import Export
-from genre_classifier.exporting.refit import refitted
+from genre_classifier.exporting.refit import train_on_all_rows
 from genre_classifier.exporting.staging import staging_folder
-from genre_classifier.exporting.temperature import calibrated
+from genre_classifier.exporting.temperature import calibrate
 from genre_classifier.features.sets import FeatureSetReference, recognise
 from genre_classifier.runs.folder import shorten_path
 from genre_classifier.runs.rows import RunRows
@@ -61,19 +61,19 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     Raises
     ------
     CheckpointError, RunFolderError, ExportError, BundleError
-        What stood under the bundle's name is left as it was.
+        An existing bundle of this name does not change.
     """
-    judged = candidate = load(choice)
-    rows, why_not = rows_of(judged)
-    answers = reference_answers(judged, rows, why_not)
+    judged = candidate = load_candidate(choice)
+    rows, why_not = read_candidate_rows(judged)
+    answers = compute_reference_answers(judged, rows, why_not)
     outcome = read_or_measure_outcome(judged, rows)
     calibration = None
     if settings.temperature_scaling:
-        candidate, calibration = calibrated(judged, rows, why_not)
+        candidate, calibration = calibrate(judged, rows, why_not)
         assert rows is not None
         outcome = measure_outcome(candidate, rows)
     metrics = select_splits(outcome)
-    findings, folds = _findings_of_the_run(settings, judged, metrics)
+    findings, folds = _check_run(settings, judged, metrics)
     if settings.strict:
         checklist.require(findings[1:] if settings.refit else findings)
     if folds is not None:
@@ -81,19 +81,19 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     if metrics:
         metrics["synthetic_data"] = bool(judged.data.get("synthetic"))
     if settings.refit:
-        candidate = refitted(judged, Path(settings.outputs_dir))
-        findings[0] = checklist.full_dataset(candidate)
+        candidate = train_on_all_rows(judged, Path(settings.outputs_dir))
+        findings[0] = checklist.check_full_dataset(candidate)
         metrics["held_out_model"] = {
-            "run": _folder_of(judged),
+            "run": _format_folder(judged),
             "note": "the metrics are of this run's model; the exported one was trained on all rows afterwards",
         }
-    answers = _answers_of_final(answers, judged, candidate, rows)
-    content = _Content(candidate, metrics, _details(judged, candidate, calibration, outcome))
-    findings += _rehearsed(settings, content, answers, ask_service)
+    answers = _compute_final_answers(answers, judged, candidate, rows)
+    content = _Content(candidate, metrics, _build_details(judged, candidate, calibration, outcome))
+    findings += _rehearse(settings, content, answers, ask_service)
     if settings.strict:
         checklist.require(findings)
     details = replace(content.details, production_checklist=tuple(findings))
-    name, paths = _published(settings, replace(content, details=details), answers)
+    name, paths = _publish(settings, replace(content, details=details), answers)
     return Export(
         name=name,
         paths=paths,
@@ -105,34 +105,34 @@ def produce(settings: ExportConfig, choice: Choice, ask_service: AskService | No
     )
 
 
-def _findings_of_the_run(
+def _check_run(
     settings: ExportConfig, judged: Candidate, metrics: Mapping[str, Any]
 ) -> tuple[list[ChecklistItem], dict[str, Any] | None]:
-    cross_validation, folds = checklist.cross_validation(judged)
-    accuracy = checklist.accuracy_on_test_rows(
+    cross_validation, folds = checklist.check_cross_validation(judged)
+    accuracy = checklist.check_test_accuracy(
         judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None
     )
-    return [checklist.full_dataset(judged), cross_validation, accuracy], folds
+    return [checklist.check_full_dataset(judged), cross_validation, accuracy], folds
 
 
-def _answers_of_final(
+def _compute_final_answers(
     answers: ReferenceAnswers, judged: Candidate, final: Candidate, rows: RunRows | None
 ) -> ReferenceAnswers:
     """Return the same rows with the answers of the network that is exported."""
     if final is judged:
         return answers
     features = answers.features.astype(np.float32)
-    probabilities = torch.softmax(final.logits(features), dim=1).numpy()
+    probabilities = torch.softmax(final.compute_logits(features), dim=1).numpy()
     description = (
         f"{len(features)} rows" if rows is None else f"{len(features)} {rows.held_side} rows of the run"
     )
     return ReferenceAnswers(answers.features, probabilities, description)
 
 
-def _rehearsed(
+def _rehearse(
     settings: ExportConfig, content: _Content, answers: ReferenceAnswers, ask_service: AskService | None
 ) -> list[ChecklistItem]:
-    """Write the bundle to a temporary folder, put it to use there, and return what was found."""
+    """Write the bundle to a temporary folder, use it there, and return the findings."""
     refit = settings.refit is not None
     with staging_folder() as folder:
         _write(settings, content, folder, settings.model_name)
@@ -140,15 +140,15 @@ def _rehearsed(
         wrapper = wrap_bundle(bundle, type(content.candidate.network))
         difference = checklist.compare(bundle, wrapper, answers)
         return [
-            checklist.scaler_saved(content.candidate, bundle),
-            checklist.metrics_included(bundle, refit=refit),
-            checklist.bundle_verified(answers, difference),
-            checklist.service_answered(bundle, answers, ask_service),
-            checklist.inference_time(wrapper, answers, settings.max_milliseconds),
+            checklist.check_scaler(content.candidate, bundle),
+            checklist.check_metrics(bundle, refit=refit),
+            checklist.record_verification(answers, difference),
+            checklist.check_service(bundle, answers, ask_service),
+            checklist.check_inference_time(wrapper, answers, settings.max_milliseconds),
         ]
 
 
-def _published(
+def _publish(
     settings: ExportConfig, content: _Content, answers: ReferenceAnswers
 ) -> tuple[str, dict[str, Path]]:
     def verify(bundle: Bundle) -> None:
@@ -191,7 +191,7 @@ def _write(
     )
 
 
-def _details(
+def _build_details(
     judged: Candidate, final: Candidate, calibration: Calibration | None, outcome: Mapping[str, Any]
 ) -> BundleDetails:
     protocol = judged.protocol.get("description")
@@ -199,9 +199,9 @@ def _details(
         protocol = f"{final.protocol['description']}; the metrics are of the held-out model: {protocol}"
     return BundleDetails(
         feature_names=final.feature_names,
-        feature_set=_feature_set(final),
+        feature_set=_find_feature_set(final),
         run=RunReference(
-            folder=_folder_of(final),
+            folder=_format_folder(final),
             checkpoint=os.fspath(shorten_path(final.choice.checkpoint)),
             best_epoch=final.epoch,
             seed=final.seed,
@@ -214,15 +214,15 @@ def _details(
     )
 
 
-def _feature_set(candidate: Candidate) -> FeatureSetReference | None:
-    """Return how the run's table says its features were made, else the set that has their names."""
+def _find_feature_set(candidate: Candidate) -> FeatureSetReference | None:
+    """Return the feature set recorded with the run's table, else the set with the same feature names."""
     recorded = candidate.data.get("feature_set")
     if recorded is not None and "parameters" in recorded:
         return FeatureSetReference.from_dict(recorded)
     known = recognise(candidate.feature_names)
-    return None if known is None else known.reference()
+    return None if known is None else known.build_reference()
 
 
-def _folder_of(candidate: Candidate) -> str:
+def _format_folder(candidate: Candidate) -> str:
     path = candidate.choice.checkpoint.parent if candidate.folder is None else candidate.folder.path
     return os.fspath(shorten_path(path))

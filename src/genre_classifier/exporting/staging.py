@@ -1,4 +1,4 @@
-"""A temporary folder for the bundle that an export tries before it publishes; a killed export's is removed later."""
+"""A temporary folder for testing a bundle before it is published. The next export removes a killed export's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genre_classifier.errors import ExportError
 from genre_classifier.files.atomic import lock_folder
 
 PREFIX: Final = "genre-classifier-export-"
-INSIDE: Final = "bundle"  # all that such a folder holds
+INSIDE: Final = "bundle"  # the only entry of such a folder
 ATTEMPTS: Final = 100
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def staging_folder() -> Iterator[Path]:
-    """Make a folder in the system's temporary one, and remove it at the end.
+    """Make a folder in the system's temporary folder, and remove it at the end.
 
-    As long as it is in use it is locked, and the system gives a lock back when a process is killed: so what the
-    exports before this one left is told from what the exports beside it are using.
+    The folder is locked while it is in use. The system releases the lock of a killed process, so an unlocked folder
+    is abandoned, and a locked one belongs to an export that is running.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def staging_folder() -> Iterator[Path]:
     """
     _remove_abandoned(Path(tempfile.gettempdir()))
     try:
-        folder, handle = _claimed()
+        folder, handle = _claim()
     except OSError as error:
         raise ExportError(
             f"{tempfile.gettempdir()}: a temporary folder to try the bundle in cannot be made "
@@ -48,11 +48,11 @@ def staging_folder() -> Iterator[Path]:
         os.close(handle)
 
 
-def _claimed() -> tuple[Path, int]:
+def _claim() -> tuple[Path, int]:
     """Return a new folder and the handle that holds its lock."""
     for _ in range(ATTEMPTS):
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        with contextlib.suppress(FileNotFoundError):  # an export beside this one took it for abandoned
+        with contextlib.suppress(FileNotFoundError):  # another export took the folder for abandoned
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             if lock_folder(handle) and folder.exists():
                 return folder, handle
@@ -69,6 +69,6 @@ def _remove_abandoned(place: Path) -> None:
                 holds = {path.name for path in folder.iterdir()}
                 if is_ours and holds <= {INSIDE} and lock_folder(handle):
                     shutil.rmtree(folder)
-                    log.debug("removed %s, which a killed export left", folder)
+                    log.debug("removed %s, left by a killed export", folder)
             finally:
                 os.close(handle)

@@ -1,4 +1,4 @@
-"""A bundle's temperature, folded into the last layer."""
+"""Fit a temperature, and fold it into the network's last layer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from genre_classifier.exporting.candidate import Candidate
 from genre_classifier.runs.rows import RunRows
 
 
-def calibrated(candidate: Candidate, rows: RunRows | None, why_not: str) -> tuple[Candidate, Calibration]:
-    """Return a candidate with a temperature in its last layer, fitted on the validation rows only.
+def calibrate(candidate: Candidate, rows: RunRows | None, why_not: str) -> tuple[Candidate, Calibration]:
+    """Fit a temperature on the validation rows only, and return the candidate with it in its last layer.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def calibrated(candidate: Candidate, rows: RunRows | None, why_not: str) -> tupl
         reason = why_not if rows is None else "the run has none"
         raise ExportError(f"temperature_scaling=true needs the run's validation rows: {reason}")
     features, genres = rows.side("val")
-    before = candidate.logits(features)
+    before = candidate.compute_logits(features)
     try:
         temperature = fit_temperature(before, genres)
     except CalibrationError as error:
@@ -38,11 +38,11 @@ def calibrated(candidate: Candidate, rows: RunRows | None, why_not: str) -> tupl
         raise ExportError(f"temperature_scaling=true: {error}; export without it") from error
     return after, Calibration(
         temperature=temperature,
-        ece_before=_ece(before, genres),
-        ece_after=_ece(after.logits(features), genres),
+        ece_before=_compute_ece(before, genres),
+        ece_after=_compute_ece(after.compute_logits(features), genres),
         n_rows=len(genres),
     )
 
 
-def _ece(logits: Tensor, genres: Tensor) -> float:
+def _compute_ece(logits: Tensor, genres: Tensor) -> float:
     return score(logits, genres).values["ece"]

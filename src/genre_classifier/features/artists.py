@@ -1,11 +1,11 @@
-"""Artist names that name nobody."""
+"""Recognise artist names that name no artist, such as 'Various Artists'."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Letters and digits of what players, rippers and catalogues write where they know no artist.
+# Placeholders of players, rippers and catalogues for an unknown artist; letters and digits only.
 _NOBODY = {
     *(
         "various",
@@ -37,8 +37,8 @@ _NOBODY = {
         "알수없는아티스트",
     ),
 }
-# A number after one of these is that of an album or of a ripper's list; "artist 12" and "unknown_12" are artists whose
-# names were taken away.
+# A number after one of these is an album's number or a position in a list. "artist 12" and "unknown_12" are anonymised
+# artists.
 _NUMBERED = ("various", "unknownartist", "unknownperformer", "va")
 _BETWEEN_PARTS = re.compile(r"\s+[-:|~\u2013\u2014]+\s+")
 _BETWEEN_NAMES = re.compile(r"[;/|]")
@@ -46,10 +46,10 @@ _PLACEHOLDERS = re.compile(r"[\s\-_\u2013\u2014.?/\\<>()\[\]{}*#|~:;,'\"]*")
 
 
 def is_nobody(name: str | None) -> bool:
-    """Return whether an artist's name, from a tag, folder or list, means that there is none or that it is unknown.
+    """Return whether an artist's name, from a tag, folder or list, means that the artist is missing or unknown.
 
-    Case, spaces and punctuation do not matter, so ``V.A.``, ``<unknown>`` and ``VARIOUS  ARTISTS`` are nobody; what
-    follows a dash neither, so ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.
+    Case, spaces and punctuation do not matter: ``V.A.``, ``<unknown>`` and ``VARIOUS  ARTISTS`` are nobody. The text
+    after a dash does not matter either: ``VA - Hits`` is nobody. Names of other signs only (``!!!``) are artists.
 
     Examples
     --------
@@ -60,12 +60,12 @@ def is_nobody(name: str | None) -> bool:
     if _PLACEHOLDERS.fullmatch(text):
         return True
     head = _BETWEEN_PARTS.split(text, maxsplit=1)[0]
-    names = {_letters(name) for name in _BETWEEN_NAMES.split(text)}
-    return names <= _NOBODY or not _NOBODY.isdisjoint({_letters(text), _letters(head)})
+    names = {_fold_name(name) for name in _BETWEEN_NAMES.split(text)}
+    return names <= _NOBODY or not _NOBODY.isdisjoint({_fold_name(text), _fold_name(head)})
 
 
-def _letters(text: str) -> str:
-    """Return a text's letters and digits; after a name of nobody's no digits."""
+def _fold_name(text: str) -> str:
+    """Return a text's letters and digits, without a number that follows a placeholder."""
     signs = unicodedata.normalize("NFC", "".join(sign for sign in text if sign.isalnum()))
     unnumbered = signs.rstrip("0123456789")
     return unnumbered if unnumbered.startswith(_NUMBERED) else signs

@@ -1,7 +1,7 @@
-"""A cache of measured files, by the content of the file and the way of measuring.
+"""A cache of measured files. Its key is the file's content and the way of measuring.
 
-One SQLite database holds it: a batch that was committed survives whatever kills the process, and several extractions
-may use it at a time.
+The cache is one SQLite database. A committed batch survives any end of the process, and several extractions may use
+the database at the same time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy.typing as npt
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.sets import FeatureSetReference
-from genre_classifier.machine.cache_folders import cache_folder
+from genre_classifier.machine.cache_folders import find_cache_folder
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-WAIT_SECONDS = 60.0  # for another process that writes
+WAIT_SECONDS = 60.0  # to wait for another process that writes
 
 _TABLES = """
 CREATE TABLE measured (
@@ -37,7 +37,7 @@ CREATE TABLE measured (
 CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, content TEXT) WITHOUT ROWID;
 CREATE INDEX files_by_size ON files (size);
 """
-# Beside the tables of the format, so that versions that know of no checksums read and write these.
+# A separate table, so that versions without checksums can read and write the others.
 _CHECKSUMS = """
 CREATE TABLE IF NOT EXISTS checksums (
     content TEXT, recipe TEXT, checksum INTEGER, PRIMARY KEY (content, recipe)
@@ -47,7 +47,7 @@ _KNOWN = {
     " ".join(statement.replace("IF NOT EXISTS ", "").split())
     for statement in (*_TABLES.split(";"), _CHECKSUMS)
 }
-_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # the disk's trouble, not the database's
+_PASSING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # errors of the disk, not of the database
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,12 @@ class Measured:
     seconds : float
         Length of the recording.
     artist : str or None
-        What its tags say.
+        The artist in its tags.
     starts : np.ndarray [shape=(clip,), dtype=float64]
-        Where each clip starts, in seconds.
+        Start of each clip, in seconds.
     features : np.ndarray [shape=(clip, feature), dtype=float32]
     notes : tuple of str
-        What is odd about the file and did not hinder measuring it; not kept.
+        Oddities of the file that did not prevent measuring. They are not cached.
     """
 
     seconds: float
@@ -83,25 +83,25 @@ class Stamp:
     modified: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def read(cls, path: Path) -> Stamp:
         """Return the stamp of a file. Raises OSError if there is no such file."""
         status = path.stat()
-        return cls(_key(path), status.st_size, status.st_mtime_ns)
+        return cls(_make_key(path), status.st_size, status.st_mtime_ns)
 
 
-def default_cache() -> Path | None:
-    """Return the default place for measured features; None if nothing can be written there."""
-    folder = cache_folder()
+def find_default_cache() -> Path | None:
+    """Return the default path of the database, or None if no folder can be written."""
+    folder = find_cache_folder()
     return None if folder is None else folder / "features.sqlite"
 
 
-def recipe_of(made_with: FeatureSetReference, excerpt: Excerpt) -> str:
-    """Return everything that the features of a file depend on besides its content, as text."""
+def describe_recipe(made_with: FeatureSetReference, excerpt: Excerpt) -> str:
+    """Return as text everything besides the content that a file's features depend on."""
     part = {"offset": excerpt.offset, "duration": excerpt.duration, "window": excerpt.window}
     return json.dumps({**made_with.as_dict(), "excerpt": part}, sort_keys=True)
 
 
-def content_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -110,29 +110,29 @@ def content_of(path: Path) -> str:
 class FeatureCache:
     """Measured files in a database.
 
-    A database that can no longer be used while files are measured, as on a full disk, is given up with a warning: the
-    files are measured, and what they gave is not kept.
+    If the database fails while files are measured, as on a full disk, it is given up with a warning. Measuring goes on,
+    and the results are not cached.
 
     Parameters
     ----------
     path : Path or None
-        Made where it does not exist, with its folder; None keeps nothing.
+        The database. It is made, with its folder, if it does not exist. None caches nothing.
     recipe : str
-        From :func:`recipe_of`.
+        From :func:`describe_recipe`.
     n_features : int
-        How many features each clip has.
+        Number of features per clip.
 
     Raises
     ------
     DataError
-        It is no such database, or of a later version.
+        The file is not such a database, or has a later format.
     """
 
     def __init__(self, path: Path | None, recipe: str, n_features: int) -> None:
         self.path = path
         self.recipe = recipe
         self.n_features = n_features
-        self.damaged: list[str] = []  # why entries are not used
+        self.damaged: list[str] = []  # reasons why entries are not used
         self._database: sqlite3.Connection | None = None
         if path is None:
             log.warning("no folder for caches can be written: what is measured is not kept")
@@ -142,7 +142,7 @@ class FeatureCache:
             self._database = sqlite3.connect(path, timeout=WAIT_SECONDS)
             self._prepare(self._database)
         except (sqlite3.Error, OSError) as error:
-            if _primary_code(error) in _PASSING:
+            if _get_primary_code(error) in _PASSING:
                 self._give_up(error)
                 return
             raise DataError(
@@ -180,9 +180,9 @@ class FeatureCache:
         self._database = None
 
     def find(self, path: Path, stamp: Stamp) -> Measured | None:
-        """Return the earlier result of a file. The file is read only if a file of another name had the same size.
+        """Return the cached result of a file. The file is read only if a cached file of another name has the same size.
 
-        An entry that cannot be what was kept is passed over, and named in ``damaged``.
+        A damaged entry is skipped, and named in ``damaged``.
         """
         if self._database is None:
             return None
@@ -198,12 +198,12 @@ class FeatureCache:
             (stamp.path, stamp.size, stamp.modified),
         ).fetchone()
         if row is not None:
-            return self._measured(database, path, row[0])
+            return self._read_entry(database, path, row[0])
         alike = "SELECT 1 FROM files WHERE size = ? LIMIT 1"
         if database.execute(alike, (stamp.size,)).fetchone() is None:
             return None
-        content = content_of(path)
-        found = self._measured(database, path, content)
+        content = hash_file(path)
+        found = self._read_entry(database, path, content)
         if found is not None:
             with database:
                 self._remember(database, stamp, content)
@@ -230,7 +230,9 @@ class FeatureCache:
         )
         key = (content, self.recipe)
         database.execute("INSERT OR REPLACE INTO measured VALUES (?, ?, ?, ?, ?, ?)", (*key, *entry))
-        database.execute("INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)", (*key, _checksum(entry)))
+        database.execute(
+            "INSERT OR REPLACE INTO checksums VALUES (?, ?, ?)", (*key, _compute_checksum(entry))
+        )
 
     @staticmethod
     def _remember(database: sqlite3.Connection, stamp: Stamp, content: str) -> None:
@@ -239,7 +241,7 @@ class FeatureCache:
             (stamp.path, stamp.size, stamp.modified, content),
         )
 
-    def _measured(self, database: sqlite3.Connection, path: Path, content: str) -> Measured | None:
+    def _read_entry(self, database: sqlite3.Connection, path: Path, content: str) -> Measured | None:
         row = database.execute(
             "SELECT seconds, CAST(artist AS BLOB), starts, features, checksum FROM measured "
             "LEFT JOIN checksums USING (content, recipe) WHERE content = ? AND recipe = ?",
@@ -248,12 +250,12 @@ class FeatureCache:
         if row is None:
             return None
         try:
-            return self._checked(*row)
+            return self._check_entry(*row)
         except (ValueError, TypeError) as error:  # a text that is not UTF-8 is a ValueError
             self.damaged.append(f"{path}: {error}")
             return None
 
-    def _checked(
+    def _check_entry(
         self, seconds: object, artist: bytes | None, starts: object, features: object, checksum: object
     ) -> Measured:
         """Return a stored entry. Raise ValueError if it is damaged."""
@@ -276,29 +278,29 @@ class FeatureCache:
         )
         if not (np.isfinite(measured.starts).all() and np.isfinite(measured.features).all()):
             raise ValueError("a value is not finite")
-        # Entries of versions that kept no checksum have none.
-        if checksum is not None and checksum != _checksum((seconds, name, starts, features)):
+        # Entries of versions without checksums have none.
+        if checksum is not None and checksum != _compute_checksum((seconds, name, starts, features)):
             raise ValueError("its checksum is another")
         return measured
 
 
 def _refuse_programs(database: sqlite3.Connection) -> None:
-    """Raise DatabaseError where a database holds more than our tables: a view or trigger is a program."""
+    """Raise DatabaseError if a database holds more than this cache's tables: a view or trigger is a program."""
     for kind, name, made_by in database.execute("SELECT type, name, sql FROM sqlite_master"):
         if made_by is not None and " ".join(str(made_by).split()) not in _KNOWN:
             raise sqlite3.DatabaseError(f"it holds a {kind} {str(name)!r:.60} that no cache has")
 
 
-def _checksum(entry: tuple[float, str | None, bytes, bytes]) -> int:
+def _compute_checksum(entry: tuple[float, str | None, bytes, bytes]) -> int:
     seconds, artist, starts, features = entry
     return zlib.crc32(features, zlib.crc32(starts, zlib.crc32(repr((float(seconds), artist)).encode())))
 
 
-def _primary_code(error: BaseException) -> int | None:
+def _get_primary_code(error: BaseException) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
-def _key(path: Path) -> str:
-    """Return an absolute path as text that SQLite takes, whatever the bytes of its name."""
+def _make_key(path: Path) -> str:
+    """Return an absolute path as text for SQLite, also if its name is not valid UTF-8."""
     return os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")

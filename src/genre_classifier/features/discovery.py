@@ -13,16 +13,16 @@ from pathlib import Path
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.formats import (
     SUFFIXES,
-    advice,
+    get_suffix,
     is_companion,
     is_readable,
     is_system_folder,
-    suffix_of,
+    suggest_conversion,
 )
 from genre_classifier.features.measure import Failure
-from genre_classifier.features.names import normalised, refuse_alike_genres
-from genre_classifier.files.csv_files import original
-from genre_classifier.files.home import expanded
+from genre_classifier.features.names import normalise, refuse_alike_genres
+from genre_classifier.files.csv_files import restore_cell
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +36,15 @@ class AudioFile:
     Parameters
     ----------
     path : Path
-        Where it is.
     id : str
-        What names it: its path below the folder it was found in, or what the list says.
+        Its path below the folder it was found in, or the id in the list.
     genre : str or None
-        The folder below the root, or what the list says.
+        Name of the folder below the root, or the genre in the list.
     group : str or None
-        What must stay on one side of a split: the folder below the genre, or what the list says.
+        Its files stay on one side of a split. Name of the folder below the genre, or the group in the list.
     problem : Failure or None
-        Why it cannot be measured, where that is known before: a suffix that is not read, a folder that cannot be looked
-        into, a genre's folder without a file.
+        The reason if it is already known that the file cannot be measured: an unsupported suffix, an unreadable folder,
+        a genre's folder without a file.
     """
 
     path: Path
@@ -62,33 +61,33 @@ class Collection:
     Parameters
     ----------
     files : list of AudioFile
-        In the order of their paths; what looks like music and cannot be measured is among them, with its problem.
+        Sorted by path. Files that look like music but cannot be measured are included, with their problem.
     n_others : Counter of str
-        How many other files there are, by suffix: covers, playlists and the like, hidden files as ``hidden``.
+        Number of other files (covers, playlists and the like) by suffix. Hidden files count as ``hidden``.
     """
 
     files: list[AudioFile] = field(default_factory=list)
     n_others: Counter[str] = field(default_factory=Counter)
 
-    def others(self) -> str:
-        """Return the number of other files, and their suffixes."""
+    def describe_others(self) -> str:
+        """Return a text with the number of other files, and their suffixes."""
         n = self.n_others.total()
         what = "file that is" if n == 1 else "files that are"
-        return f"{n} {what} not music passed over ({_counted(self.n_others)})"
+        return f"{n} {what} not music passed over ({_format_counts(self.n_others)})"
 
 
 def find_audio(root: Path) -> list[AudioFile]:
-    """Return the audio files below a folder; see :func:`scan`, which counts the other files as well."""
+    """Return the audio files below a folder. :func:`scan` also counts the other files."""
     collection = scan(root)
     if collection.n_others:
-        log.info("%s: %s", root, collection.others())
+        log.info("%s: %s", root, collection.describe_others())
     return collection.files
 
 
 def scan(root: Path) -> Collection:
-    """Return what lies below a folder.
+    """Return the audio files below a folder, and the number of other files.
 
-    Links are followed, each folder is looked into once; hidden files and folders are passed over.
+    Links are followed, and each folder is read once. Hidden files and folders are skipped.
 
     Raises
     ------
@@ -98,27 +97,29 @@ def scan(root: Path) -> Collection:
     if not root.is_dir():
         what = "is a file; name it with --files list.csv" if root.is_file() else "there is no such folder"
         raise DataError(f"{root}: {what}; expected a folder with audio in ROOT/GENRE/FILE")
-    collection = _Walk(root).collection()
+    collection = _Walk(root).collect()
     files = collection.files
     if all(file.problem is not None for file in files):
         problems = [(file, file.problem) for file in files if file.problem is not None]
-        why = f"; {left_out(problems)}; {one_of_each_kind(problems)[0].reason}" if problems else ""
+        why = (
+            f"; {describe_failures(problems)}; {select_one_per_kind(problems)[0].reason}" if problems else ""
+        )
         raise DataError(
             f"{root}: no audio file in it; expected ROOT/GENRE/FILE with {', '.join(SUFFIXES[:6])} or another format "
             f"that libsndfile reads{why}"
         )
     refuse_alike_genres({file.genre for file in files if file.genre is not None}, root)
-    _refuse_one_id(root, files)
+    _refuse_same_id(root, files)
     loose = sum(file.genre is None and file.problem is None for file in files)
     if 0 < loose < len(files):
         log.warning("%s: %d files lie beside the genres' folders and have no genre", root, loose)
     return collection
 
 
-def left_out(failures: Sequence[tuple[AudioFile, Failure]]) -> str:
-    """Return how many files gave no features, by suffix, genre and kind."""
+def describe_failures(failures: Sequence[tuple[AudioFile, Failure]]) -> str:
+    """Return a text with the number of files without features, by suffix, genre and kind."""
     counts = Counter(
-        f"{suffix_of(file.path.name) or 'without suffix'} in {file.genre or file.path.parent} ({failure.kind})"
+        f"{get_suffix(file.path.name) or 'without suffix'} in {file.genre or file.path.parent} ({failure.kind})"
         for file, failure in failures
     )
     shown = ", ".join(f"{n} {what}" for what, n in counts.most_common(SHOWN_COUNTS))
@@ -127,7 +128,7 @@ def left_out(failures: Sequence[tuple[AudioFile, Failure]]) -> str:
     return f"{n} file{'s' if n != 1 else ''} left out: {shown}{more}"
 
 
-def one_of_each_kind(failures: Sequence[tuple[AudioFile, Failure]]) -> list[Failure]:
+def select_one_per_kind(failures: Sequence[tuple[AudioFile, Failure]]) -> list[Failure]:
     """Return the first failure of each kind."""
     first = {failure.kind: failure for _, failure in reversed(failures)}
     return [first[kind] for kind in sorted(first)]
@@ -139,7 +140,7 @@ def read_list(path: Path) -> list[AudioFile]:
     Parameters
     ----------
     path : Path
-        Has a column ``path`` (relative ones from the list's own folder) and may have ``id``, ``genre`` and ``group``.
+        Has a column ``path`` (relative to the list's folder) and may have ``id``, ``genre`` and ``group``.
 
     Raises
     ------
@@ -152,7 +153,7 @@ def read_list(path: Path) -> list[AudioFile]:
             if "path" not in (reader.fieldnames or ()):
                 found = ", ".join(reader.fieldnames or ()) or "no header"
                 raise DataError(f"{path}: there is no column 'path'; it has {found}")
-            files = [_listed(path, row, number) for number, row in enumerate(reader, start=2)]
+            files = [_read_row(path, row, number) for number, row in enumerate(reader, start=2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path} cannot be read as a list of files: {reason}") from error
@@ -168,7 +169,7 @@ def read_list(path: Path) -> list[AudioFile]:
 
 
 class _Walk:
-    """One walk through the folders below a root."""
+    """A walk through the folders below a root."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -177,24 +178,26 @@ class _Walk:
         self._genres: dict[str, Path] = {}  # their folders
         self._visited: dict[tuple[int, int], Path] = {}
 
-    def collection(self) -> Collection:
-        """Look into all folders; a genre's folder without music is a problem."""
+    def collect(self) -> Collection:
+        """Read all folders. A genre's folder without music is a file with a problem."""
         waiting = [self._root]
         while waiting:
-            waiting.extend(reversed(self._folders_below(waiting.pop())))  # which link comes first
+            waiting.extend(
+                reversed(self._folders_below(waiting.pop()))
+            )  # sorted, so the same link always comes first
         in_genre = {file.genre for file in self._found}
         for genre, folder in self._genres.items():
             if genre in in_genre:
                 continue
             others = self._others[genre]
-            holds = f"no music, {_counted(others)}" if others else "no file"
+            holds = f"no music, {_format_counts(others)}" if others else "no file"
             problem = Failure("empty", f"{folder} holds {holds}")
             self._found.append(AudioFile(folder, genre, genre, problem=problem))
         n_others: Counter[str] = sum(self._others.values(), Counter())
         return Collection(sorted(self._found, key=lambda file: file.path), n_others)
 
     def _folders_below(self, folder: Path) -> list[Path]:
-        """Take a folder's files; return the folders in it that are to be looked into."""
+        """Add a folder's files. Return the folders in it that must be read."""
         try:
             status = folder.stat()
             first = self._visited.setdefault((status.st_dev, status.st_ino), folder)
@@ -214,12 +217,12 @@ class _Walk:
                 self._take(folder / name)
         below = [folder / name for name, is_folder in found if is_folder and not is_system_folder(name)]
         if folder == self._root:
-            self._genres = {_text(genre.name): genre for genre in below}
+            self._genres = {_decode_name(genre.name): genre for genre in below}
         return below
 
     def _see_again(self, folder: Path, first: Path) -> None:
-        """Tell of a folder that was looked into by another way, unless its files have their genre all the same."""
-        genre, other = self._genre(folder, True), self._genre(first, True)
+        """Report a folder that was already read under another path, unless its files keep their genre."""
+        genre, other = self._get_genre(folder, True), self._get_genre(first, True)
         if genre == other or (first in folder.parents and folder.parent != self._root):
             return
         reason = f"{folder} is the same folder as {first}, whose files are taken"
@@ -228,36 +231,36 @@ class _Walk:
     def _take(self, path: Path) -> None:
         name = path.name
         if name.startswith("."):
-            self._others[self._genre(path)]["hidden"] += 1
+            self._others[self._get_genre(path)]["hidden"] += 1
         elif is_companion(name):
-            self._others[self._genre(path)][suffix_of(name) or name] += 1
+            self._others[self._get_genre(path)][get_suffix(name) or name] += 1
         elif path.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - raises no PermissionError
             reason = f"{path} is a link to {path.readlink()}, which does not exist or cannot be reached"
             self._add(path, Failure("unreadable", reason), is_folder=not is_readable(name))
         elif is_readable(name):
             self._add(path)
         else:
-            what = suffix_of(name) or "a file without suffix"
-            self._add(path, Failure("unsupported", f"{path}: {what} is not read; {advice(path)}"))
+            what = get_suffix(name) or "a file without suffix"
+            self._add(path, Failure("unsupported", f"{path}: {what} is not read; {suggest_conversion(path)}"))
 
-    def _genre(self, path: Path, is_folder: bool = False) -> str | None:
-        parts = path.relative_to(self._root).parts
-        return _text(parts[0]) if len(parts) > (0 if is_folder else 1) else None
+    def _get_genre(self, path: Path, is_folder: bool = False) -> str | None:
+        names = path.relative_to(self._root).parts
+        return _decode_name(names[0]) if len(names) > (0 if is_folder else 1) else None
 
     def _add(self, path: Path, problem: Failure | None = None, is_folder: bool = False) -> None:
-        parts = path.relative_to(self._root).parts
+        names = path.relative_to(self._root).parts
         self._found.append(
             AudioFile(
                 path=path,
-                id=_text("/".join(parts)),
-                genre=self._genre(path, is_folder),
-                group=_text(parts[1]) if len(parts) > 2 else None,
+                id=_decode_name("/".join(names)),
+                genre=self._get_genre(path, is_folder),
+                group=_decode_name(names[1]) if len(names) > 2 else None,
                 problem=problem,
             )
         )
 
 
-def _refuse_one_id(root: Path, files: Sequence[AudioFile]) -> None:
+def _refuse_same_id(root: Path, files: Sequence[AudioFile]) -> None:
     seen: dict[str, Path] = {}
     for file in files:
         if (other := seen.setdefault(file.id, file.path)) is not file.path:
@@ -270,34 +273,34 @@ def _refuse_one_id(root: Path, files: Sequence[AudioFile]) -> None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that cannot be looked into
+    except OSError:  # a link to itself, or into an unreadable folder
         return False
 
 
-def _counted(counts: Counter[str]) -> str:
+def _format_counts(counts: Counter[str]) -> str:
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{n} {what}" for what, n in ordered)
 
 
-def _text(name: str) -> str:
-    """Return a file name as text that every format can hold, whatever its bytes are, in one Unicode form."""
-    return normalised(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+def _decode_name(name: str) -> str:
+    """Return a file name as normalised text. Bytes that are not UTF-8 are escaped."""
+    return normalise(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
-def _listed(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
+def _read_row(path: Path, row: dict[str, str | None], number: int) -> AudioFile:
     values = {
-        key: original((value or "").strip()) or None for key, value in row.items() if isinstance(key, str)
+        key: restore_cell((value or "").strip()) or None for key, value in row.items() if isinstance(key, str)
     }
     name = values["path"]
     if name is None:
         raise DataError(f"{path}, row {number}: the path is empty; fill it in or remove the row")
     return AudioFile(
-        path=path.parent / expanded(name),
-        id=normalised(values.get("id") or Path(name).as_posix()),
-        genre=_named(values.get("genre")),
-        group=_named(values.get("group")),
+        path=path.parent / expand_home(name),
+        id=normalise(values.get("id") or Path(name).as_posix()),
+        genre=_normalise_optional(values.get("genre")),
+        group=_normalise_optional(values.get("group")),
     )
 
 
-def _named(name: str | None) -> str | None:
-    return None if name is None else normalised(name)
+def _normalise_optional(name: str | None) -> str | None:
+    return None if name is None else normalise(name)

@@ -14,18 +14,18 @@ import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
 from genre_classifier.features.artists import is_nobody
-from genre_classifier.features.cache import FeatureCache, Measured, Stamp, default_cache, recipe_of
+from genre_classifier.features.cache import FeatureCache, Measured, Stamp, describe_recipe, find_default_cache
 from genre_classifier.features.decoding.audio import Excerpt, require_audio
-from genre_classifier.features.discovery import AudioFile, left_out, one_of_each_kind
-from genre_classifier.features.measure import Failure, Outcome, extractor
+from genre_classifier.features.discovery import AudioFile, describe_failures, select_one_per_kind
+from genre_classifier.features.measure import Failure, Outcome, get_extractor
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSet, FeatureSetReference
 from genre_classifier.features.workers import (
     Outcomes,
-    in_processes,
-    in_ray,
-    in_this_process,
+    measure_here,
+    measure_in_processes,
+    measure_in_ray,
 )
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ class NothingMeasuredError(AudioError):
     ----------
     message : str
     kind : str
-        As of :class:`genre_classifier.errors.AudioError`, of the first failure.
+        Kind of the first failure, as in :class:`genre_classifier.errors.AudioError`.
     failures : list of (AudioFile, Failure)
-        All of them.
+        All files without features.
     """
 
     def __init__(self, message: str, *, kind: str, failures: list[tuple[AudioFile, Failure]]) -> None:
@@ -60,17 +60,18 @@ class Settings:
     features : str
         Name of the feature set.
     excerpt : Excerpt
-        Which part of each file.
+        The part of each file to measure.
     jobs : int or None
-        Processes; None takes one for each core.
+        Number of processes; None starts one per core.
     cache : Path or None
-        Where measured files are kept; None is the user's cache folder, or a temporary one where that cannot be written.
+        Database of measured files. None is the one in the user's cache folder, or in a temporary folder if the user's
+        cannot be written.
     ray : str or None
-        Address of a Ray cluster that measures in place of this machine.
+        Address of a Ray cluster. It measures the files instead of this machine.
     strict : bool
-        Whether a file that gives nothing is an error.
+        Whether a file without features is an error.
     progress : bool
-        Whether to show a progress bar, where there is a terminal.
+        Whether to show a progress bar on a terminal.
     """
 
     features: str = "core20"
@@ -83,15 +84,15 @@ class Settings:
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The feature set of that name. Raises DataError if there is none."""
+        """The feature set. Raises DataError if `features` names none."""
         if self.features not in FEATURE_SETS:
             raise DataError(f"feature set {self.features!r} is unknown; there are {', '.join(FEATURE_SETS)}")
         return FEATURE_SETS[self.features]
 
     @property
     def made_with(self) -> FeatureSetReference:
-        """What a table says of its features when they were made so."""
-        return self.feature_set.reference(self.excerpt.clip_seconds)
+        """The feature set with version and parameters, as a table records it."""
+        return self.feature_set.build_reference(self.excerpt.clip_seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,17 +102,17 @@ class Extraction:
     Parameters
     ----------
     files : list of AudioFile
-        Those that were measured, in the order given.
+        The measured files, in the given order.
     measured : list of Measured
-        One for each of them.
+        The result of each of these files.
     failures : list of (AudioFile, Failure)
-        The others.
+        The other files.
     made_with : FeatureSetReference
     feature_names : tuple of str
     n_known : int
-        How many of them had been measured before.
+        Number of files that were measured before.
     seconds : float
-        What measuring the others took.
+        Time for measuring the other files.
     """
 
     files: list[AudioFile]
@@ -129,36 +130,38 @@ class Extraction:
             return np.empty((0, len(self.feature_names)), np.float32)
         return np.concatenate([measured.features for measured in self.measured])
 
-    def rows(self) -> Iterator[tuple[AudioFile, str, str | None]]:
+    def list_rows(self) -> Iterator[tuple[AudioFile, str, str | None]]:
         """Yield file, id and group of each row of `features`.
 
-        A file's windows are named by where they start. They stay together: where neither folder nor tag nor list gives
-        a group, the file is one. A file whose artist is nobody, such as 'Various Artists', is one as well.
+        A window's id has its start in seconds. Windows of a file stay together: if neither folder nor tag nor list
+        gives a group, the file is the group. It is also the group if the artist is nobody, such as 'Various Artists'.
         """
         windowed = any(len(measured.starts) > 1 for measured in self.measured)
         for file, measured in zip(self.files, self.measured, strict=True):
-            artist = self.artist(file, measured)
+            artist = self.find_artist(file, measured)
             alone = windowed or (artist is None and (file.group or measured.artist) is not None)
             group = artist or (file.id if alone else None)
             for start in measured.starts:
                 yield file, f"{file.id}@{start:g}" if windowed else file.id, group
 
     @staticmethod
-    def artist(file: AudioFile, measured: Measured) -> str | None:
-        """Return who a file is by: what folder or list says, or else its tag; None if these name nobody."""
+    def find_artist(file: AudioFile, measured: Measured) -> str | None:
+        """Return the artist from folder or list, else from the tag. None if these name nobody."""
         return next((name for name in (file.group, measured.artist) if not is_nobody(name)), None)
 
-    def nobodies(self) -> Counter[str]:
-        """Return which names of nobody stand for an artist, each with its number of files."""
+    def count_nobodies(self) -> Counter[str]:
+        """Return the placeholder names found where an artist belongs, each with its number of files."""
         pairs = zip(self.files, self.measured, strict=True)
-        named = [(file.group or measured.artist, self.artist(file, measured)) for file, measured in pairs]
+        named = [
+            (file.group or measured.artist, self.find_artist(file, measured)) for file, measured in pairs
+        ]
         return Counter(name for name, artist in named if name and artist is None)
 
 
 def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
-    """Measure files. A file with known content that was measured in the same way is not measured again.
+    """Measure files. A cached file with the same content and way of measuring is not measured again.
 
-    Results are kept in batches. So a killed extraction continues where it was when it is started again.
+    Results are cached in batches, so a killed extraction continues when it is started again.
 
     Parameters
     ----------
@@ -171,21 +174,23 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
     DataError
         `settings` names no feature set.
     NothingMeasuredError
-        No file could be measured, or none of a genre.
+        No file could be measured, or no file of a genre.
     AudioError
-        With ``settings.strict``, of the first file that gives nothing.
+        With ``settings.strict``, for the first file without features.
     MissingExtraError
-        A library that is needed is not installed.
+        A required library is not installed.
     """
     if settings.jobs is not None and settings.jobs < 1:
         raise DataError(f"jobs={settings.jobs}: expected at least 1")
     made_with = settings.made_with
     require_audio()
-    extractor(settings.features)
+    get_extractor(settings.features)
     results: dict[int, Measured | Failure] = {}
     started = time.perf_counter()
-    recipe = recipe_of(made_with, settings.excerpt)
-    with FeatureCache(settings.cache or default_cache(), recipe, len(settings.feature_set.features)) as cache:
+    recipe = describe_recipe(made_with, settings.excerpt)
+    with FeatureCache(
+        settings.cache or find_default_cache(), recipe, len(settings.feature_set.features)
+    ) as cache:
         stamps = _look_up(files, cache, results)
         if cache.damaged:
             log.warning(
@@ -201,7 +206,7 @@ def extract(files: Sequence[AudioFile], settings: Settings) -> Extraction:
     failures = [(files[i], result) for i, result in sorted(results.items()) if isinstance(result, Failure)]
     measured = {i: result for i, result in sorted(results.items()) if isinstance(result, Measured)}
     _refuse_failures(failures, [files[i] for i in measured], settings.strict)
-    _tell_notes(list(measured.values()))
+    _log_notes(list(measured.values()))
     return Extraction(
         files=[files[i] for i in measured],
         measured=list(measured.values()),
@@ -223,7 +228,7 @@ def _look_up(
             results[position] = file.problem
             continue
         try:
-            stamp = Stamp.of(file.path)
+            stamp = Stamp.read(file.path)
             known = cache.find(file.path, stamp)
         except OSError as error:
             results[position] = Failure("unreadable", f"{file.path}: {error.strerror or error}")
@@ -246,7 +251,7 @@ def _measure_rest(
     batch: list[tuple[Stamp, str, Measured]] = []
     written = time.monotonic()
     try:
-        for number, outcome in _with_progress(files, positions, settings, len(results)):
+        for number, outcome in _show_progress(files, positions, settings, len(results)):
             position = positions[number]
             results[position] = outcome.result
             if isinstance(outcome.result, Measured):
@@ -260,12 +265,12 @@ def _measure_rest(
         cache.add(batch)
 
 
-def _with_progress(
+def _show_progress(
     files: Sequence[AudioFile], positions: list[int], settings: Settings, n_done: int
 ) -> Iterator[tuple[int, Outcome]]:
     from tqdm import tqdm
 
-    outcomes = _outcomes([files[position].path for position in positions], settings)
+    outcomes = _start_measuring([files[position].path for position in positions], settings)
     bar = tqdm(
         outcomes,
         desc=settings.features,
@@ -281,17 +286,17 @@ def _with_progress(
         outcomes.close()
 
 
-def _outcomes(paths: list[Path], settings: Settings) -> Outcomes:
-    jobs = min(settings.jobs or usable_cores(), len(paths))
+def _start_measuring(paths: list[Path], settings: Settings) -> Outcomes:
+    jobs = min(settings.jobs or count_usable_cores(), len(paths))
     if settings.ray is not None:
-        return in_ray(paths, settings.features, settings.excerpt, settings.ray)
+        return measure_in_ray(paths, settings.features, settings.excerpt, settings.ray)
     if jobs == 1:
-        return in_this_process(paths, settings.features, settings.excerpt)
-    return in_processes(paths, settings.features, settings.excerpt, jobs)
+        return measure_here(paths, settings.features, settings.excerpt)
+    return measure_in_processes(paths, settings.features, settings.excerpt, jobs)
 
 
 def _refuse_failures(failures: list[tuple[AudioFile, Failure]], kept: list[AudioFile], strict: bool) -> None:
-    """Raise what :func:`extract` says of files that gave nothing."""
+    """Raise the errors of :func:`extract` about files without features."""
     if not failures:
         return
     first = failures[0][1]
@@ -312,16 +317,16 @@ def _refuse_failures(failures: list[tuple[AudioFile, Failure]], kept: list[Audio
     if lost:
         which = f"genre{'s' if len(lost) > 1 else ''} {', '.join(repr(genre) for genre in lost)}"
         of_lost = [pair for of_genre in lost.values() for pair in of_genre]
-        reasons = "; ".join(failure.reason for failure in one_of_each_kind(of_lost))
+        reasons = "; ".join(failure.reason for failure in select_one_per_kind(of_lost))
         raise NothingMeasuredError(
-            f"nothing is left of {which}: {left_out(of_lost)}; {reasons}; repair or convert the files, or take the "
-            "genre away",
+            f"nothing is left of {which}: {describe_failures(of_lost)}; {reasons}; repair or convert the files, or "
+            "take the genre away",
             kind=first.kind,
             failures=failures,
         )
 
 
-def _tell_notes(measured: list[Measured]) -> None:
+def _log_notes(measured: list[Measured]) -> None:
     notes = [note for result in measured for note in result.notes]
     for note in notes[:SHOWN_NOTES]:
         log.warning("%s; it was measured all the same", note)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError
-from genre_classifier.features.cache import Measured, content_of
+from genre_classifier.features.cache import Measured, hash_file
 from genre_classifier.features.decoding.audio import Excerpt, Recording, open_audio
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSet
 
@@ -40,7 +40,7 @@ class Failure:
     kind : str
         ``unreadable``, ``silent``, ``too short``, ``mislabelled``, ``out of phase``, ``unsupported`` or ``empty``.
     reason : str
-        What was found, and in which file.
+        Names the file and what was found.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Outcome:
     Parameters
     ----------
     content : str
-        SHA-256 of the file, empty where it failed.
+        SHA-256 of the file; empty if it failed.
     result : Measured or Failure
     """
 
@@ -62,15 +62,15 @@ class Outcome:
     result: Measured | Failure
 
 
-def extractor(name: str) -> Callable[[Float32], Float32]:
-    """Return the function that measures a set's features of samples at the set's sample rate.
+def get_extractor(name: str) -> Callable[[Float32], Float32]:
+    """Return the function that measures a set's features. It takes samples at the set's sample rate.
 
     Raises
     ------
     DataError
         There is no such set.
     MissingWeightsError
-        The weights of its network are not at hand.
+        The weights of its network are missing.
     """
     if name not in EXTRACTORS:
         raise DataError(f"feature set {name!r} cannot be measured; there are {', '.join(EXTRACTORS)}")
@@ -81,7 +81,7 @@ def extractor(name: str) -> Callable[[Float32], Float32]:
 
 
 def require_weights(feature_set: FeatureSet) -> None:
-    """Raise MissingWeightsError if a set's features come from a network whose weights are not at hand."""
+    """Raise MissingWeightsError if a set needs the weights of a network and they are missing."""
     if feature_set.is_pretrained:
         from genre_classifier.features.pretrained.weights import load_weights
 
@@ -89,28 +89,28 @@ def require_weights(feature_set: FeatureSet) -> None:
 
 
 @cache
-def _threads() -> Any:
-    """Return what limits the threads of the libraries that are loaded."""
+def _get_thread_controller() -> Any:
+    """Return the object that limits the threads of the loaded libraries."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 
 
 def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
-    """Decode a file and measure a set's features of its clips; silent ones are left out.
+    """Decode a file and measure a set's features of its clips. Silent clips are skipped.
 
     Parameters
     ----------
     path : Path
     name : str
-        Of the feature set.
+        Name of the feature set.
     excerpt : Excerpt
-        Which part, and whether in windows.
+        The part to measure, as one clip or in windows.
 
     Raises
     ------
     AudioError
-        The file cannot be read, is not what its suffix says, shorter than a second, silent, or silent in mono because
+        The file cannot be read, has the wrong suffix, is shorter than a second, is silent, or is silent in mono because
         its channels cancel.
     """
     with open_audio(path) as recording:
@@ -119,11 +119,11 @@ def measure_file(path: Path, name: str, excerpt: Excerpt) -> Measured:
 
 def measure_recording(recording: Recording, name: str, excerpt: Excerpt) -> Measured:
     """Measure a set's features of an open recording's clips, as `measure_file` does of a file's."""
-    extract, path = extractor(name), recording.path
+    extract, path = get_extractor(name), recording.path
     starts, rows = [], []
     # More threads gain nothing on matrices this small, and would change the last bits from one machine to the next.
-    with _threads().limit(limits=1, user_api="blas"):
-        for clip in recording.clips(excerpt, FEATURE_SETS[name].sample_rate):
+    with _get_thread_controller().limit(limits=1, user_api="blas"):
+        for clip in recording.read_clips(excerpt, FEATURE_SETS[name].sample_rate):
             if clip.is_silent:
                 continue
             try:
@@ -142,11 +142,11 @@ def measure_recording(recording: Recording, name: str, excerpt: Excerpt) -> Meas
     return Measured(recording.seconds, recording.artist, np.array(starts), np.stack(rows), notes)
 
 
-def attempt(path: Path, name: str, excerpt: Excerpt) -> Outcome:
-    """Return a file's features and hash, or the reason why it has none. Nothing is raised."""
+def try_to_measure(path: Path, name: str, excerpt: Excerpt) -> Outcome:
+    """Return a file's features and hash, or the reason for their absence. Nothing is raised."""
     try:
         measured = measure_file(path, name, excerpt)
-        return Outcome(content_of(path), measured)
+        return Outcome(hash_file(path), measured)
     except AudioError as error:
         return Outcome("", Failure(error.kind, str(error)))
     except OSError as error:

@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator
 from genre_classifier.errors import DataError
 
 
-def normalised(name: str) -> str:
+def normalise(name: str) -> str:
     """Return a name in Unicode's composed form (NFC), without spaces at its ends.
 
-    macOS writes file names in the other form (NFD); both look the same.
+    macOS writes file names in the decomposed form (NFD). Both forms look the same.
 
     Examples
     --------
-    >>> normalised("Forro\\u0301 ") == "Forr\\u00f3"
+    >>> normalise("Forro\\u0301 ") == "Forr\\u00f3"
     True
     """
     return unicodedata.normalize("NFC", name).strip()
 
 
-def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of different names that differ only in case, spaces or the Unicode form of their letters."""
+def find_alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of names that differ only in case, spaces or the Unicode form of their letters."""
     found = defaultdict(list)
     for name in sorted(set(names)):
         found[fold_name(name)].append(name)
@@ -38,11 +38,11 @@ def refuse_alike_genres(genres: Iterable[str], where: object) -> None:
     Parameters
     ----------
     genres : iterable of str
-        As `normalised` returns them.
+        Normalised names.
     where : object
         The file or folder, for the message.
     """
-    for one, other in alike(genres):
+    for one, other in find_alike(genres):
         how = "case" if one.casefold() == other.casefold() else "case, spaces or the form of their letters"
         raise DataError(
             f"{where}: genres {one!r} and {other!r} differ in {how} only; rename one, or join them"

@@ -1,4 +1,4 @@
-"""Tables of extracted features on disk: id, path, genre, group and the features, with how these were made."""
+"""Write and read tables of extracted features: id, path, genre, group, the features, and the feature set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FeatureSetReference
 from genre_classifier.files.atomic import replacing, write_text
-from genre_classifier.files.csv_files import cell, csv_text
+from genre_classifier.files.csv_files import format_csv, guard_cell
 from genre_classifier.files.documents import parse_json, read_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _KEYS = ("feature_set", "feature_set_version", "feature_set_parameters")
 
 
 def check_output(path: Path) -> None:
-    """Raise DataError unless a table can be written there."""
+    """Raise DataError unless a table can be written to this path."""
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{path}: {path.suffix or 'no suffix'} is not a kind of table; expected .parquet or .csv"
@@ -37,17 +37,17 @@ def check_output(path: Path) -> None:
 
 
 def write_extraction(extraction: Extraction, path: Path) -> Path | None:
-    """Write a table, each file whole or not at all; return the table of errors, if there is one.
+    """Write a table in one step. Return the path of the table of errors, if there is one.
 
     Parameters
     ----------
     extraction : Extraction
     path : Path
-        ``.parquet`` keeps how the features were made in the file's metadata, ``.csv`` in PATH.json beside it.
+        A ``.parquet`` file has the feature set in its metadata. A ``.csv`` file has it in PATH.json.
     """
     check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = _table(extraction, for_csv=path.suffix.lower() == ".csv")
+    table = _build_table(extraction, for_csv=path.suffix.lower() == ".csv")
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
 
@@ -56,20 +56,20 @@ def write_extraction(extraction: Extraction, path: Path) -> Path | None:
     else:
         import pyarrow.csv as pa_csv
 
-        how = json.dumps(_metadata(extraction.made_with), indent=2) + "\n"
-        with replacing(_sidecar(path)) as sidecar, replacing(path) as temporary:
+        how = json.dumps(_build_metadata(extraction.made_with), indent=2) + "\n"
+        with replacing(_get_sidecar(path)) as sidecar, replacing(path) as temporary:
             sidecar.write_text(how, encoding="utf-8")
             pa_csv.write_csv(table, temporary)
     return write_errors(extraction.failures, path)
 
 
-def made_with(path: Path) -> FeatureSetReference | None:
-    """Return how a table's features were made; None if the table does not say it.
+def read_feature_set(path: Path) -> FeatureSetReference | None:
+    """Return the feature set that a table records, with version and parameters, or None.
 
     Raises
     ------
     DataError
-        What it says cannot be understood.
+        The record is damaged.
     """
     if path.suffix.lower() in {".parquet", ".pq"}:
         import pyarrow as pa
@@ -78,12 +78,12 @@ def made_with(path: Path) -> FeatureSetReference | None:
         try:
             raw = pq.read_schema(path).metadata or {}
         except (pa.ArrowException, OSError, ValueError):
-            return None  # whoever reads its rows says what is wrong
+            return None  # reading the rows reports the error
         found = {
             key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in raw.items()
         }
-    elif _sidecar(path).is_file():
-        sidecar = _sidecar(path)
+    elif _get_sidecar(path).is_file():
+        sidecar = _get_sidecar(path)
         try:
             found = read_json(sidecar, DataError)
         except DataError as error:
@@ -106,11 +106,11 @@ def made_with(path: Path) -> FeatureSetReference | None:
         raise DataError(f"{path}: its metadata does not say how the features were made: {error}") from error
 
 
-def _sidecar(path: Path) -> Path:
+def _get_sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _metadata(reference: FeatureSetReference) -> dict[str, str]:
+def _build_metadata(reference: FeatureSetReference) -> dict[str, str]:
     return {
         "format_version": str(FORMAT_VERSION),
         "feature_set": reference.name,
@@ -119,10 +119,10 @@ def _metadata(reference: FeatureSetReference) -> dict[str, str]:
     }
 
 
-def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
+def _build_table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
     import pyarrow as pa
 
-    rows = list(extraction.rows())
+    rows = list(extraction.list_rows())
     columns: dict[str, list[str | None]] = {
         "id": [name for _, name, _ in rows],
         "path": [os.fsencode(file.path).decode("utf-8", "backslashreplace") for file, _, _ in rows],
@@ -130,16 +130,16 @@ def _table(extraction: Extraction, *, for_csv: bool) -> pa.Table:
         "group": [group for _, _, group in rows],
     }
     if for_csv:
-        columns = {name: list(map(cell, values)) for name, values in columns.items()}
+        columns = {name: list(map(guard_cell, values)) for name, values in columns.items()}
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     features = extraction.features
     for position, name in enumerate(extraction.feature_names):
         arrays[name] = pa.array(features[:, position])
-    return pa.table(arrays).replace_schema_metadata(_metadata(extraction.made_with))
+    return pa.table(arrays).replace_schema_metadata(_build_metadata(extraction.made_with))
 
 
 def write_errors(failures: Sequence[tuple[AudioFile, Failure]], path: Path) -> Path | None:
-    """Write the table of errors of the table PATH beside it; remove that of an earlier run if there are none."""
+    """Write the table of errors beside the table PATH. Without errors, remove that of an earlier run."""
     errors = path.with_name(f"{path.stem}.errors.csv")
     if not failures:
         errors.unlink(missing_ok=True)
@@ -149,5 +149,5 @@ def write_errors(failures: Sequence[tuple[AudioFile, Failure]], path: Path) -> P
         (os.fsencode(file.path).decode("utf-8", "backslashreplace"), failure.kind, failure.reason)
         for file, failure in failures
     ]
-    write_text(errors, csv_text(["path", "kind", "reason"], rows))
+    write_text(errors, format_csv(["path", "kind", "reason"], rows))
     return errors

@@ -1,7 +1,7 @@
 """The feature sets' names and the order of their features. Imports no audio library.
 
-A model remembers the feature names it was trained with, so a set's order never changes; a different order or
-another definition is a new version.
+A model remembers the feature names it was trained with, so the order of a set never changes. A different order or
+definition is a new version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ N_FFT = 2048  # samples
 HOP_LENGTH = 512  # samples
 
 
-# The parameters of the hand-made sets, as a table and a bundle record them.
+# The parameters of the hand-made sets. Tables and bundles record them.
 PARAMETERS: Mapping[str, Any] = {
     "sample_rate_hz": SAMPLE_RATE,
     "clip_seconds": CLIP_SECONDS,
@@ -27,16 +27,16 @@ PARAMETERS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class FeatureSetReference:
-    """A feature set with its version and parameters: of a table, or of the features that a model was trained on.
+    """A feature set with its version and parameters, as recorded in a table or bundle.
 
     Parameters
     ----------
     name : str
-        As in :data:`FEATURE_SETS`, or the table's own.
+        A name in :data:`FEATURE_SETS`, or another name that the table gives.
     version : int
         Version of the set's definition.
     parameters : Mapping[str, Any]
-        What the features were computed with: sample rate (Hz), frame length (samples) and the like.
+        Parameters of the computation: sample rate (Hz), frame length (samples) and the like.
     """
 
     name: str
@@ -49,11 +49,11 @@ class FeatureSetReference:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSetReference:
-        """Return what :meth:`as_dict` wrote; KeyError or TypeError if it is something else."""
+        """Return the reference that :meth:`as_dict` wrote. Raises KeyError or TypeError for other content."""
         return cls(str(fields["name"]), int(fields["version"]), dict(fields["parameters"]))
 
-    def difference(self, found: FeatureSetReference) -> str | None:
-        """Return how `found` was made otherwise; None if both are the same."""
+    def describe_difference(self, found: FeatureSetReference) -> str | None:
+        """Return a text with the differences of `found`, or None if both are the same."""
         pairs = {"feature set": (self.name, found.name), "version": (self.version, found.version)}
         for key in dict.fromkeys((*self.parameters, *found.parameters)):
             pairs[key] = (self.parameters.get(key), found.parameters.get(key))
@@ -70,13 +70,13 @@ class FeatureSet:
     Parameters
     ----------
     name : str
-        Name by which configs, tables and bundles refer to the set.
+        Name of the set in configs, tables and bundles.
     version : int
-        Raised when a definition changes.
+        Increases when a definition changes.
     features : tuple of str
         Feature names in the order of a table's columns and a network's inputs.
     parameters : Mapping[str, Any]
-        What they are computed with.
+        Parameters of the computation.
     """
 
     name: str
@@ -86,16 +86,16 @@ class FeatureSet:
 
     @property
     def sample_rate(self) -> int:
-        """The sample rate of the signal that is measured, in Hz."""
+        """Sample rate of the measured signal, in Hz."""
         return int(self.parameters["sample_rate_hz"])
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether the features are activations of a network, whose weights must be at hand."""
+        """Whether the features are activations of a network. Measuring them needs its weights."""
         return "weights_sha256" in self.parameters
 
-    def reference(self, clip_seconds: float = CLIP_SECONDS) -> FeatureSetReference:
-        """Return how this version measures clips of at most so many seconds."""
+    def build_reference(self, clip_seconds: float = CLIP_SECONDS) -> FeatureSetReference:
+        """Return the reference of this set for clips of at most `clip_seconds`."""
         return FeatureSetReference(
             self.name, self.version, {**self.parameters, "clip_seconds": float(clip_seconds)}
         )
@@ -137,7 +137,7 @@ GTZAN57 = FeatureSet(
     ),
 )
 
-# Series of FMA's table, each with its number of rows, and the statistics over time, both in its order.
+# The series of FMA's table with their numbers of rows, and the statistics over time, in the table's order.
 FMA_SERIES = {
     "chroma_cens": 12,
     "chroma_cqt": 12,
@@ -217,7 +217,7 @@ MUSICNN_TAGS = (
     "House",
     "happy",
 )
-MUSICNN_UNITS = 200  # of the layer before the tags
+MUSICNN_UNITS = 200  # units of the layer before the tags
 
 MUSICNN_PARAMETERS: Mapping[str, Any] = {
     "sample_rate_hz": 16_000,
@@ -251,21 +251,21 @@ def recognise(feature_names: Sequence[str]) -> FeatureSet | None:
 
 
 def describe_mismatch(expected: Sequence[str], found: Sequence[str]) -> str | None:
-    """Return what is missing, extra or out of place in `found`; None if both lists are the same."""
+    """Return a text with the names that are missing, extra or out of place in `found`, or None if there are none."""
     if list(expected) == list(found):
         return None
     missing = [name for name in expected if name not in set(found)]
     extra = [name for name in found if name not in set(expected)]
-    parts = []
+    differences = []
     if missing:
-        parts.append(f"missing: {', '.join(missing)}")
+        differences.append(f"missing: {', '.join(missing)}")
     if extra:
-        parts.append(f"extra: {', '.join(extra)}")
-    if not parts:
+        differences.append(f"extra: {', '.join(extra)}")
+    if not differences:
         moved = [
             f"{got!r} where {want!r} belongs"
             for want, got in zip(expected, found, strict=False)
             if want != got
         ]
-        parts.append(f"out of place: {', '.join(moved[:5])}{' ...' if len(moved) > 5 else ''}")
-    return "; ".join(parts)
+        differences.append(f"out of place: {', '.join(moved[:5])}{' ...' if len(moved) > 5 else ''}")
+    return "; ".join(differences)

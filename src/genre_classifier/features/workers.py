@@ -16,26 +16,26 @@ from typing import Any, TypeVar
 
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.measure import Failure, Outcome, attempt
+from genre_classifier.features.measure import Failure, Outcome, try_to_measure
 from genre_classifier.machine.child_process import die_with_parent
 
 Result = TypeVar("Result")
 Outcomes = Generator[tuple[int, Outcome], None, None]
 
-QUEUED = 4  # files waiting for each process
-RAY_BATCH = 16  # files in a task
-RAY_SECONDS = 5.0  # to wait for a cluster's first sign of life
+QUEUED = 4  # files that wait per process
+RAY_BATCH = 16  # files per task
+RAY_SECONDS = 5.0  # to wait for a cluster's first answer
 
 
-def in_this_process(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
+def measure_here(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
     """Yield each file's position and outcome, in order."""
     for position, path in enumerate(paths):
-        yield position, attempt(path, name, excerpt)
+        yield position, try_to_measure(path, name, excerpt)
 
 
-def in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
+def measure_in_processes(paths: Sequence[Path], name: str, excerpt: Excerpt, jobs: int) -> Outcomes:
     """Yield each file's position and outcome as they come. A file that crashes its process is one failure."""
-    job = partial(attempt, name=name, excerpt=excerpt)
+    job = partial(try_to_measure, name=name, excerpt=excerpt)
     return run_in_processes(job, paths, jobs, partial(Outcome, ""))
 
 
@@ -58,22 +58,22 @@ def run_in_processes(
     while True:
         running: dict[Future[Result], tuple[int, Path]] = {}
         try:
-            yield from _through_pool(job, waiting, running, jobs)
+            yield from _run_pool(job, waiting, running, jobs)
             return
         except BrokenProcessPool:
             suspects = list(running.values())
         for position, path in suspects:
-            yield position, _alone(job, path, failed)
+            yield position, _measure_alone(job, path, failed)
 
 
-def _through_pool(
+def _run_pool(
     job: Callable[[Path], Result],
     waiting: Iterator[tuple[int, Path]],
     running: dict[Future[Result], tuple[int, Path]],
     jobs: int,
 ) -> Generator[tuple[int, Result], None, None]:
     """Keep a pool busy. If it breaks, `running` has the files that were not yielded."""
-    with _pool(jobs) as pool:
+    with _open_pool(jobs) as pool:
         try:
             while True:
                 for position, path in islice(waiting, jobs * (1 + QUEUED) - len(running)):
@@ -89,15 +89,15 @@ def _through_pool(
             raise
 
 
-def _alone(job: Callable[[Path], Result], path: Path, failed: Callable[[Failure], Result]) -> Result:
-    with _pool(1) as pool:
+def _measure_alone(job: Callable[[Path], Result], path: Path, failed: Callable[[Failure], Result]) -> Result:
+    with _open_pool(1) as pool:
         try:
             return pool.submit(job, path).result()
         except BrokenProcessPool:
             return failed(Failure("unreadable", f"{path} crashed or exhausted the process that decoded it"))
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+def _open_pool(jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
@@ -109,15 +109,15 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> Outcomes:
-    """Yield each file's position and outcome as a Ray cluster gives them.
+def measure_in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> Outcomes:
+    """Yield each file's position and outcome when a Ray cluster returns it.
 
     Parameters
     ----------
     paths : sequence of Path
-        Under which every machine of the cluster finds the files.
+        Paths of the files, the same on every machine of the cluster.
     address : str
-        Of the cluster, ``auto`` for the one that this machine is part of, ``local`` for a new instance.
+        Address of the cluster; ``auto`` for this machine's cluster, ``local`` for a new instance.
 
     Raises
     ------
@@ -138,13 +138,13 @@ def in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: str) -> 
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # A cluster's own dashboard is not ours to start or refuse.
+            # The cluster decides about its dashboard.
             include_dashboard=False if address == "local" else None,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise GenreClassifierError(f"--ray {address}: no Ray cluster answers there ({error})") from error
     with context:
-        yield from _through_ray(ray, paths, name, excerpt)
+        yield from _run_ray_tasks(ray, paths, name, excerpt)
 
 
 def _refuse_silence(address: str) -> None:
@@ -154,8 +154,8 @@ def _refuse_silence(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
 
 
-def _through_ray(ray: Any, paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
-    measure = ray.remote(num_cpus=1, max_retries=2)(_attempt_batch)
+def _run_ray_tasks(ray: Any, paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
+    measure = ray.remote(num_cpus=1, max_retries=2)(_try_batch)
     batches = iter(
         [
             list(enumerate(paths[start : start + RAY_BATCH], start))
@@ -182,5 +182,5 @@ def _through_ray(ray: Any, paths: Sequence[Path], name: str, excerpt: Excerpt) -
                 ) from error
 
 
-def _attempt_batch(batch: list[tuple[int, Path]], name: str, excerpt: Excerpt) -> list[tuple[int, Outcome]]:
-    return [(position, attempt(path, name, excerpt)) for position, path in batch]
+def _try_batch(batch: list[tuple[int, Path]], name: str, excerpt: Excerpt) -> list[tuple[int, Outcome]]:
+    return [(position, try_to_measure(path, name, excerpt)) for position, path in batch]

@@ -1,4 +1,4 @@
-"""Files on disk: atomic writes, and one guarded reader each for JSON, YAML, CSV, pickles and torch files.
+"""Reads and writes files: atomic writes, and one guarded reader each for JSON, YAML, CSV, pickles and torch files.
 
-Uses errors alone. What stands in a file is data: nothing that it names is imported, no size that it claims is believed.
+Uses only errors. A file's content is data: no name in it is imported, and no size in it is trusted.
 """

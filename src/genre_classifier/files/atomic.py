@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old file or the new file, and never a part. Sync and lock their folders."""
+"""Write files in one step: a reader sees the old file or the new file. Sync and lock their folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WITHOUT_FOLDER_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s place when the block ends, and is removed if it fails."""
+    """Yield a temporary path beside `path`. It replaces `path` at the end, and is removed if the block fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -32,7 +32,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file. Its content is on the disk when this returns; its name is after :func:`sync_folder`."""
+    """Write a new file and its content to the disk. :func:`sync_folder` then writes its name."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
@@ -44,7 +44,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk. Some network filesystems cannot; that is passed over."""
+    """Write the names in a folder to the disk. Network filesystems that cannot do so are skipped."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -56,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, as far as they are missing, and sync them."""
+    """Make a folder and its missing parents, and sync them."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
 
 
 def lock_folder(handle: int) -> bool:
-    """Lock an open folder until its handle is closed or the process ends. Return False if somebody else has locked it.
+    """Lock an open folder until its handle is closed or the process ends. Return False if it is locked already.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Write and read CSV files. A spreadsheet that opens one calculates nothing.
+"""Write and read CSV files that are safe to open in a spreadsheet.
 
-A text that starts as a formula does (``=1+1``, ``@SUM(...)``, ``-2+cmd``) gets an apostrophe before it, as OWASP's page
-on CSV injection has it; numbers stay numbers. A text that has such apostrophes already gets one more, so that reading
-takes away exactly what writing has put there. Other programs read such a text with its apostrophe: whoever needs every
-text as it is takes Parquet where a command offers it.
+A text that starts like a formula (``=1+1``, ``@SUM(...)``, ``-2+cmd``) gets an apostrophe before it, as OWASP's page on
+CSV injection advises. Numbers stay numbers. A text that already starts with such apostrophes gets one more, so reading
+restores exactly what was written. Other programs read such a text with its apostrophe. Parquet, where a command offers
+it, keeps every text unchanged.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any
 
 from genre_classifier.files.documents import opened
 
-# What starts a formula in some spreadsheet, also after blanks and in the full width of East Asian letters.
+# The characters that start a formula in some spreadsheet, also after blanks and in full-width East Asian form.
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _ESCAPED = re.compile(rf"'{_FORMULA.pattern}")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-](?:inf|nan)", re.ASCII)
 
 
-def cell(value: Any) -> Any:
-    """Return a value as it is written into a cell: a text guarded, anything else as it is."""
+def guard_cell(value: Any) -> Any:
+    """Return a value for a CSV cell. A text that starts like a formula gets an apostrophe."""
     if not isinstance(value, str):
         return value
-    # UTF-8 has no half of a surrogate pair, which stands for a byte of a file name that is no UTF-8.
+    # Half a surrogate pair stands for a byte of a file name that is not UTF-8. UTF-8 cannot encode it.
     text = value.encode("utf-8", "backslashreplace").decode()
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def original(text: str) -> str:
-    """Return the text that `cell` guarded."""
+def restore_cell(text: str) -> str:
+    """Return the text that `guard_cell` was given."""
     return text[1:] if _ESCAPED.match(text) else text
 
 
-def csv_text(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
+def format_csv(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV.
 
     Parameters
@@ -47,11 +47,11 @@ def csv_text(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str
     rows : iterable of sequence
     """
     lines = _Lines()
-    # Python 3.11 quotes a carriage return only where lines end with one.
+    # Python 3.11 quotes a carriage return only if lines end with one.
     writer = csv.writer(lines, lineterminator="\r\n")
     if header is not None:
-        writer.writerow(map(cell, header))
-    writer.writerows(map(cell, row) for row in rows)
+        writer.writerow(map(guard_cell, header))
+    writer.writerows(map(guard_cell, row) for row in rows)
     return "".join(lines)
 
 
@@ -61,7 +61,7 @@ class _Lines(list[str]):
 
 
 def read_csv(path: Path) -> Iterator[list[str]]:
-    """Yield the rows of a CSV file that `csv_text` has made, the header first, each cell as it was.
+    """Yield the rows of a CSV file written by `format_csv`, the header first, each cell as it was.
 
     Raises
     ------
@@ -70,4 +70,4 @@ def read_csv(path: Path) -> Iterator[list[str]]:
     """
     with opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as stream:
         for row in csv.reader(stream):
-            yield list(map(original, row))
+            yield list(map(restore_cell, row))

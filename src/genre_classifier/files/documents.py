@@ -1,8 +1,7 @@
 """Read JSON and YAML files of unknown origin. Only this module does that.
 
-A run's folder, a sweep's, a bundle or a table may come from anywhere, so nothing that such a file says about itself
-is believed: its size, depth and numbers are bounded before anything is made of them, and whatever does not fit is
-one exception of the class that the caller names.
+A run's or sweep's folder, a bundle or a table may come from anywhere, so such a file is not trusted. Its size, depth
+and numbers are bounded before any object is made. Every refusal is an exception of the class that the caller names.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_JSON_BYTES: Final = 16 * 2**20  # the metadata of 10,000 features take 2 MB
 MAX_JSON_VALUES: Final = 1_000_000
 MAX_YAML_BYTES: Final = 256 * 2**10  # a run's configuration takes 3 KB, Hydra's own part 6 KB
 MAX_YAML_VALUES: Final = 20_000
-MAX_DEPTH: Final = 50  # of lists and objects in each other
+MAX_DEPTH: Final = 50  # levels of nested lists and objects
 _MAX_DIGITS: Final = 18  # of a whole number: what 64 bits hold
 _MAX_CHARACTERS: Final = {"int": _MAX_DIGITS + 2, "float": 100}  # of a number in YAML
 
@@ -32,31 +31,30 @@ ErrorClass = type[GenreClassifierError]
 
 @contextmanager
 def opened(path: Path, folder: int | None = None) -> Iterator[BinaryIO]:
-    """Open a file that came from somewhere.
+    """Open a file of unknown origin.
 
     Parameters
     ----------
     path : Path
     folder : int or None
-        An open handle on the file's folder. The file is opened through it, whatever stands under the folder's name now.
+        An open handle of the file's folder. The file is opened in this folder, even if another has its name now.
 
     Raises
     ------
     OSError
-        There is no such file (FileNotFoundError), it cannot be read, or is none: a pipe would wait for ever, a device
-        might never end.
+        There is no such file (FileNotFoundError), it cannot be read, or it is a pipe or device, which may never end.
     """
     try:
-        # Without O_NONBLOCK a named pipe in a file's place would wait for ever.
+        # Without O_NONBLOCK, opening a named pipe would wait for ever.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(path if folder is None else path.name, flags, dir_fd=folder)
-    except (NotADirectoryError, ValueError) as reason:  # ValueError: NUL in its name
+    except (NotADirectoryError, ValueError) as reason:  # ValueError: NUL in the name
         raise FileNotFoundError(path) from reason
-    with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refused(handle) as file:
+    with os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else _refuse(handle) as file:
         yield file
 
 
-def _refused(handle: int) -> NoReturn:
+def _refuse(handle: int) -> NoReturn:
     os.close(handle)
     raise OSError("expected a file, found something else")
 
@@ -68,18 +66,18 @@ def read_bytes(path: Path, limit: int, error: ErrorClass, *, folder: int | None 
     ----------
     path : Path
     limit : int
-        Bytes; a larger file is refused before it is read.
+        Largest number of bytes. A larger file is refused before it is read.
     error : type
         What is raised.
     folder : int or None
-        As in :func:`opened`.
+        See :func:`opened`.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file; the caller knows what to say about that.
+        There is no such file.
     GenreClassifierError
-        Of the class `error`: it is no regular file, is larger than `limit`, or cannot be read.
+        Of the class `error`: it is not a regular file, is larger than `limit`, or cannot be read.
     """
     try:
         with opened(path, folder) as file:
@@ -98,7 +96,7 @@ def read_bytes(path: Path, limit: int, error: ErrorClass, *, folder: int | None 
 
 
 def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
-    """Return what a JSON text says, as plain values.
+    """Parse a JSON text.
 
     Parameters
     ----------
@@ -114,29 +112,29 @@ def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, al
     Raises
     ------
     GenreClassifierError
-        Of the class `error`: it is not JSON, has a key twice in one object, a number that 64 bits do not hold, half
-        a surrogate pair in a text, or is larger or deeper than any file of ours.
+        Of the class `error`: the text is not JSON, or is larger or deeper than this package's files; an object has a
+        key twice, a number does not fit into 64 bits, or a text holds half a surrogate pair.
     """
 
-    def whole(text: str) -> int:
+    def parse_whole(text: str) -> int:
         if len(text.lstrip("-")) > _MAX_DIGITS:
             raise error(
                 f"{where}: a whole number of {len(text.lstrip('-')):,} digits; 64 bits hold {_MAX_DIGITS}"
             )
         return int(text)
 
-    def real(text: str) -> float:
+    def parse_real(text: str) -> float:
         number = float(text)
         if not math.isfinite(number):
             raise error(f"{where}: the number {text:.40} is larger than a float holds")
         return number
 
-    def constant(text: str) -> float:
+    def parse_constant(text: str) -> float:
         if not allow_nan:
             raise error(f"{where}: holds {text}, which is not JSON")
         return float(text.replace("Infinity", "inf"))
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             counts = Counter(key for key, _ in pairs)
@@ -150,12 +148,16 @@ def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, al
         text = content.decode("utf-8") if isinstance(content, bytes) else content
     except UnicodeDecodeError as reason:
         raise error(f"{where}: cannot be read as JSON (not UTF-8: {reason})") from reason
-    # Every value but one follows one of these, so that memory is bounded before any is taken.
+    # Every value but the first follows one of these marks, so the count bounds the memory before parsing.
     if sum(text.count(mark) for mark in "[{,:") > MAX_JSON_VALUES:
         raise error(f"{where}: more than {MAX_JSON_VALUES:,} values, which no such file has")
     try:
         value = json.loads(
-            text, parse_int=whole, parse_float=real, parse_constant=constant, object_pairs_hook=unique
+            text,
+            parse_int=parse_whole,
+            parse_float=parse_real,
+            parse_constant=parse_constant,
+            object_pairs_hook=build_object,
         )
     except (ValueError, RecursionError) as reason:
         raise error(f"{where}: cannot be read as JSON ({reason})") from reason
@@ -164,7 +166,7 @@ def parse_json(content: bytes | str, where: str | Path, error: ErrorClass, *, al
 
 
 def _check_json(value: Any, where: str | Path, error: ErrorClass) -> None:
-    """Raise the error for nesting that is too deep, and for text that no file can hold."""
+    """Raise the error if the nesting is too deep, or a text is not valid Unicode."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Any] = []
@@ -192,7 +194,7 @@ def _check_text(text: str, where: str | Path, error: ErrorClass) -> None:
 
 
 def read_json(path: Path, error: ErrorClass, *, allow_nan: bool = False) -> Any:
-    """Return the content of a JSON file (see :func:`parse_json`). Raises FileNotFoundError if there is none."""
+    """Return the content of a JSON file (see :func:`parse_json`). Raises FileNotFoundError if it is missing."""
     return parse_json(read_bytes(path, MAX_JSON_BYTES, error), path, error, allow_nan=allow_nan)
 
 
@@ -203,16 +205,16 @@ def read_versioned_json(path: Path, version: int, *, kind: str, example: str) ->
     ----------
     path : Path
     version : int
-        What its ``format_version`` must be.
+        The ``format_version`` that the file must have.
     kind : str
-        What the folder is of: ``run`` or ``sweep``.
+        Kind of the folder: ``run`` or ``sweep``.
     example : str
-        Such a folder, for the message.
+        Path of such a folder, for the message.
 
     Raises
     ------
     RunFolderError
-        It is missing, damaged, or of another version.
+        The file is missing, damaged, or of another version.
     """
     try:
         content = read_json(path, RunFolderError, allow_nan=True)
@@ -230,21 +232,21 @@ def read_versioned_json(path: Path, version: int, *, kind: str, example: str) ->
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file of a run's or sweep's folder says, as plain values; interpolations stay text.
+    """Return the content of a YAML file of a run's or sweep's folder, as built-in types. Interpolations stay text.
 
-    The values are those that OmegaConf would read. Anchors, aliases and tags are refused: what Hydra writes has none,
-    and with them a file of 2 KB can stand for more than any memory.
+    OmegaConf would read the same values. Anchors, aliases and tags are refused: Hydra does not write them, and with
+    them 2 KB can expand to more than the memory.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     RunFolderError
-        It is damaged, larger or deeper than any such file, or has anchors, aliases or tags.
+        The file is damaged, larger or deeper than any such file, or has anchors, aliases or tags.
     """
     content = read_bytes(path, MAX_YAML_BYTES, RunFolderError)
     try:
-        loader = _yaml_loader()(content.decode("utf-8"))
+        loader = _build_yaml_loader()(content.decode("utf-8"))
         loader.where = path
         try:
             return loader.get_single_data()
@@ -252,12 +254,12 @@ def read_yaml(path: Path) -> Any:
             loader.dispose()
     except RunFolderError:
         raise
-    except Exception as reason:  # PyYAML has many besides its own, such as OverflowError for "\Uffffffff"
+    except Exception as reason:  # PyYAML raises many others, such as OverflowError for "\Uffffffff"
         detail = " ".join(str(reason).split())
         raise RunFolderError(f"{path}: cannot be read ({detail:.300})") from reason
 
 
-def _yaml_loader() -> Any:
+def _build_yaml_loader() -> Any:
     """Return OmegaConf's loader with limits."""
     import yaml
     from omegaconf._utils import get_yaml_loader

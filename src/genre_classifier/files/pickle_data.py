@@ -1,9 +1,9 @@
 """Read a pickle as data. Its opcodes are followed one by one; nothing that it names is imported or called.
 
-A pickle is a program for a machine with a stack. This is a machine that knows only the instructions by which plain
-values are built; where a pickle calls something, the call is written down as a :class:`Call`, for the reader of the
-format to understand or refuse. Neither Python's unpickler nor any library sees the file. Keys of mappings are text or
-whole numbers of 64 bits, so that no key takes long to hash or has the hash of thousands of others.
+A pickle is a program for a stack machine. This machine knows only the instructions that build values. If a pickle
+calls something, the call is recorded as a :class:`Call`, and the format's reader interprets or refuses it. Neither
+Python's unpickler nor any library sees the file. Keys of mappings are text or whole numbers of 64 bits: they hash
+quickly, and no file can give thousands of keys the same hash.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _ORDERED: Final = "collections.OrderedDict"
 
 @dataclass(frozen=True)
 class Name:
-    """A name that the pickle refers to; it is not looked up."""
+    """A name that the pickle refers to. It is not looked up."""
 
     path: str
 
 
 @dataclass(eq=False)
 class Call:
-    """A call that the pickle asks for; it is not made.
+    """A call that the pickle asks for. It is not made.
 
     Parameters
     ----------
     name : str
-        Of what is called.
+        Dotted path of the callable.
     arguments : tuple
     state : Any
-        What the result is given afterwards.
+        The state that the pickle sets on the result.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Reference:
 
 
 class _Mark:
-    """Where the items of a list, tuple or mapping begin."""
+    """Marks the start of a list's, tuple's or mapping's items on the stack."""
 
 
 class PickleError(ValueError):
@@ -92,9 +92,9 @@ class _Machine:
         elif opcode == "MARK":
             stack.append(_Mark)
         elif opcode in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self._top()
+            self.memo[argument] = self._get_top()
         elif opcode == "MEMOIZE":
-            self.memo[len(self.memo)] = self._top()
+            self.memo[len(self.memo)] = self._get_top()
         elif opcode in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif opcode in ("APPEND", "APPENDS"):
@@ -102,12 +102,12 @@ class _Machine:
         elif opcode in ("SETITEM", "SETITEMS"):
             self._set_items(self._pop(2) if opcode == "SETITEM" else self._pop_to_mark())
         elif opcode == "GLOBAL":
-            self._name(str(argument).replace(" ", "."))
+            self._push_name(str(argument).replace(" ", "."))
         elif opcode == "STACK_GLOBAL":
             module, name = self._pop(2)
             if type(module) is not str or type(name) is not str:
                 raise PickleError("the pickle asks for a name that is no text")
-            self._name(f"{module}.{name}")
+            self._push_name(f"{module}.{name}")
         elif opcode in ("REDUCE", "NEWOBJ"):
             self._call(*self._pop(2))
         elif opcode == "BUILD":
@@ -117,7 +117,7 @@ class _Machine:
         elif opcode not in ("PROTO", "FRAME", "STOP"):
             raise PickleError(f"the pickle uses {opcode}, which no such file does")
 
-    def _top(self) -> Any:
+    def _get_top(self) -> Any:
         if not self.stack or self.stack[-1] is _Mark:
             raise PickleError("the pickle uses a value that is not there")
         return self.stack[-1]
@@ -141,13 +141,13 @@ class _Machine:
         raise PickleError("the pickle closes what it did not open")
 
     def _extend(self, items: list[Any]) -> None:
-        target = self._top()
+        target = self._get_top()
         if type(target) is not list:
             raise PickleError(f"the pickle appends to a {type(target).__name__}")
         target.extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
-        target = self._top()
+        target = self._get_top()
         if type(target) is not dict or len(items) % 2:
             raise PickleError(f"the pickle sets items of a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -155,7 +155,7 @@ class _Machine:
                 raise PickleError(f"the pickle has a mapping with a {type(key).__name__} for a key")
             target[key] = value
 
-    def _name(self, path: str) -> None:
+    def _push_name(self, path: str) -> None:
         if path not in self.names:
             raise PickleError(f"the pickle asks for {path[:200]}")
         self.stack.append(Name(path))
@@ -169,7 +169,7 @@ class _Machine:
             self.stack.append(Call(name.path, arguments))
 
     def _build(self, state: Any) -> None:
-        target = self._top()
+        target = self._get_top()
         if isinstance(target, Call):
             target.state = state
         elif type(target) is not dict:  # the attributes of an OrderedDict: torch's versions of modules
@@ -183,21 +183,21 @@ def read_pickle(content: bytes, names: Collection[str], *, references: bool = Fa
     ----------
     content : bytes
     names : collection of str
-        What it may refer to; anything else is refused.
+        The names that the pickle may refer to. Others are refused.
     references : bool
-        Whether it may refer to objects outside of the pickle.
+        Whether the pickle may refer to objects outside of it.
 
     Returns
     -------
     Any
-        None, bool, int, float, str, bytes, and tuples, lists and mappings of them; :class:`Call`, :class:`Name` and
-        :class:`Reference` where the pickle asks for more. An OrderedDict is a mapping. Values may stand in several
-        places, and in themselves.
+        None, bool, int, float, str, bytes, and tuples, lists and mappings of them. Other objects are :class:`Call`,
+        :class:`Name` and :class:`Reference`. An OrderedDict is a mapping. A value may occur in several places, and
+        inside itself.
 
     Raises
     ------
     PickleError
-        It is damaged, or asks for something else.
+        The pickle is damaged, or asks for something else.
     """
     machine = _Machine(names, references)
     end = -1
@@ -211,10 +211,10 @@ def read_pickle(content: bytes, names: Collection[str], *, references: bool = Fa
             end = 0 if position is None else position
     except PickleError:
         raise
-    except Exception as error:  # the standard library names no classes here
+    except Exception as error:  # the standard library does not document the exceptions
         raise PickleError(f"truncated or not a pickle ({error!r:.200})") from error
     if end + 1 != len(content):
         raise PickleError(f"{len(content) - end - 1} bytes follow the end of the pickle")
     if len(machine.stack) != 1:
         raise PickleError("the pickle leaves more than one value")
-    return machine._top()
+    return machine._get_top()

@@ -36,7 +36,7 @@ MAX_REUSE: Final = (
 _TENSOR: Final = "torch._utils._rebuild_tensor_v2"
 _COUNTER: Final = "collections.Counter"  # in the state of torch's MultiStepLR
 _PARAMETER: Final = "torch._utils._rebuild_parameter"
-# Kind of number by the name that stands in the file; numpy has no bfloat16, so that its bits are kept as they are.
+# Kind of number by its name in the file. NumPy has no bfloat16, so its bits are kept.
 _KINDS: Final = {
     "torch.FloatStorage": "float32",
     "torch.DoubleStorage": "float64",
@@ -59,9 +59,9 @@ class StoredTensor:
     Parameters
     ----------
     kind : str
-        As torch names it: ``float32``, ``bfloat16`` and so on.
+        torch's name: ``float32``, ``bfloat16`` and so on.
     values : np.ndarray
-        A view of its numbers that cannot be written to; of bfloat16 the bits, as uint16.
+        A read-only view of its numbers. For bfloat16, their bits as uint16.
     """
 
     kind: str
@@ -72,14 +72,14 @@ class StoredTensor:
         """Whether it holds real numbers."""
         return "float" in self.kind
 
-    def numpy(self) -> np.ndarray:
-        """Return its numbers; bfloat16 as float32, which holds each of them."""
+    def to_numpy(self) -> np.ndarray:
+        """Return its numbers. bfloat16 becomes float32, without loss."""
         if self.kind != "bfloat16":
             return self.values
         return (self.values.astype(np.uint32) << 16).view(np.float32)
 
-    def torch(self) -> torch.Tensor:
-        """Return a copy as a tensor."""
+    def to_torch(self) -> torch.Tensor:
+        """Return a copy as a torch tensor."""
         import torch
 
         copied = np.ascontiguousarray(self.values).reshape(self.values.shape)
@@ -89,7 +89,7 @@ class StoredTensor:
 
 
 def read_torch_file(content: bytes, where: str | Path, error: type[GenreClassifierError]) -> Any:
-    """Return what a file of torch.save holds: plain values, and :class:`StoredTensor` for each tensor.
+    """Return the content of a file of torch.save: built-in types, and a :class:`StoredTensor` per tensor.
 
     Parameters
     ----------
@@ -102,15 +102,15 @@ def read_torch_file(content: bytes, where: str | Path, error: type[GenreClassifi
     Raises
     ------
     GenreClassifierError
-        Of the class `error`: the file is damaged, compressed, claims more than it holds, or holds anything but plain
-        values and ordinary tensors.
+        Of the class `error`: the file is damaged, compressed, claims more than it holds, or holds other objects than
+        built-in types and ordinary tensors.
     """
     try:
-        prefix, records = _records(content)
+        prefix, records = _read_records(content)
         if records.get(f"{prefix}byteorder", b"little") != b"little":
             raise PickleError("its numbers have the bytes in another order than this machine's")
         value = read_pickle(records[f"{prefix}data.pkl"], _NAMES, references=True)
-        return _Reader(records, f"{prefix}data/", MAX_REUSE * len(content)).plain(value, 0)
+        return _Reader(records, f"{prefix}data/", MAX_REUSE * len(content)).restore(value, 0)
     except zipfile.BadZipFile as reason:
         raise error(f"{where}: truncated, or not a file that torch.save writes ({reason})") from reason
     except PickleError as reason:
@@ -118,12 +118,12 @@ def read_torch_file(content: bytes, where: str | Path, error: type[GenreClassifi
 
 
 def load_torch_file(content: bytes, where: str | Path, error: type[GenreClassifierError]) -> Any:
-    """Return what a file of torch.save holds, with torch's own tensors on the CPU (see :func:`read_torch_file`)."""
-    return _mapped(read_torch_file(content, where, error), StoredTensor.torch)
+    """Return the content of a file of torch.save, with torch's tensors on the CPU (see :func:`read_torch_file`)."""
+    return _convert_tensors(read_torch_file(content, where, error), StoredTensor.to_torch)
 
 
 def check_plain(value: Any, where: str, *, most: int = 1000) -> None:
-    """Raise PickleError unless a value is made of a few texts, finite numbers, lists and mappings of them."""
+    """Raise PickleError unless a value consists of at most `most` texts, finite numbers, lists and mappings."""
     left = most
     level = [value]
     while level:
@@ -144,11 +144,11 @@ def check_plain(value: Any, where: str, *, most: int = 1000) -> None:
         level = below
 
 
-def _records(content: bytes) -> tuple[str, dict[str, bytes]]:
-    """Return the records of the archive and what their names begin with."""
+def _read_records(content: bytes) -> tuple[str, dict[str, bytes]]:
+    """Return the common prefix of the archive's records, and the records by name."""
     if len(content) > MAX_BYTES:
         raise PickleError(f"{len(content):,} bytes, more than any such file ({MAX_BYTES:,})")
-    if _directory_bytes(content) > MAX_DIRECTORY_BYTES:
+    if _read_directory_size(content) > MAX_DIRECTORY_BYTES:
         raise PickleError("its table of contents is larger than that of any such file")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -171,14 +171,14 @@ def _records(content: bytes) -> tuple[str, dict[str, bytes]]:
     return pickles[0].removesuffix("data.pkl"), records
 
 
-def _directory_bytes(content: bytes) -> int:
-    """Return how large the archive says its table of contents is; whatever reads it makes an object of each entry."""
+def _read_directory_size(content: bytes) -> int:
+    """Return the size that the archive claims for its table of contents. A reader makes an object per entry."""
     end = content[-22:]
     if len(end) < 22 or end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":
         raise zipfile.BadZipFile("it does not end as a zip does")
     sizes = [int(struct.unpack_from("<L", end, 12)[0])]
     if content[-42:-38] == b"PK\x06\x07":
-        # torch writes the larger form of the end as well; readers prefer it.
+        # torch also writes the 64-bit end record, which readers prefer.
         if content[-98:-94] != b"PK\x06\x06":
             raise zipfile.BadZipFile("it does not end as a zip does")
         sizes.append(int(struct.unpack_from("<Q", content, len(content) - 98 + 40)[0]))
@@ -192,39 +192,39 @@ class _Reader:
     bytes_left: int
     values_left: int = MAX_VALUES
 
-    def plain(self, value: Any, depth: int) -> Any:
-        """Return a value of the pickle with its tensors in place."""
+    def restore(self, value: Any, depth: int) -> Any:
+        """Return a value of the pickle, with its calls replaced by tensors."""
         self.values_left -= 1
         if depth > MAX_DEPTH or self.values_left < 0:
             raise PickleError(f"more than {MAX_VALUES:,} values, or nested more than {MAX_DEPTH} deep")
         kind = type(value)
         if kind is dict:
-            return {key: self.plain(item, depth + 1) for key, item in value.items()}
+            return {key: self.restore(item, depth + 1) for key, item in value.items()}
         if kind in (list, tuple):
-            return kind(self.plain(item, depth + 1) for item in value)
+            return kind(self.restore(item, depth + 1) for item in value)
         if value is None or kind in (bool, int, float, str):
             return value
         if isinstance(value, Call) and value.name == _PARAMETER and value.arguments:
             value = value.arguments[0]
         if isinstance(value, Call) and value.name == _TENSOR:
-            return self._tensor(value.arguments)
+            return self._read_tensor(value.arguments)
         if (
             isinstance(value, Call)
             and value.name == _COUNTER
             and [type(a) for a in value.arguments] == [dict]
         ):
-            return Counter(self.plain(value.arguments[0], depth + 1))
+            return Counter(self.restore(value.arguments[0], depth + 1))
         names = {Call: "name", Name: "path"}
         found = getattr(value, names[kind]) if kind in names else kind.__name__
         raise PickleError(f"found {found} where a plain value or a tensor belongs")
 
-    def _tensor(self, arguments: tuple[Any, ...]) -> StoredTensor:
+    def _read_tensor(self, arguments: tuple[Any, ...]) -> StoredTensor:
         if len(arguments) < 4 or not all(type(part) is tuple and len(part) <= 8 for part in arguments[2:4]):
             raise PickleError("a tensor without storage and shape")
         reference, offset, shape, strides = arguments[:4]
         if not all(type(number) is int and 0 <= number < 2**40 for number in (offset, *shape, *strides)):
             raise PickleError("a tensor whose shape is not made of whole numbers")
-        kind, numbers = self._storage(reference)
+        kind, numbers = self._read_storage(reference)
         count = math.prod(shape)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=False))
         if len(shape) != len(strides) or count > len(numbers) or (count and last >= len(numbers)):
@@ -242,8 +242,8 @@ class _Reader:
         view = np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False)
         return StoredTensor(kind, view)
 
-    def _storage(self, reference: Any) -> tuple[str, np.ndarray]:
-        """Return what kind of numbers a record holds, and all of them."""
+    def _read_storage(self, reference: Any) -> tuple[str, np.ndarray]:
+        """Return a record's kind of numbers, and all its numbers."""
         key = reference.key if isinstance(reference, Reference) else None
         if type(key) is not tuple or len(key) != 5 or key[0] != "storage" or not isinstance(key[1], Name):
             raise PickleError("a tensor without storage")
@@ -262,13 +262,13 @@ class _Reader:
         return kind, np.frombuffer(content, dtype)
 
 
-def _mapped(value: Any, convert: Callable[[StoredTensor], Any]) -> Any:
+def _convert_tensors(value: Any, convert: Callable[[StoredTensor], Any]) -> Any:
     if isinstance(value, StoredTensor):
         return convert(value)
     if isinstance(value, Counter):
         return value
     if isinstance(value, dict):
-        return {key: _mapped(item, convert) for key, item in value.items()}
+        return {key: _convert_tensors(item, convert) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, convert) for item in value)
+        return type(value)(_convert_tensors(item, convert) for item in value)
     return value

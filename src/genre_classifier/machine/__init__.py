@@ -1,4 +1,4 @@
-"""What this computer has and allows: processes that end together, cores, free GPUs, folders for caches.
+"""The resources of this computer: processes that end together, cores, free GPUs, folders for caches.
 
-Uses errors and the standard library; nothing here knows of music or training.
+Uses errors and the standard library.
 """

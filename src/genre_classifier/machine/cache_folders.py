@@ -1,4 +1,4 @@
-"""Choose the folders of caches, ours and the libraries': the user's, or a temporary one if those are read-only."""
+"""Choose the cache folders of this package and of libraries: the user's, or temporary ones if those are read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 OURS = "genre-classifier"
-# By which variables libraries take a folder for their caches, and what they use below the home without one.
+# The variables that set libraries' cache folders, and the folders below the home that libraries use by default.
 _FOLDERS = {
     "XDG_CACHE_HOME": (".cache",),  # pooch, of librosa, and others
     "NUMBA_CACHE_DIR": (".cache",),
@@ -22,11 +22,11 @@ _FOLDERS = {
 _BASES = {".cache": "XDG_CACHE_HOME", ".config": "XDG_CONFIG_HOME"}
 
 
-def cache_folder() -> Path | None:
-    """Return this package's cache folder, which can be written; it need not exist.
+def find_cache_folder() -> Path | None:
+    """Return this package's cache folder. It can be written, but need not exist.
 
-    It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. Where neither can be written, as in a container whose user has no
-    home, a folder for temporary files that only this user can write takes its place. None if there is none either.
+    It lies in ``XDG_CACHE_HOME`` or ``~/.cache``. If neither can be written, as in a container whose user has no home,
+    it lies in a temporary folder that only this user can write. Returns None if there is none.
     """
     home = _find_home(".cache")
     if home is not None and _is_writable(home / OURS):
@@ -36,10 +36,10 @@ def cache_folder() -> Path | None:
 
 
 def prepare_caches() -> None:
-    """Let libraries (numba and pooch of librosa, matplotlib) write caches where the user's folders cannot be written.
+    """Give libraries (librosa's numba and pooch, matplotlib) other cache folders if the user's cannot be written.
 
-    Call it before they are imported. It sets ``XDG_CACHE_HOME``, ``NUMBA_CACHE_DIR`` and ``MPLCONFIGDIR``, which
-    processes that are started later inherit, and only those whose folder could not be written otherwise.
+    Call it before they are imported. It sets those of ``XDG_CACHE_HOME``, ``NUMBA_CACHE_DIR`` and ``MPLCONFIGDIR``
+    whose folder cannot be written otherwise. Processes that are started later inherit them.
     """
     lacking = [variable for variable, names in _FOLDERS.items() if not _has_folder(variable, names)]
     temporary = _find_temporary() if lacking else None
@@ -61,7 +61,7 @@ def _find_home(name: str) -> Path | None:
         return Path(chosen)
     try:
         return Path.home() / name
-    except RuntimeError:  # neither HOME nor an entry among the system's users
+    except RuntimeError:  # no HOME, and the system does not list the user
         return None
 
 
@@ -70,14 +70,14 @@ def _is_writable(folder: Path) -> bool:
     for place in (folder, *folder.absolute().parents):
         if os.access(place, os.F_OK):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-        if place.is_symlink():  # to nowhere
+        if place.is_symlink():  # a link to nothing
             return False
     return False
 
 
 @cache
 def _find_temporary() -> Path | None:
-    """Return a folder for temporary files that nobody else can write: numba runs what it finds in its cache."""
+    """Return a temporary folder that nobody else can write: numba runs the code in its cache."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     for base in _list_temporary_bases():
         folder = base / f"genre-classifier-{user}"

@@ -1,4 +1,4 @@
-"""End a process when the process that started it ends, however that ends."""
+"""End a process when its parent process ends, even by SIGKILL."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
-POLL_SECONDS = 0.2  # where the system cannot report the end of a parent
+POLL_SECONDS = 0.2  # for systems that cannot report the end of a parent
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:
     """Let the system end this process as soon as its parent has ended, even by SIGKILL.
 
-    Call it first in a child process. A thread watches the parent; on Linux the kernel does so as well, which ends a
-    process that is stopped or busy outside of Python. The kernel takes the thread that started a process for its
-    parent, so that thread must live as long as the child. A call in a process that ``multiprocessing`` started through
-    its fork server watches the process that asked for it, not the server.
+    Call it first in a child process. A thread watches the parent. On Linux the kernel watches it too, and also ends a
+    process that is stopped or busy outside of Python. For the kernel, the parent is the thread that started it, so
+    that thread must live as long as the child. If ``multiprocessing`` started the process through its fork server,
+    the process that asked for it is watched, not the server.
 
     Parameters
     ----------
     parent_pid : int, optional
-        The parent's process id. By default ``multiprocessing`` is asked, or else the system; give it where neither
-        knows a parent that ended before this call.
+        The parent's process id. By default ``multiprocessing`` or the system tells it. Give it if the parent may end
+        before this call.
     """
     parent = multiprocessing.parent_process()
     sentinel: Any = None
@@ -40,7 +40,7 @@ def die_with_parent(parent_pid: int | None = None) -> None:
     if direct and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if sentinel is None:
-        if os.getppid() != parent_pid:  # it ended before anything watched it
+        if os.getppid() != parent_pid:  # the parent ended before anything watched it
             _die()
         sentinel = _open_process_descriptor(parent_pid)
     threading.Thread(target=_die_after, args=(sentinel, parent_pid), daemon=True).start()

@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_held: list[FileLock] = []  # until the process ends
+_held: list[FileLock] = []  # held until the process ends
 
 
 def take_gpu(sweep: Path) -> str | None:
-    """Make one GPU visible to this process: one that no other trial of the sweep on this machine uses.
+    """Make one GPU visible to this process that no other trial of the sweep on this machine uses.
 
-    Called before anything touches a GPU. A launcher that has assigned one (Ray, Slurm) is left alone.
+    Call it before anything uses a GPU. A GPU that the launcher has assigned (Ray, Slurm) is kept.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ def take_gpu(sweep: Path) -> str | None:
     Returns
     -------
     str or None
-        The GPU's number; None if there are fewer than two to choose from.
+        The GPU's number; None if there are fewer than two GPUs.
     """
     visible = _list_visible_gpus()
     if len(visible) < 2:
         return None
-    device = free_device(sweep, visible)
+    device = lock_free_device(sweep, visible)
     os.environ[VISIBLE] = device
     log.info("GPU %s", device)
     return device
 
 
-def free_device(sweep: Path, devices: Sequence[str]) -> str:
+def lock_free_device(sweep: Path, devices: Sequence[str]) -> str:
     """Lock and return the first device that no living process has locked. If all are locked, share one."""
     folder = sweep / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,5 +61,5 @@ def _list_visible_gpus() -> list[str]:
         return [device.strip() for device in listed.split(",") if device.strip()]
     import torch
 
-    # Counted through NVML: no GPU is initialised, so the choice can still be made.
+    # NVML counts them without initialising a GPU, so this process can still choose one.
     return [str(number) for number in range(torch.cuda.device_count())]

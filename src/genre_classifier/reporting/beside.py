@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.commands import train_command
+from genre_classifier.commands import format_train_command
 from genre_classifier.config.schema import SplitMethod
-from genre_classifier.config.settings import experiment_settings
+from genre_classifier.config.settings import select_experiment_settings
 from genre_classifier.errors import GenreClassifierError, RunFolderError
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.runs.configuration import read_trainable_configuration
@@ -112,7 +112,7 @@ def build_grouped_command(overrides: Sequence[str], *, multirun: bool = False) -
     """Return the command that trains with these overrides and a grouped split; empty if there are no overrides."""
     # An override such as data/split=folds sets more than the method. So the method comes last.
     kept = [text for text in overrides if not text.startswith(f"{METHOD}=")]
-    return train_command([*kept, GROUPED], multirun=multirun)
+    return format_train_command([*kept, GROUPED], multirun=multirun)
 
 
 def _build_beside(trials: Sequence[Trial], remark: str) -> Beside:
@@ -163,7 +163,7 @@ def _is_grouped(trial: Trial) -> bool:
 
 
 def _select_other_settings(trial: Trial) -> dict[str, Any]:
-    return {key: value for key, value in experiment_settings(trial.settings).items() if key != METHOD}
+    return {key: value for key, value in select_experiment_settings(trial.settings).items() if key != METHOD}
 
 
 def _read_nearby(path: Path) -> list[Trial]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genre_classifier.config.settings import flattened
+from genre_classifier.config.settings import flatten
 from genre_classifier.errors import RunFolderError
 from genre_classifier.files.csv_files import read_csv
 from genre_classifier.files.documents import opened
@@ -126,7 +126,7 @@ def _read_history(folder: RunFolder) -> dict[str, list[tuple[float, float]]]:
 
 def _read_saved_settings(folder: RunFolder) -> Mapping[str, Any]:
     try:
-        return flattened(folder.read_settings())
+        return flatten(folder.read_settings())
     except RunFolderError:
         return {}
 

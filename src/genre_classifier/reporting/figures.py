@@ -17,8 +17,8 @@ from genre_classifier.evaluation.drawing import (
     PALETTE,
     QUIET,
     drawing,
-    drawn_name,
     new_figure,
+    shorten_name,
 )
 from genre_classifier.reporting.rows.from_rows import Places
 from genre_classifier.reporting.rows.importance import Drop
@@ -120,7 +120,7 @@ def draw_importance(drops: Sequence[Drop], key: str, title: str, meaning: str) -
                   xerr=[drop.accuracy_deviation for drop in drops],
                   error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 2})  # fmt: skip
         names = [
-            drawn_name(drop.name) + (f" ({drop.features})" if drop.features > 1 else "") for drop in drops
+            shorten_name(drop.name) + (f" ({drop.features})" if drop.features > 1 else "") for drop in drops
         ]
         axes.set_yticks(places, names)
         axes.set_ylim(len(drops) - 0.4, -0.6)
@@ -139,7 +139,7 @@ def draw_map(places: Places, genre_names: Sequence[str], key: str) -> Figure:
         axes = figure.subplots()
         handles = []
         for number, name in enumerate(genre_names):
-            handles.append(_draw_genre(axes, places, number, drawn_name(name)))
+            handles.append(_draw_genre(axes, places, number, shorten_name(name)))
         labels = {"pca": "component", "tsne": "t-SNE axis"}[places.map.method]
         shares = [f" ({share:.0%} of the variance)" for share in places.map.shares] or ["", ""]
         axes.set(xlabel=f"{labels} 1{shares[0]}", ylabel=f"{labels} 2{shares[1]}", xticks=[], yticks=[])

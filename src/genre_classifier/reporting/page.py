@@ -13,7 +13,7 @@ from genre_classifier.errors import RunFolderError
 from genre_classifier.files.atomic import write_text
 from genre_classifier.reporting.run_view import RunView
 from genre_classifier.reporting.sweep_view import SweepView
-from genre_classifier.terminal import visible_lines
+from genre_classifier.terminal import escape_lines
 
 
 def render_page(view: RunView | SweepView) -> str:
@@ -69,4 +69,4 @@ def _make_printable(value: object) -> object:
     """Return a text with its control, reversing and invisible letters written out. Other values are unchanged."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return visible_lines(value)
+    return escape_lines(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from genre_classifier.commands import command, program, setting, train_command
+from genre_classifier.commands import find_program, format_command, format_override, format_train_command
 from genre_classifier.config.metrics import METRICS
 from genre_classifier.reporting.beside import Beside, find_or_train_grouped_run, is_random_despite_groups
 from genre_classifier.reporting.contents import RunContents
@@ -360,10 +360,10 @@ def _list_commands(contents: RunContents) -> Sequence[tuple[str, str]]:
     folder = shorten_path(contents.folder.path)
     found = []
     if contents.folder.overrides_yaml.is_file():
-        found.append(("train it again", train_command(contents.overrides)))
+        found.append(("train it again", format_train_command(contents.overrides)))
     if contents.folder.tensorboard.is_dir():
-        found.append(("look at it", command("tensorboard", "--logdir", folder)))
+        found.append(("look at it", format_command("tensorboard", "--logdir", folder)))
     if contents.status == "finished" and contents.has_checkpoint:
-        found.append(("export it", command(*program("export"), setting("run", folder))))
-    found.append(("write this page again", command("genre-classifier", "report", folder)))
+        found.append(("export it", format_command(*find_program("export"), format_override("run", folder))))
+    found.append(("write this page again", format_command("genre-classifier", "report", folder)))
     return found

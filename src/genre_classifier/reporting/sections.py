@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genre_classifier.evaluation.calibration import ReliabilityBin, compute_expected_calibration_error
-from genre_classifier.evaluation.drawing import DARK, share_colour
+from genre_classifier.evaluation.drawing import DARK, get_share_colour
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.figures import draw_reliability
 from genre_classifier.reporting.svg import Figure
@@ -160,7 +160,7 @@ def build_confusion(counts: Int64, genre_names: Sequence[str], side: str) -> Con
 
 def _build_cell(count: int, support: int) -> Cell:
     share = count / support if support else None
-    return Cell(count, share, share_colour(share or 0), (share or 0) > DARK)
+    return Cell(count, share, get_share_colour(share or 0), (share or 0) > DARK)
 
 
 def read_confusion(contents: RunContents) -> Confusion | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from genre_classifier.evaluation.drawing import one_line, svg
-from genre_classifier.terminal import visible_lines
+from genre_classifier.evaluation.drawing import join_lines, render_svg
+from genre_classifier.terminal import escape_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -45,14 +45,14 @@ def convert_to_inline(figure: Drawing, key: str, title: str, meaning: str) -> Fi
     title, meaning : str
         Title and description. A screen reader reads both.
     """
-    drawn = ElementTree.fromstring(svg(figure, key))
+    drawn = ElementTree.fromstring(render_svg(figure, key))
     view = drawn.attrib["viewBox"]
     root = ElementTree.Element("svg", {
         "class": "figure", "role": "img", "aria-labelledby": f"{key}-title {key}-desc",
         "viewBox": view, "width": f"{float(view.split()[2]) * 4 / 3:.0f}",
     })  # fmt: skip
-    ElementTree.SubElement(root, "title", id=f"{key}-title").text = one_line(title)
-    ElementTree.SubElement(root, "desc", id=f"{key}-desc").text = one_line(meaning)
+    ElementTree.SubElement(root, "title", id=f"{key}-title").text = join_lines(title)
+    ElementTree.SubElement(root, "desc", id=f"{key}-desc").text = join_lines(meaning)
     # Matplotlib's style is left out, because it would apply to the whole page. style.css has it for the figures.
     root.extend(part for part in drawn if part.find(f"{_NAMESPACE}style") is None)
     for element in root.iter():
@@ -62,4 +62,4 @@ def convert_to_inline(figure: Drawing, key: str, title: str, meaning: str) -> Fi
         if _LINK in element.attrib:
             element.set("href", element.attrib.pop(_LINK))
     ElementTree.indent(root, "")
-    return Figure(title, meaning, visible_lines(ElementTree.tostring(root, encoding="unicode")))
+    return Figure(title, meaning, escape_lines(ElementTree.tostring(root, encoding="unicode")))

@@ -1,4 +1,4 @@
-"""A sweep's report, ready for the page."""
+"""Build the content of a sweep's report for the template."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from genre_classifier.commands import command, export_sweep_command, train_command
+from genre_classifier.commands import format_command, format_export_command, format_train_command
 from genre_classifier.config.schema import SELECTION_METRICS
-from genre_classifier.config.settings import REPLICATE_KEYS, shown_value
+from genre_classifier.config.settings import REPLICATE_KEYS, format_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.reporting.beside import Beside, find_grouped_trials, is_random_despite_groups
@@ -56,14 +56,14 @@ class Line:
     ----------
     rank : str
     settings : tuple of str
-        In the order of the board's keys.
+        Values in the order of the board's keys.
     estimates : tuple of Estimate or None
-        Of the metric that ranks, test accuracy and test F1.
+        Estimates of the ranking metric, test accuracy and test F1.
     replicates : int
     seconds : float or None
-        A trial, on average.
+        Mean seconds per trial.
     verdict : str
-        Against the best row.
+        The comparison with the best row.
     status : str
     """
 
@@ -84,14 +84,14 @@ class Board:
     ----------
     protocol : str
     metrics : tuple of str
-        The one that ranks first.
+        The ranking metric comes first.
     keys : tuple of str
     lines : tuple of Line
     left_out : int
-        Lines that are not shown.
+        Number of lines that are not shown.
     remarks : tuple of str
     figures : tuple of Figure
-        The metric against each swept setting.
+        Plots of the metric over each swept setting.
     """
 
     protocol: str
@@ -120,13 +120,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Each row's prediction by the model that was not trained on it.
+    """The predictions of each row by the model that was not trained on it.
 
     Parameters
     ----------
     accuracy : float
     seeds : int
-        How many answers each row has.
+        Number of predictions per row.
     confusion : Confusion or None
     calibration : Calibration or None
     mistakes : tuple of Mistake
@@ -141,7 +141,7 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep's report. Parts that the sweep does not have are None or empty.
+    """A sweep's report. Sections without content are None or empty.
 
     Parameters
     ----------
@@ -149,9 +149,9 @@ class SweepView:
     is_cross_validation : bool
     protocol : str
     numbers : tuple of Number
-        Of the best configuration.
+        Numbers of the best configuration.
     level, chosen : str
-        How the intervals were made, and how the configuration was chosen.
+        Texts on how the intervals were computed, and how the configuration was chosen.
     warnings : tuple of str
     beside : Beside or None
     boards : tuple of Board
@@ -347,7 +347,7 @@ def _build_board(board: Leaderboard, key: str) -> Board:
 def _build_line(board: Leaderboard, row: Row, metrics: Sequence[str]) -> Line:
     return Line(
         rank="" if row.rank is None else str(row.rank),
-        settings=tuple(shown_value(row.settings.get(key)) for key in board.keys),
+        settings=tuple(format_value(row.settings.get(key)) for key in board.keys),
         estimates=tuple(row.estimates.get(name) for name in metrics),
         replicates=len(row.finished),
         seconds=average_known([trial.seconds for trial in row.finished]),
@@ -374,7 +374,7 @@ def _list_failures(trials: Readable[Trial], boards: Sequence[Leaderboard]) -> li
         Failure(
             name=trial.folder.path.name,
             settings=" ".join(
-                f"{key}={shown_value(trial.settings[key])}"
+                f"{key}={format_value(trial.settings[key])}"
                 for key in keys
                 if trial.settings.get(key) is not None
             ),
@@ -420,10 +420,10 @@ def _describe_temperatures(folds: Sequence[RunContents]) -> str:
 
 def _list_commands(sweep: SweepFolder, overrides: Sequence[str], *, folds: bool) -> list[tuple[str, str]]:
     folder = shorten_path(sweep.path)
-    again = [("run it again", train_command(overrides, multirun=True))] if overrides else []
+    again = [("run it again", format_train_command(overrides, multirun=True))] if overrides else []
     return [
         *again,
-        ("rank its trials", command("genre-classifier", "leaderboard", folder)),
-        ("export its best", export_sweep_command(folder, folds=folds)),
-        ("write this page again", command("genre-classifier", "report", folder)),
+        ("rank its trials", format_command("genre-classifier", "leaderboard", folder)),
+        ("export its best", format_export_command(folder, folds=folds)),
+        ("write this page again", format_command("genre-classifier", "report", folder)),
     ]

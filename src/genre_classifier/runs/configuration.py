@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.class_names import check_name
-from genre_classifier.config.checks import restored
-from genre_classifier.config.settings import PATHS, flattened
+from genre_classifier.config.checks import restore_schemas
+from genre_classifier.config.settings import PATHS, flatten
 from genre_classifier.errors import ConfigError
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 from genre_classifier.runs.folder import RunFolder
 
 # "${trainer.max_epochs}" and "${run_dir}/tensorboard": one other setting, and text around it.
@@ -41,13 +41,13 @@ def read_configuration(folder: RunFolder) -> DictConfig:
     recorded = {**(recorded if isinstance(recorded, dict) else {}), "run_dir": str(folder.path)}
     start = folder.read_working_folder()
     try:
-        cfg = restored(OmegaConf.create(_replace_resolvers(settings, flattened(settings), recorded)))
+        cfg = restore_schemas(OmegaConf.create(_replace_resolvers(settings, flatten(settings), recorded)))
         _check_groups(cfg)
         if start is not None:
             for key in PATHS:
                 value = OmegaConf.select(cfg, key)
                 if isinstance(value, str):
-                    OmegaConf.update(cfg, key, str(_resolve_path(start, expanded(value))))
+                    OmegaConf.update(cfg, key, str(_resolve_path(start, expand_home(value))))
     except ConfigError:
         raise
     except (OmegaConfBaseException, *_OF_OMEGACONF) as error:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genre_classifier.errors import BundleError, CheckpointError, RunFolderError
 from genre_classifier.files.atomic import write_text
-from genre_classifier.files.csv_files import csv_text, read_csv
+from genre_classifier.files.csv_files import format_csv, read_csv
 from genre_classifier.files.documents import read_bytes, read_versioned_json, read_yaml
 from genre_classifier.runs.record_shapes import check_metrics, check_run
 
@@ -221,7 +221,7 @@ class RunFolder:
             write_text(path, text + "\n")
 
     def _write_csv(self, path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        text = csv_text(names, rows)
+        text = format_csv(names, rows)
         with writing(path):
             write_text(path, text)
 
@@ -251,9 +251,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def shorten_path(path: Path) -> Path:
     """Return a path relative to the folder of the command; unchanged or absolute if it is outside."""
-    from genre_classifier.config.settings import started_in
+    from genre_classifier.config.settings import get_start_folder
 
-    start = started_in()
+    start = get_start_folder()
     try:
         return path.absolute().relative_to(start)
     except ValueError:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from genre_classifier import __version__
-from genre_classifier.commands import argument
-from genre_classifier.config.settings import started_in
+from genre_classifier.commands import format_argument
+from genre_classifier.config.settings import get_start_folder
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import RunFolderError
@@ -48,7 +48,7 @@ class Record:
             "started": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seed": settings["seed"],
             "optimized_metric": settings["optimized_metric"],
-            "working_folder": str(started_in()),
+            "working_folder": str(get_start_folder()),
             "resumed_from": settings.get("ckpt_path"),
             "settings": dict(settings),
             "versions": collect_versions(),
@@ -91,7 +91,7 @@ class Record:
             return KeyboardInterrupt(f"interrupted in epoch {epoch}, before there was a checkpoint")
         return KeyboardInterrupt(
             f"interrupted in epoch {epoch}; the last finished epoch is kept. To go on, give the same command and "
-            f"{argument('ckpt_path', shorten_path(last))}"
+            f"{format_argument('ckpt_path', shorten_path(last))}"
         )
 
     @contextmanager

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import DataConfig, SplitConfig
-from genre_classifier.config.settings import job_config
+from genre_classifier.config.settings import build_job_config
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
@@ -56,7 +56,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
         if number >= MOST:
             return
         try:
-            job = job_config(loader.load_sweep_config(config, overrides), "run_dir")
+            job = build_job_config(loader.load_sweep_config(config, overrides), "run_dir")
             data = to_train_config(job).data
             if repr(data) not in seen:
                 seen.add(repr(data))

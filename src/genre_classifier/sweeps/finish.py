@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from genre_classifier.commands import argument, command, export_sweep_command
-from genre_classifier.evaluation.drawing import png
+from genre_classifier.commands import format_argument, format_command, format_export_command
+from genre_classifier.evaluation.drawing import render_png
 from genre_classifier.evaluation.figures import draw_confusion
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import shorten_path, writing
@@ -47,7 +47,7 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
     write_trials(sweep.trials_csv, boards)
     if (figure := draw_sweep(boards[0])) is not None:
         with writing(sweep.figure), replacing(sweep.figure) as temporary:
-            temporary.write_bytes(png(figure))
+            temporary.write_bytes(render_png(figure))
     out_of_fold = write_out_of_fold(sweep, boards)
     if out_of_fold is not None:
         import numpy as np
@@ -55,7 +55,7 @@ def _write(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutOfFold | Non
         title = "every row by the model that had not seen it"
         drawn = draw_confusion(np.array(out_of_fold.confusion), out_of_fold.genre_names, title)
         with writing(sweep.out_of_fold_figure), replacing(sweep.out_of_fold_figure) as temporary:
-            temporary.write_bytes(png(drawn))
+            temporary.write_bytes(render_png(drawn))
     return out_of_fold
 
 
@@ -78,8 +78,8 @@ def _show(
     lines.append(("sweep", str(folder)))
     if best:
         if any(trial.folder.tensorboard.is_dir() for trial in trials):
-            lines.append(("look at it", command("tensorboard", "--logdir", folder)))
-        lines.append(("export it", export_sweep_command(folder, folds=out_of_fold is not None)))
+            lines.append(("look at it", format_command("tensorboard", "--logdir", folder)))
+        lines.append(("export it", format_export_command(folder, folds=out_of_fold is not None)))
     say(*(f"{what:<12} {text}" for what, text in lines), _describe_end(counts, expected, str(folder)))
 
 
@@ -93,5 +93,5 @@ def _describe_end(counts: Counter[str], expected: int, folder: str) -> str:
         counted.append(f"{missing} not run to their end")
     text = ", ".join(counted)
     if failed or missing:
-        text += f"; to run those, give the same command and {argument('sweep.resume', folder)}"
+        text += f"; to run those, give the same command and {format_argument('sweep.resume', folder)}"
     return text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genre_classifier.config.settings import experiment_settings, is_about_the_machine
+from genre_classifier.config.settings import is_about_the_machine, select_experiment_settings
 from genre_classifier.files.atomic import replacing
 from genre_classifier.runs.folder import writing
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -83,7 +83,7 @@ def summarize_trials(
         # A group was swept: take all settings in which its choices differ.
         names = [
             name
-            for name in experiment_settings(finished[0].settings)
+            for name in select_experiment_settings(finished[0].settings)
             if _has_differing_values(finished, name)
         ]
     metrics = [

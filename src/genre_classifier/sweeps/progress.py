@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from genre_classifier.config.settings import shown_value
+from genre_classifier.config.settings import format_value
 from genre_classifier.errors import RunFolderError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -131,7 +131,7 @@ def _get_status(run: Mapping[str, Any]) -> str | None:
 def format_settings(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
     """Return settings as a person would type them, numbers to four digits."""
     names = [key if key in settings else key.replace("/", ".") for key in keys]
-    return " ".join(f"{name}={shown_value(settings[name])}" for name in names if name in settings)
+    return " ".join(f"{name}={format_value(settings[name])}" for name in names if name in settings)
 
 
 def _take_first_line(reason: Any) -> str:

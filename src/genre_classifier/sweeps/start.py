@@ -20,12 +20,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier import __version__
-from genre_classifier.commands import setting
+from genre_classifier.commands import format_override
 from genre_classifier.config.checks import Problem, find_problems
-from genre_classifier.config.schema import TensorBoardConfig, better_is_higher
-from genre_classifier.config.settings import experiment_settings, flattened, is_about_the_machine, job_config
+from genre_classifier.config.schema import TensorBoardConfig, is_higher_better
+from genre_classifier.config.settings import (
+    build_job_config,
+    flatten,
+    is_about_the_machine,
+    select_experiment_settings,
+)
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 from genre_classifier.runs.folder import claim
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.composing import SweepConfigLoader, keep_first_value
@@ -135,7 +140,7 @@ def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
     }
     return [
         problem
-        for problem in find_problems(job_config(config, "run_dir"))
+        for problem in find_problems(build_job_config(config, "run_dir"))
         if not open_ones.intersection(problem.keys)
         and (len(problem.keys) == 1 or not swept.keys() & set(problem.keys))
     ]
@@ -144,7 +149,7 @@ def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
 def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:
     groups = {str(name) for name in config.hydra.runtime.choices}
     swept_groups = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
-    job = job_config(config, "run_dir")
+    job = build_job_config(config, "run_dir")
     for name, override in swept.items():
         of_a_swept_group = any(name.startswith(f"{group}.") for group in swept_groups)
         if name in groups or of_a_swept_group or override.is_add() or override.is_force_add():
@@ -166,7 +171,7 @@ def _has_setting(job: DictConfig, name: str) -> bool:
 
 
 def _list_names(job: DictConfig) -> list[str]:
-    return list(flattened(OmegaConf.to_container(job, resolve=False)))
+    return list(flatten(OmegaConf.to_container(job, resolve=False)))
 
 
 def _complete_the_sweeper(config: DictConfig) -> None:
@@ -176,7 +181,7 @@ def _complete_the_sweeper(config: DictConfig) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = "maximize" if better_is_higher(config.optimized_metric) else "minimize"
+    direction = "maximize" if is_higher_better(config.optimized_metric) else "minimize"
     sweeper = config.hydra.sweeper
     with read_write(config):
         if _was_given(config, "hydra.sweeper.direction"):
@@ -197,7 +202,7 @@ def _count_workers(launcher: DictConfig) -> int:
     if "basic_launcher" in target:
         return 1
     n_jobs = launcher.get("n_jobs")
-    return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else usable_cores()
+    return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else count_usable_cores()
 
 
 def _was_given(config: DictConfig, key: str) -> bool:
@@ -265,7 +270,7 @@ def _open_folder(config: DictConfig, resume: str | None) -> Path:
         # Absolute, since a job may run in another folder.
         config.hydra.sweep.dir = str(folder.absolute())
         # Each launcher composes its jobs from these overrides.
-        config.hydra.overrides.hydra.append(setting(key, folder.absolute()))
+        config.hydra.overrides.hydra.append(format_override(key, folder.absolute()))
     return folder
 
 
@@ -274,8 +279,8 @@ def _read_values(override: Override) -> str:
 
 
 def _build_record(config: DictConfig, swept: Mapping[str, Override], expected: int) -> dict[str, Any]:
-    job = job_config(config, "run_dir")
-    settings = flattened(OmegaConf.to_container(job, resolve=False, enum_to_str=True))
+    job = build_job_config(config, "run_dir")
+    settings = flatten(OmegaConf.to_container(job, resolve=False, enum_to_str=True))
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "genre_classifier": __version__,
@@ -293,13 +298,13 @@ def _build_record(config: DictConfig, swept: Mapping[str, Override], expected: i
 def _is_swept(key: str, swept: Mapping[str, Override], config: DictConfig) -> bool:
     """Return whether a setting or its group is swept."""
     groups = {str(name) for name in config.hydra.runtime.choices}
-    parts = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
-    return key in swept or any(key == part or key.startswith(f"{part}.") for part in parts)
+    swept_groups = {name.partition("@")[0].replace("/", ".") for name in swept if name in groups}
+    return key in swept or any(key == group or key.startswith(f"{group}.") for group in swept_groups)
 
 
 def _write_summary(config: DictConfig, swept: Mapping[str, Override], folder: SweepFolder) -> None:
     """Let the HParams tab show the swept settings while the sweep runs. Its end adds those of swept groups."""
-    job = job_config(config, "run_dir")
+    job = build_job_config(config, "run_dir")
     groups = {str(name) for name in config.hydra.runtime.choices}
     if OmegaConf.select(job, "logger._target_") != TensorBoardConfig._target_ or groups & set(swept):
         return
@@ -334,7 +339,7 @@ def _check_same_sweep(folder: SweepFolder, before: Mapping[str, Any], now: Mappi
         differences.append(
             f"swept {', '.join(before['swept']) or 'nothing'}, now {', '.join(now['swept']) or 'nothing'}"
         )
-    old, new = experiment_settings(before["settings"]), experiment_settings(now["settings"])
+    old, new = select_experiment_settings(before["settings"]), select_experiment_settings(now["settings"])
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key]:
             differences.append(f"{key}={old[key]}, now {new[key]}")

@@ -14,13 +14,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genre_classifier.commands import setting
+from genre_classifier.commands import format_override
 from genre_classifier.config.settings import (
     OWN_PATHS,
+    complete_paths,
     experiment_hash,
-    flat_settings,
-    started_in,
-    with_paths_from,
+    flatten_settings,
+    get_start_folder,
 )
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.machine.child_process import die_with_parent
@@ -79,9 +79,9 @@ def run_trial(cfg: DictConfig) -> float:
     _end_with_the_sweep()
     hydra = HydraConfig.get()
     if hydra.job.chdir:
-        cfg = with_paths_from(started_in(), cfg)
+        cfg = complete_paths(get_start_folder(), cfg)
     folder = RunFolder(Path(str(cfg.run_dir)))
-    sweep = SweepFolder(started_in() / str(hydra.sweep.dir))
+    sweep = SweepFolder(get_start_folder() / str(hydra.sweep.dir))
     with sweep.locked(folder.path.name):
         settings = _flatten_settings(cfg, folder)
         if _is_finished(folder, settings):
@@ -133,7 +133,7 @@ def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any
 
 def _flatten_settings(cfg: DictConfig, folder: RunFolder) -> dict[str, Any]:
     try:
-        return flat_settings(cfg)
+        return flatten_settings(cfg)
     except Exception as error:
         write_status(folder, "failed", f"the configuration cannot be resolved: {error}")
         raise TrialFailedError(f"{folder.path}: {error}") from error
@@ -193,8 +193,8 @@ def _run_job(start: Start) -> None:
 
 def _make_restartable(start: Start) -> None:
     """Set sys.argv to this trial's command. Lightning starts the processes of further devices with it."""
-    own = [setting("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
+    own = [format_override("hydra.run.dir", start.job.run_dir), "hydra.output_subdir=null"]
     # Lightning starts the command in this process's folder, so relative paths need those of the job.
     paths = {key: OmegaConf.select(start.job, key, throw_on_missing=False) for key in OWN_PATHS}
-    own += [setting(key, path) for key, path in paths.items() if isinstance(path, str)]
+    own += [format_override(key, path) for key, path in paths.items() if isinstance(path, str)]
     sys.argv = [str(start.script), *start.overrides, *own]

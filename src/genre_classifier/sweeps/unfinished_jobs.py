@@ -13,7 +13,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
-from genre_classifier.config.settings import experiment_hash, flat_settings, job_config, with_paths_from
+from genre_classifier.config.settings import (
+    build_job_config,
+    complete_paths,
+    experiment_hash,
+    flatten_settings,
+)
 from genre_classifier.errors import RunFolderError, TrialFailedError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.listing import format_unreadable, read_each
@@ -125,10 +130,10 @@ class UnfinishedJobs:
         if not self.known:
             return None
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        job = job_config(composed, "run_dir")
+        job = build_job_config(composed, "run_dir")
         if composed.hydra.job.chdir:
-            job = with_paths_from(Path(self.config.hydra.runtime.cwd), job)
-        candidates = self.known.get(experiment_hash(flat_settings(job)), [])
+            job = complete_paths(Path(self.config.hydra.runtime.cwd), job)
+        candidates = self.known.get(experiment_hash(flatten_settings(job)), [])
         return candidates.pop(0) if candidates else None
 
     def _find_known_trials(self) -> dict[str, list[RunFolder]]:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genre_classifier.config.schema import TrainConfig, better_is_higher
+from genre_classifier.config.schema import TrainConfig, is_higher_better
 from genre_classifier.data.batches import Chunk, Chunks
 from genre_classifier.errors import ConfigError
 from genre_classifier.files.atomic import replacing
@@ -182,7 +182,7 @@ class RunCheckpoint(Checkpoint):
         """Return whether a score is better than the best one so far."""
         if self.monitor is None or score is None or self.best_score is None:
             return True
-        return score > self.best_score if better_is_higher(self.monitor) else score < self.best_score
+        return score > self.best_score if is_higher_better(self.monitor) else score < self.best_score
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -236,7 +236,7 @@ def build_early_stopping(settings: TrainConfig) -> ResumableEarlyStopping:
     assert chosen is not None
     return ResumableEarlyStopping(
         monitor=chosen.monitor,
-        mode="max" if better_is_higher(chosen.monitor) else "min",
+        mode="max" if is_higher_better(chosen.monitor) else "min",
         patience=chosen.patience,
         min_delta=chosen.min_delta,
         check_on_train_epoch_end=True,

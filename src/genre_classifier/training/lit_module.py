@@ -314,7 +314,7 @@ class GenreLitModule(pl.LightningModule):
         total_loss : float, optional
             The sum of the rows' losses, if the loss is not the plain cross entropy.
         """
-        logits, genres = (torch.cat(parts) for parts in zip(*self._outputs[split], strict=True))
+        logits, genres = (torch.cat(batches) for batches in zip(*self._outputs[split], strict=True))
         self._outputs[split].clear()
         metrics = GenreMetrics(logits.shape[1]).to(logits.device)
         metrics.update(logits, genres, total_loss)

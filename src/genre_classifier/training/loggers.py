@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from genre_classifier.errors import MissingExtraError
-from genre_classifier.evaluation.drawing import png
+from genre_classifier.evaluation.drawing import render_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,9 @@ class SplitTensorBoardLogger(TensorBoardLogger):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         width, height = figure.canvas.get_width_height()
-        image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png(figure))
+        image = Summary.Image(
+            height=height, width=width, colorspace=4, encoded_image_string=render_png(figure)
+        )
         self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     @rank_zero_only

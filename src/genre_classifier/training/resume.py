@@ -21,7 +21,7 @@ from genre_classifier.config.settings import PATHS, is_about_the_machine
 from genre_classifier.data.splits import Split
 from genre_classifier.errors import CheckpointError
 from genre_classifier.files.atomic import replacing
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 from genre_classifier.runs.folder import RunFolder, read_checkpoint, writing
 from genre_classifier.training.callbacks import History, RunCheckpoint, build_early_stopping
 from genre_classifier.training.lit_module import GenreLitModule, check_training_state
@@ -117,7 +117,7 @@ class Resumption:
         """
         if settings.ckpt_path is None:
             return None
-        path = expanded(settings.ckpt_path)
+        path = expand_home(settings.ckpt_path)
         content = read_checkpoint(path)
         recorded = content.get(SETTINGS_KEY)
         if recorded is None:
@@ -312,8 +312,8 @@ def _is_a_choice(key: str, without: Mapping[str, Any], present: Mapping[str, Any
 
 def _explain_absence(key: str, settings: Mapping[str, Any]) -> Any:
     """Return None if a group of the key is null, else NOT_SET."""
-    parts = key.split(".")
-    if any(settings.get(".".join(parts[:n]), NOT_SET) is None for n in range(1, len(parts))):
+    names = key.split(".")
+    if any(settings.get(".".join(names[:n]), NOT_SET) is None for n in range(1, len(names))):
         return None
     return NOT_SET
 

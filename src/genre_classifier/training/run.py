@@ -22,8 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genre_classifier.class_names import import_class
 from genre_classifier.config.checks import to_train_config
-from genre_classifier.config.schema import ClassWeights, TrainConfig, better_is_higher
-from genre_classifier.config.settings import experiment_settings, flat_settings
+from genre_classifier.config.schema import ClassWeights, TrainConfig, is_higher_better
+from genre_classifier.config.settings import flatten_settings, select_experiment_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
@@ -121,7 +121,7 @@ class Run:
         self.settings = to_train_config(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = _is_first_process(self.settings)
-        self.flat = flat_settings(cfg)
+        self.flat = flatten_settings(cfg)
         self.record = Record(self.folder, self.flat, enabled=self.is_first_process)
         self.resumed: Resumption | None = None
         self.logger: Logger | None = None
@@ -259,7 +259,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def _build_scheduler_settings(settings: TrainConfig) -> dict[str, Any]:
     arguments = to_dict(settings.scheduler)
     if "monitor" in arguments:
-        arguments["mode"] = "max" if better_is_higher(arguments["monitor"]) else "min"
+        arguments["mode"] = "max" if is_higher_better(arguments["monitor"]) else "min"
     return arguments
 
 
@@ -326,14 +326,14 @@ def _log_outcome(
         for split in ("val", "test")
         for name, value in result.metrics.get(split, {}).items()
     }
-    flat = flat_settings(cfg)
+    flat = flatten_settings(cfg)
     if not isinstance(logger, SplitTensorBoardLogger):
         logger.log_hyperparams(flat)
         logger.log_metrics({name: value for name, value in final.items() if name.startswith("test/")})
         logger.save()
         logger.finalize("success")
         return
-    logger.log_outcome(experiment_settings(flat), final)
+    logger.log_outcome(select_experiment_settings(flat), final)
     logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from genre_classifier.commands import command, program, setting
+from genre_classifier.commands import find_program, format_command, format_override
 from genre_classifier.config.metrics import METRICS
 from genre_classifier.runs.folder import shorten_path
-from genre_classifier.terminal import say, say_table, shown
+from genre_classifier.terminal import format_name, say, say_table
 from genre_classifier.training.run import Result
 
 SHOWN = ("accuracy", "f1", "f1_macro")
@@ -47,7 +47,7 @@ def _format_remarks(result: Result) -> Iterator[str]:
             for metric in METRICS
             if metric.name in SHOWN
         )
-        yield f"95 % of test  {ends} ({found['units']} {shown(found['unit'])}s resampled)"
+        yield f"95 % of test  {ends} ({found['units']} {format_name(found['unit'])}s resampled)"
     copies = {side: rows for side, rows in result.duplicates["rows"].items() if rows}
     if copies:
         copied = " and ".join(f"{rows} {side} rows" for side, rows in copies.items())
@@ -70,7 +70,9 @@ def _list_next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     commands = []
     if result.folder.tensorboard.exists():
         root = folder.parts[0] if not folder.is_absolute() else folder
-        commands.append(("look at it", command("tensorboard", "--logdir", root)))
+        commands.append(("look at it", format_command("tensorboard", "--logdir", root)))
     if result.best_checkpoint is not None:
-        commands.append(("export it", command(*program("export"), setting("run", folder))))
+        commands.append(
+            ("export it", format_command(*find_program("export"), format_override("run", folder)))
+        )
     return commands

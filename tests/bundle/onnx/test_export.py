@@ -52,8 +52,8 @@ def test_a_mean_far_above_the_spread_costs_no_precision(ratio):
     content = build_onnx(MODEL, statistics, genre_names=GENRES)
     predictor = OnnxPredictor(content, statistics, GENRES)
     expected = reference_probabilities(MODEL, scaler, rows)
-    assert np.abs(predictor._probabilities(rows) - expected).max() < 1e-6
-    single = np.array([predictor._row_probabilities(row) for row in rows])
+    assert np.abs(predictor._compute_probabilities(rows) - expected).max() < 1e-6
+    single = np.array([predictor._compute_row_probabilities(row) for row in rows])
     assert np.abs(single - expected).max() < 1e-6
     # And a caller who gives float32 only gets the answer for just that float32.
     rounded = rows.astype(np.float32)
@@ -69,12 +69,12 @@ def test_a_mean_far_above_the_spread_costs_no_precision(ratio):
         StandardScaler(with_mean=False, with_std=False).fit(ROWS),
     ],
 )
-def test_a_scaler_that_does_less_does_as_little_in_the_file(scaler):
+def test_a_scaler_without_mean_or_scale_is_exported_as_such(scaler):
     statistics = ScalerStatistics.of(scaler)
     rows = (ROWS - ROWS.mean(0)) / ROWS.std(0)
     predictor = OnnxPredictor(build_onnx(MODEL, statistics, genre_names=GENRES), statistics, GENRES)
-    expected = ModelWrapper(MODEL, scaler, GENRES)._probabilities(rows)
-    assert np.abs(predictor._probabilities(rows) - expected).max() < 1e-6
+    expected = ModelWrapper(MODEL, scaler, GENRES)._compute_probabilities(rows)
+    assert np.abs(predictor._compute_probabilities(rows) - expected).max() < 1e-6
 
 
 def test_without_a_scaler_the_features_go_straight_in():
@@ -103,7 +103,7 @@ def test_the_answer_is_modelwrappers():
         PREDICTOR.predict([0.0, 0.0, 1e300] + [0.0] * 17)
 
 
-def test_the_file_says_what_it_is():
+def test_the_file_describes_itself():
     properties = {
         entry.key: json.loads(entry.value) for entry in onnx.load_from_string(CONTENT).metadata_props
     }
@@ -118,7 +118,7 @@ def test_a_temperature_divides_the_logits(temperature):
         folded = torch.softmax(fold_temperature(MODEL, temperature)(rows), dim=1).numpy()
     assert np.abs(folded - expected).max() < 1e-6
     content = build_onnx(MODEL, STATISTICS, genre_names=GENRES, temperature=temperature)
-    found = OnnxPredictor(content, STATISTICS, GENRES)._probabilities(ROWS)
+    found = OnnxPredictor(content, STATISTICS, GENRES)._compute_probabilities(ROWS)
     assert np.abs(found - expected).max() < 1e-6
 
 
@@ -129,7 +129,7 @@ def test_folding_leaves_the_model_alone():
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), True])
-def test_a_temperature_that_is_none_is_refused(temperature):
+def test_an_invalid_temperature_is_refused(temperature):
     with pytest.raises(ValueError, match=r"temperature=.*: expected a positive number"):
         fold_temperature(MODEL, temperature)
 
@@ -150,8 +150,8 @@ def test_a_bundle_carries_it_beside_the_three_files(tmp_path):
     assert paths["onnx"] == tmp_path / "genre_classifier_production.onnx"
     found = read_bundle(tmp_path)
     assert found.metadata["sha256"].keys() == {"model", "scaler", "onnx", "metadata"}
-    answers = OnnxPredictor(found.onnx_file, found.scaler, found.genre_names)._probabilities(ROWS)
-    assert np.abs(answers - wrap_bundle(found, GenreClassifier)._probabilities(ROWS)).max() < 1e-6
+    answers = OnnxPredictor(found.onnx_file, found.scaler, found.genre_names)._compute_probabilities(ROWS)
+    assert np.abs(answers - wrap_bundle(found, GenreClassifier)._compute_probabilities(ROWS)).max() < 1e-6
 
 
 def test_without_the_package_onnx_the_bundle_has_none_and_asking_for_it_says_why(

@@ -26,7 +26,7 @@ from tests.example_models import GENRES, make_rows, make_scaler
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from genre_classifier.bundle.onnx.export import build_onnx, graph_of  # noqa: E402
+from genre_classifier.bundle.onnx.export import build_graph, build_onnx  # noqa: E402
 
 ROWS = make_rows()
 SCALER = make_scaler(ROWS)
@@ -38,8 +38,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_our_own_graph_is_read_to_the_last_bit() -> None:
     found = read_graph(CONTENT, 20, 8)
-    assert found.difference(graph_of(MODEL, STATISTICS)) is None
-    assert graph_of(MODEL, STATISTICS).difference(found) is None
+    assert found.describe_difference(build_graph(MODEL, STATISTICS)) is None
+    assert build_graph(MODEL, STATISTICS).describe_difference(found) is None
     assert [layer.weight.shape for layer in found.layers] == [(128, 20), (64, 128), (32, 64), (8, 32)]
     assert [layer.is_rectified for layer in found.layers] == [True, True, True, False]
 
@@ -48,9 +48,9 @@ def test_our_own_graph_is_read_to_the_last_bit() -> None:
 def test_every_shape_of_our_graph_is_read(hidden: tuple[int, ...]) -> None:
     model = GenreClassifier(input_dim=5, hidden_dims=hidden, num_classes=3).eval()
     graph = read_graph(build_onnx(model, None, genre_names=GENRES[:3]), 5, 3)
-    assert graph.difference(graph_of(model, None)) is None
+    assert graph.describe_difference(build_graph(model, None)) is None
     other = GenreClassifier(input_dim=5, hidden_dims=hidden, num_classes=3).eval()
-    assert graph.difference(graph_of(other, None)) == "layer_0_weight"
+    assert graph.describe_difference(build_graph(other, None)) == "layer_0_weight"
 
 
 def edited(change: Callable[[Any], None]) -> bytes:
@@ -324,8 +324,8 @@ def test_a_graph_of_ours_with_other_weights_is_found_by_verify(tmp_path: Path) -
     with pytest.raises(BundleError, match=r"\.onnx: not the network in .*\.pt: layer_2_weight differs"):
         verify_bundle(bundle)
     # Nobody is answered by that file, so that nobody is answered wrongly.
-    expected = ModelWrapper(MODEL, SCALER, GENRES)._probabilities(ROWS)
-    assert np.abs(make_predictor(bundle)._probabilities(ROWS) - expected).max() < 1e-6
+    expected = ModelWrapper(MODEL, SCALER, GENRES)._compute_probabilities(ROWS)
+    assert np.abs(make_predictor(bundle)._compute_probabilities(ROWS) - expected).max() < 1e-6
 
 
 def test_predicting_imports_no_runtime(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from genre_classifier.evaluation.drawing import drawing, new_figure, png
+from genre_classifier.evaluation.drawing import drawing, new_figure, render_png
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.ranking.figure import draw_setting
 from genre_classifier.runs.ranking.leaderboard import Trial
@@ -24,7 +24,7 @@ def drawn(values: Sequence[Any], scores: Sequence[float]) -> Figure:
     with drawing():
         figure = new_figure(4.0, 3.0)
         draw_setting(figure.subplots(), trials, "some.setting", "val/f1")
-    assert png(figure).startswith(b"\x89PNG")
+    assert render_png(figure).startswith(b"\x89PNG")
     return figure
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from genre_classifier.errors import ConfigError, RunFolderError
-from genre_classifier.evaluation.drawing import png
+from genre_classifier.evaluation.drawing import render_png
 from genre_classifier.files.csv_files import read_csv
 from genre_classifier.runs.ranking.figure import draw_sweep
 from genre_classifier.runs.ranking.leaderboard import (
@@ -344,7 +344,7 @@ def test_what_both_kinds_have_is_a_column_where_it_differs(tmp_path: Path) -> No
     assert one_board(tmp_path).keys == ("model", "data.batch_size")
 
 
-def test_networks_that_lack_a_setting_of_others_still_differ_in_it(tmp_path: Path) -> None:
+def test_networks_without_a_setting_of_others_still_differ_in_it(tmp_path: Path) -> None:
     made_trial(tmp_path / "0", 0.7)
     made_trial(tmp_path / "1", 0.8, settings={"scheduler._target_": "cosine"})
     made_baseline(tmp_path / "svc", "svc", 0.9)
@@ -430,7 +430,7 @@ def test_the_same_file_named_from_two_folders_is_one_file(tmp_path: Path) -> Non
     assert {trial.settings["data.path"] for row in board.rows for trial in row.trials} == {"/here/a/t.csv"}
 
 
-def test_the_figure_leaves_out_what_a_model_has_not(tmp_path: Path) -> None:
+def test_the_figure_omits_settings_that_a_model_lacks(tmp_path: Path) -> None:
     for number, dropout in enumerate((0.1, 0.5)):
         made_trial(tmp_path / f"net{number}", 0.7, settings={"model.dropout": dropout})
     made_baseline(tmp_path / "svc", "svc", 0.8)
@@ -470,7 +470,7 @@ def test_settings_of_any_text_or_size_are_drawn_shown_and_written(tmp_path: Path
     board = one_board(tmp_path)
     figure = draw_sweep(board)
     assert figure is not None
-    assert png(figure).startswith(b"\x89PNG")
+    assert render_png(figure).startswith(b"\x89PNG")
     stream = io.StringIO()
     show_leaderboard(board, Console(file=stream, width=100))
     assert is_safe(stream.getvalue())

@@ -87,5 +87,5 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts_with_the_same_results(
 
 def test_the_limit_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "read_free_memory", lambda: 8000.0)
-    monkeypatch.setattr(memory, "usable_cores", lambda: 4)
+    monkeypatch.setattr(memory, "count_usable_cores", lambda: 4)
     assert memory.compute_limit(settings()) == 1000.0

@@ -91,7 +91,7 @@ def test_mixups_partners_are_a_permutation_and_every_one_is_equally_likely() -> 
     assert stats.chisquare(counts.flatten().numpy()).pvalue > 0.001
 
 
-def test_rows_that_fill_a_mini_batch_up_are_mixed_among_themselves() -> None:
+def test_padding_rows_are_mixed_among_themselves() -> None:
     draws = mixup([0.4], [50], [5])
     valid = (torch.arange(16) < 11)[None]
     for step in range(50):

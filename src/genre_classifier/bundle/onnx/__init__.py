@@ -1,4 +1,4 @@
-"""A bundle's network as an ONNX graph: written, read strictly, and run by onnxruntime.
+"""Writes a bundle's network as an ONNX graph, reads it strictly, and runs it with onnxruntime.
 
-It uses the rest of bundle/ and the rooms below it; onnx and onnxruntime are imported on first use.
+Uses the rest of bundle/ and the rooms below it. onnx and onnxruntime are imported on first use.
 """

@@ -1,15 +1,14 @@
-"""A network, its scaler and softmax as one ONNX graph.
+"""Export a network with its scaler and softmax as one ONNX graph.
 
-The graph takes raw features and gives probabilities. Its input `features` is float32, as callers of ONNX
-expect. A float32 value of a feature whose mean is 1e5 times its spread has already lost what the scaler
-needs, so there is a second, optional input: `features_remainder`, what rounding to float32 cut off. Whoever
-leaves it out gets the answer for the float32 value.
+The graph takes raw features and returns probabilities. Its input `features` is float32, as callers of ONNX expect.
+float32 is too coarse for a feature whose mean is 1e5 times its spread. The second, optional input `features_remainder`
+is therefore the rest after rounding to float32. Without it, the graph answers for the rounded value.
 
-The scaler costs three additions. The mean stands in the graph as the sum of two float32 numbers, so
-(features - mean_high) + (features_remainder - mean_low) is off by a few roundings of the difference, however
-large the mean: float32 subtraction rounds its result, not its operands. The division is folded into the first
-layer's weights in float64. (Folding the mean into the bias would round weight * mean, a number as large as
-mean / spread, to float32: an error of 0.08 in the first layer where that ratio is 1e5.)
+The scaler takes three additions. The graph holds the mean as the sum of two float32 numbers. The error of
+(features - mean_high) + (features_remainder - mean_low) is a few roundings of the difference, also for a large mean:
+float32 subtraction rounds its result, not its operands. The division is folded into the first layer's weights in
+float64. The mean is not folded into the bias, because weight * mean can be as large as mean / spread. Rounding it to
+float32 gives an error of 0.08 in the first layer if that ratio is 1e5.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from genre_classifier.bundle.chain import Layer
-from genre_classifier.bundle.inference import fold_temperature, linear_steps
+from genre_classifier.bundle.inference import fold_temperature, list_linear_steps
 from genre_classifier.bundle.onnx.graph import INPUT, IR_VERSION, OPSET, OUTPUT, REMAINDER, OnnxGraph
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
@@ -38,9 +37,9 @@ def is_available() -> bool:
     return find_spec("onnx") is not None and find_spec("onnxruntime") is not None
 
 
-def can_express(model: nn.Module) -> bool:
+def can_export(model: nn.Module) -> bool:
     """Return whether a model is a chain of linear layers and ReLU. Only these can be exported."""
-    return linear_steps(model) is not None
+    return list_linear_steps(model) is not None
 
 
 def build_onnx(
@@ -60,11 +59,11 @@ def build_onnx(
     scaler : ScalerStatistics or None
         Applied to the features first.
     genre_names : Sequence[str]
-        Genre of each output, kept in the file's own metadata.
+        Genre of each output, kept in the file's metadata.
     feature_names : Sequence[str] or None
-        Name of each input, kept in the file's own metadata.
+        Name of each input, kept in the file's metadata.
     temperature : float
-        Logits are divided by it; leave it at 1 for a model that had it folded in already.
+        Divisor of the logits. Keep 1 for a model with a folded temperature.
 
     Returns
     -------
@@ -88,7 +87,7 @@ def build_onnx(
     if temperature != 1.0:
         model = fold_temperature(model, temperature)
     content = helper.make_model(
-        _graph(graph_of(model, scaler), len(genre_names)),
+        _convert_to_onnx(build_graph(model, scaler), len(genre_names)),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="genre_classifier",
@@ -101,7 +100,7 @@ def build_onnx(
     return content.SerializeToString()
 
 
-def _graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
+def _convert_to_onnx(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
     from onnx import TensorProto, helper, numpy_helper
 
     n_features = len(computed.mean_high)
@@ -119,7 +118,7 @@ def _graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
     for position, (weight, bias, is_rectified) in enumerate(computed.layers):
         result = f"layer_{position}"
         inputs = [value, f"{result}_weight"]
-        constants[inputs[1]] = weight  # (output, input), as torch keeps it
+        constants[inputs[1]] = weight  # (output, input), as in torch
         if bias is not None:
             inputs.append(f"{result}_bias")
             constants[inputs[2]] = bias
@@ -146,15 +145,15 @@ def _graph(computed: OnnxGraph, n_genres: int) -> onnx.GraphProto:
     )
 
 
-def graph_of(model: nn.Module, scaler: ScalerStatistics | None) -> OnnxGraph:
-    """Return what the ONNX file of a model and its scaler computes, to the last bit.
+def build_graph(model: nn.Module, scaler: ScalerStatistics | None) -> OnnxGraph:
+    """Return the computation of a model and its scaler as in the ONNX file, with the same bits.
 
     Raises
     ------
     BundleError
         The model is not a chain of linear layers and ReLU, or does not fit into float32 with its scaler.
     """
-    steps = linear_steps(model)
+    steps = list_linear_steps(model)
     if steps is None:
         raise BundleError(
             f"{type(model).__name__} is not a chain of linear layers and ReLU; export with onnx=false"

@@ -1,8 +1,8 @@
 """Read the ONNX graph that this project writes, as data. Every other graph is refused.
 
-An ONNX file is a program: with loops and generated constants a kilobyte of it runs for ever or takes any memory. So no
-runtime is given a file. This module reads the file's messages (protobuf: numbered fields, each a whole number or bytes)
-and knows those of which `export` makes its graph, and no others.
+An ONNX file is a program. With loops and generated constants, a file of a kilobyte can run for ever or use all memory.
+So no runtime gets a file that this module has not read. It reads the file's messages (protobuf: numbered fields, each a
+whole number or bytes) and accepts only the messages that `export` writes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 from genre_classifier.bundle.chain import Layer
 
 INPUT: Final = "features"
-REMAINDER: Final = "features_remainder"  # what rounding to float32 cut off the features
+REMAINDER: Final = "features_remainder"  # the rest of the features after rounding to float32
 OUTPUT: Final = "probabilities"
 OPSET: Final = 17
-IR_VERSION: Final = 8  # of ONNX 1.12, so that a runtime of 2022 loads what is written today
+IR_VERSION: Final = 8  # of ONNX 1.12, so that runtimes since 2022 load the file
 MAX_LAYERS: Final = 1000
 _MAX_FIELDS: Final = 50_000
 _FLOAT: Final = 1  # TensorProto.FLOAT
 _INT_ATTRIBUTE: Final = 2  # AttributeProto.INT
 _OPERATORS: Final = ("Sub", "Add", "Gemm", "Relu", "Softmax")
 
-# Of each message the fields that the graph has, by their number in onnx.proto.
+# The allowed fields of each message, by their number in onnx.proto.
 _FIELDS: Final[dict[str, dict[int, str]]] = {
     "model": {1: "ir_version", 2: "producer_name", 7: "graph", 8: "opset_import", 14: "metadata_props"},
     "graph": {1: "node", 2: "name", 5: "initializer", 11: "input", 12: "output"},
@@ -43,7 +43,7 @@ _FIELDS: Final[dict[str, dict[int, str]]] = {
     "opset": {1: "domain", 2: "version"},
     "property": {1: "key", 2: "value"},
 }
-# Fields that other graphs have, for the message.
+# Names of fields in other graphs, for the error message.
 _OTHERS: Final[dict[str, dict[int, str]]] = {
     "model": {20: "training_info", 25: "functions"},
     "graph": {13: "value_info", 15: "sparse_initializer"},
@@ -65,17 +65,17 @@ class OnnxGraph:
     Parameters
     ----------
     mean_high, mean_low : np.ndarray [shape=(feature,), dtype=float32]
-        Whose sum is subtracted from the features.
+        Their sum is subtracted from the features.
     layers : tuple of Layer
-        float32, the scaler's division folded into the first.
+        float32. The scaler's division is folded into the first layer.
     """
 
     mean_high: np.ndarray
     mean_low: np.ndarray
     layers: tuple[Layer, ...]
 
-    def difference(self, other: OnnxGraph) -> str | None:
-        """Return the first difference from another graph; None if both compute exactly the same."""
+    def describe_difference(self, other: OnnxGraph) -> str | None:
+        """Return a text with the first difference from another graph, or None if both compute exactly the same."""
         if len(self.layers) != len(other.layers):
             return f"{len(self.layers)} layers, not {len(other.layers)}"
         pairs = [("mean_high", self.mean_high, other.mean_high), ("mean_low", self.mean_low, other.mean_low)]
@@ -83,28 +83,28 @@ class OnnxGraph:
             if mine.is_rectified != theirs.is_rectified:
                 return f"layer_{position} has ReLU in one of them only"
             pairs += [(f"layer_{position}_weight", mine.weight, theirs.weight)]
-            pairs += [(f"layer_{position}_bias", _or_empty(mine.bias), _or_empty(theirs.bias))]
+            pairs += [(f"layer_{position}_bias", _list_or_empty(mine.bias), _list_or_empty(theirs.bias))]
         return next((name for name, mine, theirs in pairs if not np.array_equal(mine, theirs)), None)
 
 
 def read_graph(content: bytes, n_features: int, n_genres: int) -> OnnxGraph:
-    """Return what an ONNX file computes, if it is one that `export` writes.
+    """Return the computation of an ONNX file that `export` wrote.
 
     Parameters
     ----------
     content : bytes
     n_features, n_genres : int
-        What it must take and give.
+        The numbers of inputs and outputs that it must have.
 
     Raises
     ------
     OnnxGraphError
-        It is anything else; the message names the operator, field or shape.
+        The file is another graph. The message names the operator, field or shape.
     """
     return _GraphReader(n_features, n_genres).read(content)
 
 
-def _or_empty(bias: np.ndarray | None) -> np.ndarray:
+def _list_or_empty(bias: np.ndarray | None) -> np.ndarray:
     return np.empty(0, np.float32) if bias is None else bias
 
 
@@ -115,29 +115,29 @@ class _GraphReader:
         self.fields_left = _MAX_FIELDS
 
     def read(self, content: bytes) -> OnnxGraph:
-        model = self._message("model", content)
-        self._expect("ir_version", _one(model, "ir_version"), IR_VERSION)
-        (opset,) = (self._message("opset", item) for item in _list(model, "opset_import", 1))
+        model = self._read_message("model", content)
+        self._expect("ir_version", _read_one(model, "ir_version"), IR_VERSION)
+        (opset,) = (self._read_message("opset", item) for item in _read_list(model, "opset_import", 1))
         self._expect("opset domain", opset.get("domain", [b""]), [b""])
-        self._expect("opset version", _one(opset, "version"), OPSET)
+        self._expect("opset version", _read_one(opset, "version"), OPSET)
         for item in model.get("metadata_props", []):
-            self._message("property", item)
-        graph = self._message("graph", _one(model, "graph"))
-        nodes = [self._node(item) for item in _list(graph, "node")]
+            self._read_message("property", item)
+        graph = self._read_message("graph", _read_one(model, "graph"))
+        nodes = [self._read_node(item) for item in _read_list(graph, "node")]
         if len(nodes) > 2 * MAX_LAYERS:
             raise OnnxGraphError(f"has {len(nodes):,} operators")
-        constants = self._constants(_list(graph, "initializer"))
+        constants = self._read_constants(_read_list(graph, "initializer"))
         for key, names in (("input", [INPUT, REMAINDER]), ("output", [OUTPUT])):
-            found = [self._value_info(item) for item in _list(graph, key)]
+            found = [self._read_value_info(item) for item in _read_list(graph, key)]
             self._expect(f"graph {key}s", [name for name, _ in found], names)
             for name, size in found:
                 self._expect(f"size of {name}", size, self.n_genres if name == OUTPUT else self.n_features)
-        return self._chain(nodes, constants)
+        return self._read_chain(nodes, constants)
 
-    def _chain(
+    def _read_chain(
         self, nodes: list[tuple[str, list[str], list[str], dict[str, int]]], constants: dict[str, np.ndarray]
     ) -> OnnxGraph:
-        """Return the layers of nodes that are, in this order and with these names, those of our graph."""
+        """Return the layers of the nodes. Their order and names must be those that `export` writes."""
         layers: list[Layer] = []
         value = "difference"
         start: list[tuple[str, list[str], list[str], dict[str, int]]] = [
@@ -179,24 +179,24 @@ class _GraphReader:
             raise OnnxGraphError(f"{REMAINDER} is not 0 by default")
         return OnnxGraph(constants["mean_high"][0], constants["mean_low"][0], tuple(layers))
 
-    def _node(self, content: bytes) -> tuple[str, list[str], list[str], dict[str, int]]:
-        node = self._message("node", content, named_first=True)
+    def _read_node(self, content: bytes) -> tuple[str, list[str], list[str], dict[str, int]]:
+        node = self._read_message("node", content, named_first=True)
         attributes = {}
         for item in node.get("attribute", []):
-            attribute = self._message("attribute", item)
-            self._expect("type of an attribute", _one(attribute, "type"), _INT_ATTRIBUTE)
-            attributes[_text(_one(attribute, "name"))] = _one(attribute, "i")
-        names = [[_text(name) for name in node.get(key, [])] for key in ("input", "output")]
-        return _text(_one(node, "op_type")), names[0], names[1], attributes
+            attribute = self._read_message("attribute", item)
+            self._expect("type of an attribute", _read_one(attribute, "type"), _INT_ATTRIBUTE)
+            attributes[_read_text(_read_one(attribute, "name"))] = _read_one(attribute, "i")
+        names = [[_read_text(name) for name in node.get(key, [])] for key in ("input", "output")]
+        return _read_text(_read_one(node, "op_type")), names[0], names[1], attributes
 
-    def _constants(self, items: list[bytes]) -> dict[str, np.ndarray]:
+    def _read_constants(self, items: list[bytes]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for item in items:
-            tensor = self._message("tensor", item)
-            name = _text(_one(tensor, "name"))
-            self._expect(f"data type of {name:.40}", _one(tensor, "data_type"), _FLOAT)
-            shape = tuple(islice(self._dims(tensor.get("dims", [])), 3))
-            raw = _one(tensor, "raw_data")
+            tensor = self._read_message("tensor", item)
+            name = _read_text(_read_one(tensor, "name"))
+            self._expect(f"data type of {name:.40}", _read_one(tensor, "data_type"), _FLOAT)
+            shape = tuple(islice(self._read_dims(tensor.get("dims", [])), 3))
+            raw = _read_one(tensor, "raw_data")
             if not isinstance(raw, bytes) or len(shape) > 2 or math.prod(shape) * 4 != len(raw) or not raw:
                 raise OnnxGraphError(f"{name:.40} has shape {shape!r:.80}, which its numbers have not")
             if name in found:
@@ -206,38 +206,40 @@ class _GraphReader:
                 raise OnnxGraphError(f"{name:.40} has values that are not finite")
         return found
 
-    def _dims(self, items: list[Any]) -> Iterator[int]:
+    def _read_dims(self, items: list[Any]) -> Iterator[int]:
         for item in items:
             if isinstance(item, int):
                 yield item
-            else:  # packed: all of them in one field
+            else:  # packed: all dimensions in one field
                 position = 0
                 while position < len(item):
-                    size, position = _varint(item, position)
+                    size, position = _read_varint(item, position)
                     yield size
 
-    def _value_info(self, content: bytes) -> tuple[str, Any]:
-        """Return the name and the second size of an input or output, float32 of two axes, the first of any size."""
-        info = self._message("value_info", content)
-        name = _text(_one(info, "name"))
-        tensor = self._message("tensor_type", _one(self._message("type", _one(info, "type")), "tensor_type"))
-        self._expect(f"data type of {name:.40}", _one(tensor, "elem_type"), _FLOAT)
-        shape = self._message("shape", _one(tensor, "shape"))
-        first, second = (self._message("dim", item) for item in _list(shape, "dim", 2))
+    def _read_value_info(self, content: bytes) -> tuple[str, Any]:
+        """Return the name and the second size of an input or output. It must be float32 with two axes."""
+        info = self._read_message("value_info", content)
+        name = _read_text(_read_one(info, "name"))
+        tensor = self._read_message(
+            "tensor_type", _read_one(self._read_message("type", _read_one(info, "type")), "tensor_type")
+        )
+        self._expect(f"data type of {name:.40}", _read_one(tensor, "elem_type"), _FLOAT)
+        shape = self._read_message("shape", _read_one(tensor, "shape"))
+        first, second = (self._read_message("dim", item) for item in _read_list(shape, "dim", 2))
         self._expect(f"first axis of {name:.40}", list(first), ["dim_param"])
-        return name, _one(second, "dim_value")
+        return name, _read_one(second, "dim_value")
 
-    def _message(self, kind: str, content: Any, *, named_first: bool = False) -> dict[str, list[Any]]:
-        """Return the fields of a message by name; each is a list, as a field may stand several times."""
+    def _read_message(self, kind: str, content: Any, *, named_first: bool = False) -> dict[str, list[Any]]:
+        """Return the fields of a message by name. Each is a list, because a field may occur several times."""
         if not isinstance(content, bytes):
             raise OnnxGraphError(f"a {kind} is a number")
-        fields = list(self._fields(content))
+        fields = list(self._read_fields(content))
         known = _FIELDS[kind]
-        if named_first:  # an operator that we do not write is refused by its name, whatever else it brings
+        if named_first:  # refuse an unknown operator by its name, before its other fields
             for number, value in fields:
-                if known.get(number) == "op_type" and _text(value) not in _OPERATORS:
+                if known.get(number) == "op_type" and _read_text(value) not in _OPERATORS:
                     raise OnnxGraphError(
-                        f"has the operator {_text(value):.40}; expected {', '.join(_OPERATORS)} only"
+                        f"has the operator {_read_text(value):.40}; expected {', '.join(_OPERATORS)} only"
                     )
         found: dict[str, list[Any]] = {}
         for number, value in fields:
@@ -247,20 +249,20 @@ class _GraphReader:
             found.setdefault(known[number], []).append(value)
         return found
 
-    def _fields(self, content: bytes) -> Iterator[tuple[int, Any]]:
+    def _read_fields(self, content: bytes) -> Iterator[tuple[int, Any]]:
         position = 0
         while position < len(content):
             self.fields_left -= 1
             if self.fields_left < 0:
                 raise OnnxGraphError(f"has more than {_MAX_FIELDS:,} fields")
-            key, position = _varint(content, position)
+            key, position = _read_varint(content, position)
             number, wire = key >> 3, key & 7
             if wire == 0:
-                value, position = _varint(content, position)
+                value, position = _read_varint(content, position)
                 yield number, value
                 continue
             if wire == 2:
-                size, position = _varint(content, position)
+                size, position = _read_varint(content, position)
             elif wire in (1, 5):
                 size = 8 if wire == 1 else 4
             else:
@@ -275,7 +277,7 @@ class _GraphReader:
             raise OnnxGraphError(f"{what}: {found!r:.120}, expected {wanted!r:.120}")
 
 
-def _varint(content: bytes, position: int) -> tuple[int, int]:
+def _read_varint(content: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(content):
@@ -288,21 +290,21 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
     raise OnnxGraphError("is no ONNX file, or damaged")
 
 
-def _one(message: Mapping[str, list[Any]], key: str) -> Any:
+def _read_one(message: Mapping[str, list[Any]], key: str) -> Any:
     found = message.get(key, [])
     if len(found) != 1:
         raise OnnxGraphError(f"has {len(found)} of {key}, expected one")
     return found[0]
 
 
-def _list(message: Mapping[str, list[Any]], key: str, count: int | None = None) -> list[Any]:
+def _read_list(message: Mapping[str, list[Any]], key: str, count: int | None = None) -> list[Any]:
     found = message.get(key, [])
     if not found or (count is not None and len(found) != count):
         raise OnnxGraphError(f"has {len(found)} of {key}, expected {count or 'some'}")
     return found
 
 
-def _text(value: Any) -> str:
+def _read_text(value: Any) -> str:
     if not isinstance(value, bytes):
         raise OnnxGraphError("has a number where a name belongs")
     try:

@@ -1,4 +1,4 @@
-"""OnnxPredictor: predictions from a bundle's ONNX file, to compare them with those of the weights."""
+"""OnnxPredictor predicts from a bundle's ONNX file. Its answers are compared with those of the weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class OnnxPredictor(Predictor):
     Parameters
     ----------
     content : bytes
-        An ONNX file as :func:`genre_classifier.bundle.onnx.export.build_onnx` makes it.
+        An ONNX file from :func:`genre_classifier.bundle.onnx.export.build_onnx`.
     scaler : ScalerStatistics
-        The scaler in the file; used to say how far a feature lies from the training data.
+        The scaler in the file. It measures the distance of a feature from the training data, for messages.
     genre_names : Sequence[str]
         Genre of each output.
     feature_names : Sequence[str] or None
@@ -34,7 +34,7 @@ class OnnxPredictor(Predictor):
     Raises
     ------
     BundleError
-        The file is not the graph that `export` writes, or onnxruntime cannot load it.
+        The file is not a graph of `export`, or onnxruntime cannot load it.
     MissingExtraError
         onnxruntime is not installed.
     """
@@ -73,13 +73,13 @@ class OnnxPredictor(Predictor):
         self._session = session
         self._row = _BoundRow(session, scaler.n_features, len(self.genre_names))
 
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+    def _standardise(self, rows: np.ndarray) -> np.ndarray:
         return (rows - self._mean) / self._scale
 
-    def _row_probabilities(self, row: np.ndarray) -> list[float]:
-        return self._row.probabilities(row)
+    def _compute_row_probabilities(self, row: np.ndarray) -> list[float]:
+        return self._row.compute_probabilities(row)
 
-    def _probabilities(self, rows: np.ndarray) -> np.ndarray:
+    def _compute_probabilities(self, rows: np.ndarray) -> np.ndarray:
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # an overflow becomes NaN, which the caller refuses
@@ -90,14 +90,14 @@ class OnnxPredictor(Predictor):
 
 
 class _BoundRow:
-    """One row's buffers, bound to a session once.
+    """The buffers of one row, bound to a session once.
 
-    Handing arrays to a session and taking them back costs more than a small network; bound buffers are
-    written and read in place. A lock keeps a second thread's row out of them.
+    Passing arrays to a session and back takes longer than a small network. Bound buffers are written and read in place.
+    A lock lets one thread at a time use them.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, n_features: int, n_genres: int) -> None:
-        # The binding knows these by address only: they must live as long as it does.
+        # The binding holds only their addresses: they must live as long as the binding.
         self._features = np.zeros((1, n_features), np.float32)
         self._remainder = np.zeros((1, n_features), np.float32)
         self._probabilities = np.zeros((1, n_genres), np.float32)
@@ -109,9 +109,9 @@ class _BoundRow:
         self._run = session.run_with_iobinding
         self._lock = threading.Lock()
 
-    def probabilities(self, row: np.ndarray) -> list[float]:
-        """Return a probability for each genre of one row, float64 (feature,)."""
-        # What overflows float32 becomes NaN here, which the caller refuses.
+    def compute_probabilities(self, row: np.ndarray) -> list[float]:
+        """Return each genre's probability for one row, float64 (feature,)."""
+        # An overflow of float32 becomes NaN, which the caller refuses.
         with self._lock, np.errstate(over="ignore", invalid="ignore"):
             self._features[0] = row
             self._remainder[0] = row - self._features[0]

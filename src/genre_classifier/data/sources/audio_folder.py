@@ -8,10 +8,16 @@ from genre_classifier.config.schema import AudioFolderConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.errors import DataError
 from genre_classifier.features.decoding.audio import Excerpt
-from genre_classifier.features.discovery import AudioFile, find_audio, left_out, one_of_each_kind, read_list
+from genre_classifier.features.discovery import (
+    AudioFile,
+    describe_failures,
+    find_audio,
+    read_list,
+    select_one_per_kind,
+)
 from genre_classifier.features.extract import Extraction, Settings, extract
 from genre_classifier.features.sets import CLIP_SECONDS
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +39,7 @@ def read(config: AudioFolderConfig) -> FeatureTable:
     """
     if config.split.column is not None:
         raise DataError(f"data.split.column={config.split.column}: a folder of audio has no split column")
-    path = expanded(config.path)
+    path = expand_home(config.path)
     files = read_list(path) if path.suffix.lower() == ".csv" else find_audio(path)
     without = next((file for file in files if file.genre is None and file.problem is None), None)
     if without is not None:
@@ -42,10 +48,12 @@ def read(config: AudioFolderConfig) -> FeatureTable:
         )
     extraction = extract(files, _build_settings(config))
     if extraction.failures:
-        log.warning("%s: %s; genre-classifier extract lists them all", path, left_out(extraction.failures))
-        for failure in one_of_each_kind(extraction.failures):
+        log.warning(
+            "%s: %s; genre-classifier extract lists them all", path, describe_failures(extraction.failures)
+        )
+        for failure in select_one_per_kind(extraction.failures):
             log.warning("left out, %s: %s", failure.kind, failure.reason)
-    rows = list(extraction.rows())
+    rows = list(extraction.list_rows())
     groups, group_name = _read_groups(rows, extraction)
     return build_table(
         features=extraction.features,
@@ -70,7 +78,7 @@ def _build_settings(config: AudioFolderConfig) -> Settings:
         features=config.features.value,
         excerpt=Excerpt(config.offset, duration, config.windows),
         jobs=config.jobs,
-        cache=None if config.cache is None else expanded(config.cache),
+        cache=None if config.cache is None else expand_home(config.cache),
         strict=config.strict,
     )
 
@@ -80,8 +88,8 @@ def _read_groups(
 ) -> tuple[list[str] | None, str | None]:
     """Return each row's group, and the kind of group. A file without a group is a separate group."""
     pairs = zip(extraction.files, extraction.measured, strict=True)
-    named = [extraction.artist(file, measured) is not None for file, measured in pairs]
-    nobodies = extraction.nobodies()
+    named = [extraction.find_artist(file, measured) is not None for file, measured in pairs]
+    nobodies = extraction.count_nobodies()
     if nobodies:
         names = ", ".join(repr(name) for name, _ in nobodies.most_common(5))
         log.warning(

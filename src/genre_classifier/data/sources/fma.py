@@ -15,7 +15,7 @@ from genre_classifier.data.tables.readers import Asked
 from genre_classifier.data.values import Int64
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FMA518, FMA_SERIES, PARAMETERS, FeatureSetReference
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def read(config: FmaConfig) -> FeatureTable:
             f"data.split.column={config.split.column}: FMA's tables have one split, {SPLIT_COLUMN!r} (set, split)"
         )
     names = _list_feature_names(config.feature_groups)
-    cache = cache_tables(expanded(config.path))
+    cache = cache_tables(expand_home(config.path))
     group = None if config.group is None else config.group.value
     texts = {"id": INDEX, "genre": "genre", "subset": "subset", "split": "split"}
     if group is not None:

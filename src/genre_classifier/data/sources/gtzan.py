@@ -11,7 +11,7 @@ from genre_classifier.data.tables.columns import read_columns
 from genre_classifier.data.tables.readers import Asked
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import GTZAN57
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def read(config: GtzanConfig) -> FeatureTable:
     DataError
         The columns are not those of the GTZAN table, or a file name is not of its form.
     """
-    path = expanded(config.path)
+    path = expand_home(config.path)
     texts = {"GTZAN's table": "filename", "GTZAN's label": "label"}
     if config.split.column is not None:
         texts["data.split.column"] = config.split.column
@@ -66,5 +66,5 @@ def read(config: GtzanConfig) -> FeatureTable:
         nan=config.nan,
         row_name=columns.row_name,
         columns={"genre": "label", "id": "filename", "split": config.split.column},
-        made_with=GTZAN57.reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.reference(),
+        made_with=GTZAN57.build_reference(SEGMENT_SECONDS) if any(segmented) else GTZAN57.build_reference(),
     )

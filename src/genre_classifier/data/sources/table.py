@@ -8,10 +8,10 @@ from pathlib import Path
 from genre_classifier.config.schema import TableConfig
 from genre_classifier.data.table import FeatureTable, Source, build_table
 from genre_classifier.data.tables.columns import read_columns
-from genre_classifier.features.names import normalised
-from genre_classifier.features.output import made_with
+from genre_classifier.features.names import normalise
+from genre_classifier.features.output import read_feature_set
 from genre_classifier.features.sets import FEATURE_SETS, FeatureSetReference
-from genre_classifier.files.home import expanded
+from genre_classifier.files.home import expand_home
 
 SOURCE = Source(
     name="table",
@@ -29,7 +29,7 @@ def read(config: TableConfig) -> FeatureTable:
     DataError
         The message names the file, and if possible the row and column.
     """
-    path = expanded(config.path)
+    path = expand_home(config.path)
     texts = {
         key: name
         for key, name in (
@@ -48,7 +48,7 @@ def read(config: TableConfig) -> FeatureTable:
         feature_names=columns.feature_names,
         ids=columns.texts["data.id"] if config.id is not None else [str(row) for row in range(rows)],
         groups=columns.texts["data.group"] if config.group is not None else None,
-        group_name=None if config.group is None else normalised(config.group),
+        group_name=None if config.group is None else normalise(config.group),
         given_split=columns.texts["data.split.column"] if config.split.column is not None else None,
         source=SOURCE,
         where=str(path),
@@ -66,6 +66,6 @@ def read(config: TableConfig) -> FeatureTable:
 
 def _find_feature_set(path: Path, names: Sequence[str]) -> FeatureSetReference | None:
     """Return the feature set that the file names, if the features belong to it."""
-    found = made_with(path)
+    found = read_feature_set(path)
     known = None if found is None else FEATURE_SETS.get(found.name)
     return found if known is not None and set(names) <= set(known.features) else None

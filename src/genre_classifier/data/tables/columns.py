@@ -16,7 +16,7 @@ from genre_classifier.data.tables.readers import Asked, Reader, one_error, open_
 from genre_classifier.data.tables.row_numbers import Order, is_saved_index
 from genre_classifier.data.values import Float32, divide_rows
 from genre_classifier.errors import DataError
-from genre_classifier.features.names import normalised
+from genre_classifier.features.names import normalise
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,14 @@ def read_columns(
         The file is missing, empty or no table, a column is missing, repeated or empty, or a feature is not a number.
     """
     reader = open_table(path, asked)
-    texts = {key: normalised(name) for key, name in texts.items()}
+    texts = {key: normalise(name) for key, name in texts.items()}
     texts = {key: name for key, name in texts.items() if key not in optional or name in reader.names}
     _check_header(path, reader.names, texts)
     if features is None:
         wanted = _find_numeric_columns(path, reader, set(texts.values()), asked)
     else:
         wanted = _check_given_columns(
-            path, reader, set(texts.values()), [normalised(name) for name in features], asked
+            path, reader, set(texts.values()), [normalise(name) for name in features], asked
         )
     orders = [Order(name, reader.whole_below(name)) for name in wanted]
     matrix, columns = _convert(path, reader, orders, list(dict.fromkeys(texts.values())))

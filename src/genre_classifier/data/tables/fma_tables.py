@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from genre_classifier.commands import command
+from genre_classifier.commands import format_command
 from genre_classifier.data.download import Archive
 from genre_classifier.errors import DataError
 from genre_classifier.features.sets import FMA518
@@ -62,7 +62,7 @@ def cache_tables(folder: Path) -> Path:
             raise DataError(
                 f"{path}: there is no such file; it is in {ARCHIVE.name} ({ARCHIVE.megabytes} MiB), published at "
                 f"{ARCHIVE.url} with SHA-1 {ARCHIVE.sha1}; fetch it with: "
-                f"{command('genre-classifier', 'download', 'fma', folder)}"
+                f"{format_command('genre-classifier', 'download', 'fma', folder)}"
             )
     stamp = json.dumps(
         {"version": CACHE_VERSION, **{p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in paths}}

@@ -20,8 +20,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from genre_classifier.errors import DataError, GenreClassifierError
-from genre_classifier.features.names import normalised
-from genre_classifier.files.csv_files import original
+from genre_classifier.features.names import normalise
+from genre_classifier.files.csv_files import restore_cell
 from genre_classifier.files.documents import parse_json
 
 BLOCK_BYTES = 8 << 20
@@ -177,7 +177,7 @@ class ParquetReader:
             texts = [field.name for field in self.schema if _is_string(field.type) or _is_binary(field.type)]
             self.file = pa_parquet.ParquetFile(path, pre_buffer=False, read_dictionary=texts)
             self.own_names = list(self.schema.names)
-            self.names = [normalised(name) for name in self.own_names]
+            self.names = [normalise(name) for name in self.own_names]
             self.rows_expected = self.file.metadata.num_rows
         self.index_names = _find_pandas_index(self.schema.metadata or {})
         cells, size = self.rows_expected * len(self.names), path.stat().st_size
@@ -278,7 +278,7 @@ def _find_pandas_index(metadata: dict[bytes, bytes]) -> frozenset[str]:
     """Return the columns that are the index according to pandas; none if its metadata is not readable."""
     try:
         columns = parse_json(metadata[b"pandas"], "pandas' metadata", DataError)["index_columns"]
-        return frozenset(normalised(name) for name in columns if isinstance(name, str))
+        return frozenset(normalise(name) for name in columns if isinstance(name, str))
     except (DataError, KeyError, TypeError):
         return frozenset()
 
@@ -308,7 +308,7 @@ class CsvReader:
             raise DataError(f"{path} is not a text file: it holds NUL bytes; save it as CSV in UTF-8")
         # A column without a name gets pandas' name, so that two such columns have different names.
         self.names = [
-            normalised(original(name)) or f"Unnamed: {position}" for position, name in enumerate(header)
+            normalise(restore_cell(name)) or f"Unnamed: {position}" for position, name in enumerate(header)
         ]
         self._cells: dict[str, list[str]] = {}
         self._check_widths()
@@ -463,7 +463,7 @@ def _restore_originals(column: pa.Array) -> pa.Array:
     trimmed = _null_blanks(column)
     if not pc.any(pc.starts_with(trimmed, "'")).as_py():
         return trimmed
-    return pa.array([cell and original(cell) for cell in trimmed.to_pylist()], pa.string())
+    return pa.array([cell and restore_cell(cell) for cell in trimmed.to_pylist()], pa.string())
 
 
 def _number(cell: str) -> float | None:

@@ -1,7 +1,7 @@
 """Measure a file in a separate process, with limits of time, memory and length.
 
-For files from anywhere: whatever one of them does to a decoder, the caller goes on. The process limits itself, so that
-it ends as well where nobody is left to end it.
+It is for files of unknown origin: a file that breaks a decoder does not stop the caller. The process sets its limits
+itself, so it ends even if its caller is gone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from genre_classifier.features.measure import EXTRACTORS, measure_file
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent
 
-GRACE_SECONDS = 1.0  # for a process to end that has answered
-# Modules that each process would otherwise import again.
+GRACE_SECONDS = 1.0  # for a process to end after its answer
+# Without preloading, each process would import these modules again.
 PRELOADED = ("scipy.fft", "soundfile", "soxr", __name__)
 PRELOADED_OF_LIBROSA = ("librosa", "librosa.feature", "librosa.onset", "librosa.decompose")
 WITH_LIBROSA = ("gtzan57", "fma518")
@@ -36,11 +36,11 @@ class Limits:
     Parameters
     ----------
     seconds : float
-        From its start to its answer.
+        Time from its start to its answer.
     memory : int
-        Bytes, beyond what its libraries take.
+        Bytes, in addition to those of its libraries.
     music : float
-        Seconds of a recording, from where its excerpt starts; what comes later is neither decoded nor measured.
+        Seconds of a recording, from the start of its excerpt. The rest is neither decoded nor measured.
     """
 
     seconds: float = 30.0
@@ -57,28 +57,28 @@ def measure_apart(
 ) -> Measured:
     """Measure a file as :func:`genre_classifier.features.measure.measure_file` does, in a separate process.
 
-    The process ends with this one, whatever ends this one, and by itself when its time is over.
+    The process ends when this process ends, even by SIGKILL, and when its time is over.
 
     Parameters
     ----------
     path : Path
     name : str
-        Of the feature set.
+        Name of the feature set.
     excerpt : Excerpt
     limits : Limits
-        A recording longer than ``limits.music`` is measured that far; the result's notes say so.
+        Only the first ``limits.music`` seconds of a recording are measured. The result's notes say so.
     given_up : Connection, optional
-        Becomes readable, by the closing of its other end, when nobody waits for the result any more.
+        Becomes readable when nobody waits for the result any more, because its other end is closed.
 
     Raises
     ------
     AudioError
         The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     MissingWeightsError
-        The weights of a pretrained set's network are not at hand.
+        The weights of a pretrained set's network are missing.
     """
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = _context(name).Process(target=_Measure(sending, path, name, excerpt, limits), daemon=True)
+    process = _get_context(name).Process(target=_Measure(sending, path, name, excerpt, limits), daemon=True)
     process.start()
     sending.close()
     answered = False
@@ -105,8 +105,8 @@ def measure_apart(
 
 
 @cache
-def _context(name: str) -> Any:
-    """Return how processes are started: forked from a process with a feature set's libraries, if possible."""
+def _get_context(name: str) -> Any:
+    """Return the context that starts processes. If possible, it forks a process that has loaded the libraries."""
     preloaded = [*PRELOADED, EXTRACTORS.get(name, __name__).partition(":")[0]]
     if name in WITH_LIBROSA:
         prepare_caches()
@@ -119,7 +119,7 @@ def _context(name: str) -> Any:
 
 
 class _Measure:
-    """The work of the process: limit itself, measure, and send the result or the reason."""
+    """Runs in the process: sets its limits, measures, and sends the result or the error."""
 
     def __init__(
         self,
@@ -137,11 +137,11 @@ class _Measure:
 
     def __call__(self) -> None:
         die_with_parent()
-        _limit(self.limits)
+        _set_limits(self.limits)
         excerpt = replace(self.excerpt, duration=min(self.excerpt.duration or math.inf, self.limits.music))
         try:
             measured = measure_file(self.path, self.name, excerpt)
-            self.sending.send(_with_note(measured, self.path, self.excerpt, self.limits))
+            self.sending.send(_add_note(measured, self.path, self.excerpt, self.limits))
         except (AudioError, MissingWeightsError) as error:
             self.sending.send(error)
         except MemoryError:
@@ -149,7 +149,7 @@ class _Measure:
             self.sending.send(AudioError(reason, kind="unreadable"))
 
 
-def _with_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits) -> Measured:
+def _add_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits) -> Measured:
     asked = min(measured.seconds - excerpt.offset, excerpt.duration or math.inf)
     if asked <= limits.music:
         return measured
@@ -157,24 +157,26 @@ def _with_note(measured: Measured, path: Path, excerpt: Excerpt, limits: Limits)
     return replace(measured, notes=(*measured.notes, note))
 
 
-def _limit(limits: Limits) -> None:
-    """Set limits of time and memory, which the system enforces."""
+def _set_limits(limits: Limits) -> None:
+    """Set limits of time and memory. The system enforces them."""
     try:
         import resource
     except ImportError:  # not on Windows
         return
     status = Path("/proc/self/statm")
     taken = int(status.read_text().split()[0]) * resource.getpagesize() if status.exists() else 2**32
-    _lower(resource.RLIMIT_AS, taken + limits.memory)
-    _lower(resource.RLIMIT_CORE, 0)
-    # The caller's own limit comes first, with its message. Both of these work where Python code no longer does.
+    _lower_limit(resource.RLIMIT_AS, taken + limits.memory)
+    _lower_limit(resource.RLIMIT_CORE, 0)
+    # The caller's limit is reached first, and gives a message. These two end a process that no longer runs Python code.
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + limits.seconds + GRACE_SECONDS))
+    _lower_limit(
+        resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + limits.seconds + GRACE_SECONDS)
+    )
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limits.seconds + GRACE_SECONDS)
 
 
-def _lower(kind: int, value: int) -> None:
+def _lower_limit(kind: int, value: int) -> None:
     """Set a limit, unless a lower limit exists."""
     import resource
 

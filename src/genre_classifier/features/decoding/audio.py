@@ -1,9 +1,8 @@
-"""Decoding: from an audio file to clips of mono samples at a feature set's sample rate.
+"""Decode an audio file to clips of mono samples at a feature set's sample rate.
 
-soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples; both are imported
-on first use.
-A file is read clip by clip, so that an hour of it takes no more memory than its longest clip, and no further than the
-last clip that is asked for.
+soundfile reads the formats of :mod:`genre_classifier.features.decoding.formats`, soxr resamples. Both are imported on
+first use. A file is read clip by clip, up to the last clip of the excerpt. The memory depends on the longest clip, not
+on the length of the file.
 """
 
 from __future__ import annotations
@@ -24,8 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
-from genre_classifier.features.decoding.formats import FORMATS, SHOWN, SUFFIXES, advice, suffix_of
-from genre_classifier.features.decoding.headers import UNKNOWN_FRAMES, declared, with_known_size
+from genre_classifier.features.decoding.formats import (
+    FORMATS,
+    SHOWN,
+    SUFFIXES,
+    get_suffix,
+    suggest_conversion,
+)
+from genre_classifier.features.decoding.headers import UNKNOWN_FRAMES, read_declared_length, reopen_with_size
 from genre_classifier.features.sets import CLIP_SECONDS, SAMPLE_RATE
 
 __all__ = [
@@ -36,7 +41,7 @@ __all__ = [
     "open_audio",
     "open_content",
     "require_audio",
-    "resampled",
+    "resample",
 ]
 
 Float32 = npt.NDArray[np.float32]
@@ -44,10 +49,10 @@ Float32 = npt.NDArray[np.float32]
 SHORTEST_SECONDS = 1.0
 SHORTEST_STEP = 0.05  # seconds
 SILENCE = 1e-4  # largest sample, where full scale is 1: three steps of 16 bits
-BLOCK_SAMPLES = 1 << 22  # read at a time, all channels together
-RATES = (1_000, 768_000)  # Hz, of what can be music
-LOST_SECONDS = 0.25  # an encoder's padding at the end of a file is no damage
-CANCELLED = 1e-4  # of the channels' power is left in mono: 40 dB less
+BLOCK_SAMPLES = 1 << 22  # per read, all channels together
+RATES = (1_000, 768_000)  # Hz, lowest and highest rate of music
+LOST_SECONDS = 0.25  # a missing end of this length is an encoder's padding, not damage
+CANCELLED = 1e-4  # share of the channels' power that is left in mono: 40 dB less
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,14 @@ class Excerpt:
     Parameters
     ----------
     offset : float
-        Where it starts, in seconds.
+        Start, in seconds.
     duration : float or None
-        How long it is at most, in seconds; None is to the end, for windows.
+        Largest length, in seconds. None, for windows only, is to the end.
     window : float or None
-        Length in seconds of the clips that it is cut into; None makes one clip of it. What is left over at the end is a
-        clip if it is at least half as long.
+        Length of the clips, in seconds. None makes one clip. The rest at the end is a clip if it has at least half the
+        length.
     step : float or None
-        Seconds from one window's start to the next one's, for windows that overlap; None is a window's length.
+        Seconds between the starts of two windows, for windows that overlap. None is a window's length.
     """
 
     offset: float = 0.0
@@ -90,7 +95,7 @@ class Excerpt:
         """The largest length of a clip, in seconds."""
         return float(min(self.window or math.inf, self.duration or math.inf))
 
-    def spans(self, seconds: float) -> Iterator[tuple[float, float]]:
+    def list_spans(self, seconds: float) -> Iterator[tuple[float, float]]:
         """Yield start and length, in seconds, of the clips of a recording of this length. The last may be shorter."""
         end = min(seconds, self.offset + (self.duration or math.inf))
         length = self.window or end - self.offset
@@ -106,12 +111,12 @@ class Excerpt:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Samples of a part of a recording.
+    """The samples of a part of a recording.
 
     Parameters
     ----------
     start, seconds : float
-        Where it starts and how long it is.
+        Start and length.
     samples : np.ndarray [shape=(n,), dtype=float32]
         Mono, full scale is 1.
     """
@@ -132,9 +137,9 @@ class Recording:
     Parameters
     ----------
     path : Path
-        For messages.
+        Name of the file, for messages.
     open_file : callable
-        Opens the file and returns a ``soundfile.SoundFile``; called again where a decoder has failed.
+        Opens the file and returns a ``soundfile.SoundFile``. It is called again after a decoder has failed.
     """
 
     def __init__(self, path: Path, open_file: Callable[[], Any]) -> None:
@@ -144,17 +149,20 @@ class Recording:
         self._file = open_file()
         _check_kind(path, self._file)
         self.rate = int(self._file.samplerate)
-        self._said = declared(self._file)
+        self._said = read_declared_length(self._file)
         if self._said is not None:
             self.notes.append(self._said.note)
         self._n_frames: int | None = self._file.frames if self._file.frames < UNKNOWN_FRAMES else None
         self._failure = ""
-        self._power = self._mono_power = 0.0  # sums of squares over what was decoded
-        self._first, self._kept = 0, np.empty(0, np.float32)  # the frames read last, which windows may share
+        self._power = self._mono_power = 0.0  # sums of squares of the decoded samples
+        self._first, self._kept = (
+            0,
+            np.empty(0, np.float32),
+        )  # the frames read last; overlapping windows share them
 
     @property
     def seconds(self) -> float:
-        """Length of the recording; of its decoded part, if the header has no length."""
+        """Length of the recording, or of its decoded part if the header has no length."""
         return (self._n_frames or 0) / self.rate
 
     @property
@@ -164,20 +172,20 @@ class Recording:
 
     @property
     def cancels(self) -> bool:
-        """Whether the channels that were decoded cancel each other in mono."""
+        """Whether the decoded channels cancel each other in mono."""
         return self._power > 0.0 and self._mono_power < CANCELLED * self._power
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def clips(self, excerpt: Excerpt, sample_rate: int = SAMPLE_RATE) -> Iterator[Clip]:
-        """Yield the clips of an excerpt at a sample rate (Hz), one decoded after the other.
+    def read_clips(self, excerpt: Excerpt, sample_rate: int = SAMPLE_RATE) -> Iterator[Clip]:
+        """Decode and yield the clips of an excerpt at a sample rate (Hz), one after the other.
 
         Raises
         ------
         AudioError
-            The excerpt is shorter than a second, or the file ends or breaks before it should.
+            The excerpt is shorter than a second, or the file is truncated or damaged.
         """
         end = excerpt.offset + (excerpt.duration or math.inf)
         if self._n_frames is None:
@@ -190,12 +198,12 @@ class Recording:
                 kind="too short",
             )
         self._refuse_truncated(end)
-        for start, length in excerpt.spans(self.seconds):
-            mono = self._frames(int(start * self.rate), int(length * self.rate))
-            yield Clip(start, len(mono) / self.rate, resampled(mono, self.rate, sample_rate))
+        for start, length in excerpt.list_spans(self.seconds):
+            mono = self._get_frames(int(start * self.rate), int(length * self.rate))
+            yield Clip(start, len(mono) / self.rate, resample(mono, self.rate, sample_rate))
 
     def _refuse_truncated(self, end: float) -> None:
-        """Raise AudioError if the header says more than the file holds of what is asked for."""
+        """Raise AudioError if the file holds less of the excerpt than its header says."""
         said = self._said
         if said is None or said.frames is None:
             return
@@ -206,8 +214,8 @@ class Recording:
                 kind="unreadable",
             )
 
-    def _frames(self, first: int, n_frames: int) -> Float32:
-        """Return mono frames, decoding those that the last window did not have."""
+    def _get_frames(self, first: int, n_frames: int) -> Float32:
+        """Return mono frames. Frames of the last window are not decoded again."""
         known = (
             self._kept[max(0, first - self._first) :][:n_frames] if first >= self._first else self._kept[:0]
         )
@@ -221,7 +229,7 @@ class Recording:
         """Decode frames and mix them to mono."""
         mono = np.empty(n_frames, dtype=np.float32)
         filled = 0
-        for frames in self._blocks(first, n_frames):
+        for frames in self._decode_blocks(first, n_frames):
             mixed = mono[filled : filled + len(frames)]
             mixed[:] = frames.mean(axis=1)
             filled += len(frames)
@@ -241,17 +249,17 @@ class Recording:
         return mono[:filled]
 
     def _count(self, end: float) -> int:
-        """Return how many frames there are by decoding them, up to so many seconds."""
+        """Decode the file up to `end` seconds, and return the number of frames."""
         limit = UNKNOWN_FRAMES if end == math.inf else math.ceil(end * self.rate)
-        n_frames = sum(len(frames) for frames in self._blocks(0, limit))
-        self._failure = ""  # as some decoders end where they do not know the length
+        n_frames = sum(len(frames) for frames in self._decode_blocks(0, limit))
+        self._failure = ""  # some decoders end with an error if they do not know the length
         return n_frames
 
-    def _blocks(self, first: int, n_frames: int) -> Iterator[Float32]:
-        """Yield the frames that can be decoded of so many, shape (frame, channel).
+    def _decode_blocks(self, first: int, n_frames: int) -> Iterator[Float32]:
+        """Yield at most `n_frames` frames, as far as they can be decoded, in blocks (frame, channel).
 
-        A decoder that fails gives nothing of a block. It is opened again, and the block halved until the last frame
-        before the damage is found.
+        A decoder that fails returns nothing of a block. The file is opened again, and the block is halved, until the
+        last frame before the damage is found.
         """
         import soundfile
 
@@ -266,7 +274,7 @@ class Recording:
                         self._file.seek(place)
                     frames = self._file.read(wanted, dtype="float32", always_2d=True)
                 except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-                    self._failure = self._failure or _reason(error)
+                    self._failure = self._failure or _describe_reason(error)
                     self._file.close()
                     self._file = self._open()
                     block, at_place = wanted // 2, False
@@ -288,20 +296,20 @@ def open_audio(path: Path) -> Iterator[Recording]:
     Raises
     ------
     AudioError
-        It cannot be read, is not what its suffix says, or has a sample rate that no music has.
+        The file cannot be read, has the wrong suffix, or a sample rate that no music has.
     MissingExtraError
         soundfile or soxr is not installed.
     """
     require_audio()
     _refuse_no_file(path)
     try:
-        plain = path.open("rb", buffering=0)
+        unbuffered = path.open("rb", buffering=0)
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {error.strerror or error}", kind="unreadable") from error
-    with plain:
-        if plain.seek(0, os.SEEK_END) == 0:
+    with unbuffered:
+        if unbuffered.seek(0, os.SEEK_END) == 0:
             raise AudioError(f"{path} is empty", kind="unreadable")
-        recording = Recording(path, lambda: _open_sound(path, plain))
+        recording = Recording(path, lambda: _open_sound(path, unbuffered))
         try:
             yield recording
         finally:
@@ -340,25 +348,25 @@ def _refuse_no_file(path: Path) -> None:
     raise AudioError(f"{path} {what}; expected an audio file", kind="unreadable")
 
 
-def _open_sound(path: Path, plain: Any) -> Any:
-    """Return a ``soundfile.SoundFile``, also of a file whose header does not say how much sound it holds."""
+def _open_sound(path: Path, unbuffered: Any) -> Any:
+    """Return a ``soundfile.SoundFile``, also for a file without a length in its header."""
     import soundfile
 
     errors = (soundfile.SoundFileError, RuntimeError, OSError)
     with _stderr_lock, _silenced_stderr():
         try:
-            # As bytes, since a name need not be text.
+            # As bytes, because a name need not be valid text.
             file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
             if file.frames:
                 return file
             failure: BaseException | None = None
         except errors as error:
             failure = error
-        guessed = with_known_size(plain, soundfile.SoundFile, errors)
+        guessed = reopen_with_size(unbuffered, soundfile.SoundFile, errors)
     if guessed is not None and guessed.frames:
         return guessed
     if failure is not None:
-        raise _cannot_be_decoded(path, _reason(failure)) from failure
+        raise _build_decoding_error(path, _describe_reason(failure)) from failure
     return file
 
 
@@ -372,8 +380,8 @@ def require_audio() -> None:
         )
 
 
-def resampled(mono: Float32, rate: int, sample_rate: int) -> Float32:
-    """Return samples at another sample rate (Hz), as ``librosa.load`` makes them."""
+def resample(mono: Float32, rate: int, sample_rate: int) -> Float32:
+    """Return samples at another sample rate (Hz). The result is that of ``librosa.load``."""
     if rate == sample_rate:
         return mono
     import soxr
@@ -384,9 +392,9 @@ def resampled(mono: Float32, rate: int, sample_rate: int) -> Float32:
 
 
 def _check_kind(path: Path, file: Any) -> None:
-    if file.format == "RAW":  # so libsndfile takes anything whose suffix is .au or .snd
-        raise _cannot_be_decoded(path, "Format not recognised")
-    allowed = FORMATS.get(suffix_of(path.name))
+    if file.format == "RAW":  # libsndfile reads any file with the suffix .au or .snd as RAW
+        raise _build_decoding_error(path, "Format not recognised")
+    allowed = FORMATS.get(get_suffix(path.name))
     if allowed is not None and file.format not in allowed:
         raise AudioError(
             f"{path} is {file.format}, not what {path.suffix} says; rename it", kind="mislabelled"
@@ -398,20 +406,20 @@ def _check_kind(path: Path, file: Any) -> None:
         )
 
 
-def _cannot_be_decoded(path: Path, reason: str) -> AudioError:
-    if suffix_of(path.name) not in FORMATS:
+def _build_decoding_error(path: Path, reason: str) -> AudioError:
+    if get_suffix(path.name) not in FORMATS:
         return AudioError(
             f"{path} cannot be decoded ({reason}): {path.suffix or 'a file without suffix'} is not read; "
-            f"{advice(path)}",
+            f"{suggest_conversion(path)}",
             kind="unsupported",
         )
     return AudioError(f"{path} cannot be decoded ({reason}); expected {SHOWN}", kind="unreadable")
 
 
-def _reason(error: BaseException) -> str:
+def _describe_reason(error: BaseException) -> str:
     reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
     if "does not exist or is not a regular file" in reason:
-        return "Format not recognised"  # so says the MP3 decoder of what is no MP3
+        return "Format not recognised"  # the MP3 decoder's message for files of other formats
     return reason
 
 
@@ -422,7 +430,7 @@ _stderr_lock = threading.RLock()
 def _silenced_stderr() -> Iterator[None]:
     try:
         saved = os.dup(2)
-    except OSError:  # a process without one
+    except OSError:  # a process without stderr
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

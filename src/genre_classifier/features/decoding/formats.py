@@ -1,4 +1,4 @@
-"""Tell audio files by their suffixes. Imports no audio library."""
+"""Recognise audio files by their suffixes. Imports no audio library."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 _WAVE = {"WAV", "WAVEX", "RF64", "W64", "NIST"}
 
-# What a file with each suffix is allowed to be, in libsndfile's words. Its other formats are RAW, which says neither
-# rate nor channels, MAT4 and MAT5, which are matrices of anything, and XI, which is a single instrument.
+# libsndfile's names of the formats that a file with each suffix may have. Not supported: RAW (no rate or channels),
+# MAT4 and MAT5 (matrices of anything), XI (a single instrument).
 FORMATS = {
     ".wav": _WAVE,
     ".mp3": {"MP3"},
@@ -49,7 +49,7 @@ FORMATS = {
 SUFFIXES = tuple(FORMATS)
 SHOWN = "WAV, MP3, FLAC, OGG, Opus, AIFF, AU, CAF or another format of libsndfile"
 
-# What lies beside music and holds none.
+# Suffixes of files that lie beside music.
 _COMPANIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif"),
     *(".svg", ".ico", ".psd", ".xcf", ".pdf", ".txt", ".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".nfo"),
@@ -77,26 +77,26 @@ _SYSTEM_FOLDERS = {
 
 
 def is_readable(name: str) -> bool:
-    """Whether a file of that name is read."""
-    return suffix_of(name) in FORMATS
+    """Return whether a file of this name is read."""
+    return get_suffix(name) in FORMATS
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file of that name holds no music: a cover, a playlist, a log and the like."""
-    return suffix_of(name) in _COMPANIONS or name.lower() in _COMPANION_NAMES
+    """Return whether a file of this name holds no music: a cover, a playlist, a log and the like."""
+    return get_suffix(name) in _COMPANIONS or name.lower() in _COMPANION_NAMES
 
 
 def is_system_folder(name: str) -> bool:
-    """Whether a folder of that name is a system's or a program's own, hidden ones among them."""
+    """Return whether a folder of this name belongs to a system or program. Hidden folders do."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
-def suffix_of(name: str) -> str:
+def get_suffix(name: str) -> str:
     """Return a name's suffix with its dot, in lower case; '' if it has none."""
     return Path(name).suffix.lower()
 
 
-def advice(path: Path) -> str:
-    """Return what to do with a file that is not read."""
+def suggest_conversion(path: Path) -> str:
+    """Return the advice for a file of an unsupported format."""
     target = path.with_name(f"{path.stem or path.name}.flac").name
     return f"convert it, for example with: ffmpeg -i {shlex.quote(path.name)} {shlex.quote(target)}"

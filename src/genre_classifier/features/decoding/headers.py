@@ -1,6 +1,6 @@
-"""Headers without the length of the sound, as pipes, streams and interrupted recorders write them.
+"""Read files whose header lacks the length of the sound, as pipes, streams and interrupted recorders write them.
 
-libsndfile reads most such files. For the others the size is put in while the file is read; the file stays as it is.
+libsndfile reads most such files. For the others, the size is inserted while the file is read. The file does not change.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-UNKNOWN_BYTES = 0x7F000000  # above are placeholders: 0x7ffff000, 0x80000000, 0xffffffff and the like
-UNKNOWN_FRAMES = (1 << 36) - 1  # as FLAC can count, 18 days of music
+UNKNOWN_BYTES = 0x7F000000  # larger values are placeholders: 0x7ffff000, 0x80000000, 0xffffffff and the like
+UNKNOWN_FRAMES = (1 << 36) - 1  # FLAC's largest count, 18 days of music
 HEAD_BYTES = 1 << 16
 NO_LENGTH = "its header does not say how long it is"
 
-# What libsndfile notes in passing where a file holds less than its header says.
+# libsndfile's log messages about a file that holds less than its header says.
 _SHORTER = re.compile(
     r"^ *(data|Data Size|SSND|riff)\s*:\s*(-?\d+|0x[0-9A-Fa-f]+) \(should be (\d+)\)", re.MULTILINE
 )
@@ -31,15 +31,15 @@ class SizeField:
     Parameters
     ----------
     position : int
-        Of the field, in bytes from the file's start.
+        Start of the field, in bytes from the file's start.
     width : int
-        Its bytes.
+        Number of its bytes.
     order : str
-        Their order, ``little`` or ``big``.
+        Order of its bytes, ``little`` or ``big``.
     start : int
-        Where the field's count begins.
+        Position of the first byte that the field counts.
     value : int
-        What it says.
+        Value of the field.
     """
 
     position: int
@@ -50,37 +50,37 @@ class SizeField:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the value is none: 0, or too large for any file of this kind."""
+        """Whether the value is a placeholder: 0, or too large for any file of this kind."""
         return self.value <= 8 or self.value >= UNKNOWN_BYTES
 
-    def holding(self, file_size: int) -> bytes:
-        """Return the field as it would be for all bytes to the end of a file; as many as it can say."""
+    def build_value(self, file_size: int) -> bytes:
+        """Return the field's bytes for a sound up to the end of the file, or the largest count that fits."""
         size = min(file_size - self.start, (1 << 8 * self.width) - 1)
         return size.to_bytes(self.width, self.order)
 
 
 def find_size_field(head: bytes) -> SizeField | None:
-    """Return the field of a WAV, RF64, AIFF, AU or CAF file that begins with these bytes; None if it has none."""
+    """Return the size field of a WAV, RF64, AIFF, AU or CAF file that begins with these bytes, or None."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        large = _chunk(head, 12, b"ds64", 4, "little") if head[:4] == b"RF64" else None
-        data = _chunk(head, 12, b"data", 4, "little")
+        large = _find_chunk(head, 12, b"ds64", 4, "little") if head[:4] == b"RF64" else None
+        data = _find_chunk(head, 12, b"data", 4, "little")
         if large is None or data is None:
             return data
-        position = large.start + 8  # after the size of the whole
+        position = large.start + 8  # after the size of the whole file
         value = int.from_bytes(head[position : position + 8], "little")
         return SizeField(position, 8, "little", data.start, value)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _chunk(head, 12, b"SSND", 4, "big")
+        return _find_chunk(head, 12, b"SSND", 4, "big")
     if head[:4] == b".snd" and len(head) >= 24:
         start = int.from_bytes(head[4:8], "big")
         return SizeField(8, 4, "big", start, int.from_bytes(head[8:12], "big"))
     if head[:4] == b"caff":
-        return _chunk(head, 8, b"data", 8, "big")
+        return _find_chunk(head, 8, b"data", 8, "big")
     return None
 
 
-def _chunk(head: bytes, position: int, wanted: bytes, width: int, order: Any) -> SizeField | None:
-    """Go from chunk to chunk, each a name of four letters and a size."""
+def _find_chunk(head: bytes, position: int, wanted: bytes, width: int, order: Any) -> SizeField | None:
+    """Return the size field of the wanted chunk. A chunk starts with a name of four letters and its size."""
     while position + 4 + width <= len(head):
         name = head[position : position + 4]
         start = position + 4 + width
@@ -93,19 +93,19 @@ def _chunk(head: bytes, position: int, wanted: bytes, width: int, order: Any) ->
 
 
 def _is_chunk(follows: bytes, n_bytes: int) -> bool:
-    """Whether a further chunk stands where sound should, as in a recording that was never begun."""
+    """Return whether another chunk is in the place of the sound, as in a recording that never started."""
     sizes = (int.from_bytes(follows[4:], "little"), int.from_bytes(follows[4:], "big"))
     return follows[:4].isascii() and follows[:4].decode("latin-1").isprintable() and min(sizes) <= n_bytes - 8
 
 
 class Overlaid(io.RawIOBase):
-    """An open file, with other bytes in one place.
+    """An open file that reads some bytes from a replacement.
 
     Parameters
     ----------
     file : BinaryIO
     position : int
-        Where the others stand.
+        Position of the replaced bytes.
     replacement : bytes
     """
 
@@ -151,17 +151,17 @@ class Declared:
     Parameters
     ----------
     frames : float or None
-        So many, or None where it says nothing.
+        Number of frames, or None if the header has none.
     note : str
-        For people.
+        Explanation for users.
     """
 
     frames: float | None
     note: str
 
 
-def declared(file: Any) -> Declared | None:
-    """Return what the header of an open ``soundfile.SoundFile`` says of its length, if the file holds another."""
+def read_declared_length(file: Any) -> Declared | None:
+    """Return the length in the header of an open ``soundfile.SoundFile`` if it is not the length of the sound."""
     if file.frames >= UNKNOWN_FRAMES or isinstance(file.name, Overlaid):
         return Declared(None, NO_LENGTH)
     for label, says, holds in _SHORTER.findall(file.extra_info):
@@ -179,10 +179,10 @@ def declared(file: Any) -> Declared | None:
     return None
 
 
-def with_known_size(
+def reopen_with_size(
     opened: BinaryIO, read: Callable[[BinaryIO], Any], refused: tuple[type[Exception], ...]
 ) -> Any | None:
-    """Open again a file whose header says no size, as if it did; None if its header is of another kind."""
+    """Open a file again with a size in its header. None if the header has a size or is of another kind."""
     opened.seek(0)
     field = find_size_field(opened.read(HEAD_BYTES))
     if field is None or not field.is_unknown:
@@ -193,7 +193,7 @@ def with_known_size(
     if len(follows) < 8 or _is_chunk(follows, file_size - field.start):
         return None
     opened.seek(0)
-    overlaid = Overlaid(opened, field.position, field.holding(file_size))
+    overlaid = Overlaid(opened, field.position, field.build_value(file_size))
     try:
         return read(overlaid)  # type: ignore[arg-type]
     except refused:

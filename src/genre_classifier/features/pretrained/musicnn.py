@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from genre_classifier.features.pretrained.network import MusicnnNetwork
 from genre_classifier.features.pretrained.weights import load_weights
 from genre_classifier.features.sets import MUSICNN_PARAMETERS
-from genre_classifier.features.spectral.filters import mel_filters
+from genre_classifier.features.spectral.filters import compute_mel_filters
 
 Float32 = npt.NDArray[np.float32]
 
@@ -91,7 +91,7 @@ def log_mel(samples: Float32) -> Float32:
     from scipy.fft import rfft
 
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)  # Hann's
-    filters = mel_filters(SAMPLE_RATE, N_FFT, N_MELS).T  # (bin, band)
+    filters = compute_mel_filters(SAMPLE_RATE, N_FFT, N_MELS).T  # (bin, band)
     padded = np.pad(samples, N_FFT // 2, mode="reflect")
     frames = sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
     mel = np.empty((len(frames), N_MELS), np.float32)

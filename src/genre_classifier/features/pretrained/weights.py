@@ -23,7 +23,7 @@ import numpy.typing as npt
 from genre_classifier.errors import MissingExtraError, MissingWeightsError
 from genre_classifier.features.sets import MUSICNN_PARAMETERS
 from genre_classifier.files.atomic import replacing
-from genre_classifier.machine.cache_folders import cache_folder
+from genre_classifier.machine.cache_folders import find_cache_folder
 
 Float32 = npt.NDArray[np.float32]
 
@@ -157,7 +157,7 @@ def fetch_weights(wheel: Path | None = None) -> Path:
 
 def weights_path() -> Path | None:
     """Return the place of the weights; None if there is no cache folder. Other weights have another name."""
-    folder = cache_folder()
+    folder = find_cache_folder()
     return None if folder is None else folder / f"msd-musicnn-{WEIGHTS_SHA256[:12]}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""The measures themselves: core20 by SciPy alone, gtzan57 and fma518 by librosa.
+"""Measures feature sets of a signal: core20 by SciPy alone, gtzan57 and fma518 by librosa.
 
-Functions of a signal; they know of no file.
+The functions take samples and read no file.
 """

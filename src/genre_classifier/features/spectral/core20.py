@@ -1,7 +1,7 @@
 """The core20 feature set: twenty numbers that describe the timbre, level and harmony of a signal.
 
-All come from one float32 spectrogram, computed in blocks that stay in the processor's cache. librosa, whose definitions
-these are, computes four spectrograms when its functions are called one by one; neither it nor numba is imported here.
+All come from one float32 spectrogram, computed in blocks that stay in the processor's cache. The definitions are
+librosa's. Its functions, called one by one, compute four spectrograms. Neither librosa nor numba is imported here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from genre_classifier.features.sets import CORE20, HOP_LENGTH, N_FFT, SAMPLE_RAT
 from genre_classifier.features.spectral.filters import (
     N_BINS,
     N_MELS,
-    bin_frequencies,
-    chroma_filters,
-    cosine_transform,
-    mel_blocks,
+    compute_bin_frequencies,
+    compute_chroma_filters,
+    compute_cosine_transform,
+    compute_mel_blocks,
 )
-from genre_classifier.features.spectral.tuning import Peaks, estimate_tuning, find_peaks, pitch_range
+from genre_classifier.features.spectral.tuning import Peaks, estimate_tuning, find_peaks, find_pitch_bins
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -32,20 +32,20 @@ BLOCK_FRAMES = 96
 ROLLOFF = np.float32(0.85)
 SILENT_POWER = np.float32(1e-10)  # librosa.power_to_db's floor
 DYNAMIC_RANGE = 80.0  # dB below the loudest mel band of the clip
-CROSSING_THRESHOLD = np.float32(1e-10)  # librosa.zero_crossings takes smaller samples for 0
-TINY = float(np.finfo(np.float32).tiny)  # librosa.util.normalize leaves what is smaller as it is
+CROSSING_THRESHOLD = np.float32(1e-10)  # librosa.zero_crossings treats smaller samples as 0
+TINY = float(np.finfo(np.float32).tiny)  # librosa.util.normalize does not scale smaller values
 
-_BAND = 32  # bins that are summed first on the way to a roll-off frequency
-_N_BANDS = N_BINS // _BAND  # the last bin stands alone
+_BAND = 32  # bins per band; the roll-off is searched band by band
+_N_BANDS = N_BINS // _BAND  # the last bin is in no band
 _ONES = np.ones(_BAND, dtype=np.float32)
 _RESOLUTION = np.float32(np.finfo(np.float32).eps)
-_ERROR = 1e-8  # of a float32 transform in one bin, relative to the largest bin
+_ERROR = 1e-8  # error of a float32 transform in one bin, relative to the largest bin
 _TOLERANCE = 5e-6
 _FLAT = np.float32(1e-4)
-_SUM_ERROR = np.float32(2e-5)  # of a sum of 1,025 float32 numbers, one after the other
+_SUM_ERROR = np.float32(2e-5)  # error of a sequential sum of 1,025 float32 numbers
 _FAINT = np.float32(1e-12)
 
-# Periodic, as a spectrum needs it; the padding before and after is silence.
+# Periodic, as for a spectrum. The padding before and after is silence.
 _WINDOW: Float64 = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
 _WINDOW_32: Float32 = _WINDOW.astype(np.float32)
 
@@ -53,7 +53,7 @@ _WINDOW_32: Float32 = _WINDOW.astype(np.float32)
 def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float32:
     """Measure the `core20` features of a mono signal.
 
-    All are librosa's definitions with frames of 2,048 samples, 512 apart, centred on their time. In order:
+    The definitions are librosa's, with centred frames of 2,048 samples, 512 apart. In order:
 
     - ``mfcc_1`` to ``mfcc_13``: means over time of ``librosa.feature.mfcc(n_mfcc=13)``;
     - ``spectral_centroid``: mean over time of ``librosa.feature.spectral_centroid``, in Hz;
@@ -68,9 +68,9 @@ def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     Parameters
     ----------
     signal : np.ndarray [shape=(n,)]
-        Mono samples, full scale is 1; one sample is enough.
+        At least one mono sample; full scale is 1.
     sample_rate : int
-        Samples per second, in Hz. The set is defined at 22,050 Hz; resample first where a file differs.
+        Samples per second, in Hz. The set is defined at 22,050 Hz: resample other signals first.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     Raises
     ------
     DataError
-        `signal` is empty, not one-dimensional, not finite or absurdly loud, or `sample_rate` is not positive.
+        `signal` is empty, not one-dimensional, not finite or above 1e12, or `sample_rate` is not positive.
 
     See Also
     --------
@@ -94,22 +94,22 @@ def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     >>> features.shape, round(float(features[16]), 2)  # rms
     ((20,), 0.35)
     """
-    samples = checked_signal(signal, sample_rate)
+    samples = check_signal(signal, sample_rate)
     padded = np.zeros(samples.size + N_FFT, dtype=np.float32)
     padded[N_FFT // 2 : N_FFT // 2 + samples.size] = samples
     n_frames = 1 + samples.size // HOP_LENGTH
     frames = as_strided(padded, (n_frames, N_FFT), (HOP_LENGTH * 4, 4), writeable=False)
     spectrum = _measure(frames, sample_rate)
-    chroma = _chroma(spectrum, sample_rate)  # (frame, pitch class)
+    chroma = _compute_chroma(spectrum, sample_rate)  # (frame, pitch class)
     values = [
-        *_mfcc_means(spectrum.mel),
-        _mean_centroid(spectrum),
-        _mean_rolloff(spectrum, frames, sample_rate),
-        _crossing_rate(samples, n_frames),
-        _mean_rms(padded, n_frames),
+        *_compute_mfcc_means(spectrum.mel),
+        _compute_mean_centroid(spectrum),
+        _compute_mean_rolloff(spectrum, frames, sample_rate),
+        _compute_crossing_rate(samples, n_frames),
+        _compute_mean_rms(padded, n_frames),
         chroma.mean(),
         chroma.std(),
-        _entropy(chroma.mean(axis=0)),
+        _compute_entropy(chroma.mean(axis=0)),
     ]
     features = np.asarray(values, dtype=np.float32)
     if features.shape != (len(CORE20.features),):
@@ -117,8 +117,8 @@ def extract_core20(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     return features
 
 
-def checked_signal(signal: np.ndarray, sample_rate: int) -> Float32:
-    """Return a mono signal as float32; DataError unless it is one channel of finite samples."""
+def check_signal(signal: np.ndarray, sample_rate: int) -> Float32:
+    """Return a mono signal as float32. Raises DataError unless it is one channel of finite samples."""
     samples = np.asarray(signal)
     if samples.ndim != 1 or samples.size == 0:
         raise DataError(
@@ -144,7 +144,7 @@ def checked_signal(signal: np.ndarray, sample_rate: int) -> Float32:
 
 @dataclass(frozen=True, eq=False)
 class _Spectrum:
-    """What is kept of a spectrogram.
+    """The values of a spectrogram that the features need.
 
     Parameters
     ----------
@@ -153,11 +153,11 @@ class _Spectrum:
         Each frame's largest power.
     mel : np.ndarray [shape=(frame, band), dtype=float32]
     bands : np.ndarray [shape=(frame, 32), dtype=float32]
-        Magnitudes summed over 32 bins at a time; the last bin is in none.
+        Magnitudes summed over bands of 32 bins. The last bin is in no band.
     weighted : np.ndarray [shape=(frame,), dtype=float32]
         Sum of magnitudes times their frequencies in Hz.
     peaks : list of Peaks
-        Of one block of frames after the other.
+        Peaks, block by block of frames.
     """
 
     power: Float32
@@ -175,7 +175,7 @@ class _Spectrum:
 
 def _measure(frames: Float32, sample_rate: int) -> _Spectrum:
     n_frames = len(frames)
-    frequencies = bin_frequencies(sample_rate).astype(np.float32)
+    frequencies = compute_bin_frequencies(sample_rate).astype(np.float32)
     spectrum = _Spectrum(
         power=np.empty((n_frames, N_BINS), np.float32),
         largest=np.empty((n_frames, 1), np.float32),
@@ -184,19 +184,21 @@ def _measure(frames: Float32, sample_rate: int) -> _Spectrum:
         weighted=np.empty(n_frames, np.float32),
         peaks=[],
     )
-    searched = pitch_range(sample_rate)
+    searched = find_pitch_bins(sample_rate)
     windowed = np.empty((BLOCK_FRAMES, N_FFT), np.float32)
     for start in range(0, n_frames, BLOCK_FRAMES):
         block = slice(start, min(start + BLOCK_FRAMES, n_frames))
-        magnitude = _magnitudes(np.multiply(frames[block], _WINDOW_32, out=windowed[: block.stop - start]))
+        magnitude = _compute_magnitudes(
+            np.multiply(frames[block], _WINDOW_32, out=windowed[: block.stop - start])
+        )
         np.matmul(magnitude, frequencies, out=spectrum.weighted[block])
         peaks = _fill(spectrum, block, magnitude, searched)
-        coarse = _beyond_float32(spectrum, block, peaks, sample_rate)
+        coarse = _find_inexact_frames(spectrum, block, peaks, sample_rate)
         if coarse.size:
-            magnitude[coarse] = _magnitudes(frames[start + coarse] * _WINDOW)
+            magnitude[coarse] = _compute_magnitudes(frames[start + coarse] * _WINDOW)
             np.matmul(magnitude, frequencies, out=spectrum.weighted[block])
             peaks = _fill(spectrum, block, magnitude, searched)
-        for filters in mel_blocks(sample_rate):
+        for filters in compute_mel_blocks(sample_rate):
             np.matmul(
                 spectrum.power[block, filters.bins], filters.weights, out=spectrum.mel[block, filters.bands]
             )
@@ -204,8 +206,8 @@ def _measure(frames: Float32, sample_rate: int) -> _Spectrum:
     return spectrum
 
 
-def _magnitudes(windowed: npt.NDArray[np.floating]) -> Float32:
-    """Return float32 magnitudes (frame, bin) of frames in float32 or float64; overwrites them."""
+def _compute_magnitudes(windowed: npt.NDArray[np.floating]) -> Float32:
+    """Return float32 magnitudes (frame, bin) of frames in float32 or float64. The frames are overwritten."""
     from scipy.fft import rfft
 
     return np.abs(rfft(windowed, axis=1, overwrite_x=True).astype(np.complex64, copy=False))
@@ -219,14 +221,14 @@ def _fill(spectrum: _Spectrum, block: slice, magnitude: Float32, searched: slice
     return find_peaks(power, spectrum.largest[block], searched)
 
 
-def _beyond_float32(
+def _find_inexact_frames(
     spectrum: _Spectrum, block: slice, peaks: Peaks, sample_rate: int
 ) -> npt.NDArray[np.intp]:
-    """Return which frames of a block a float32 transform is too coarse for.
+    """Return which frames of a block need a float64 transform.
 
-    Its errors are about as large in every bin. They show in the centroid where next to nothing is in the high bands, as
-    with a deep tone or an offset, and in the tuning where a spectrum is so flat that errors decide what is a peak, as
-    with a click. Music has next to no such frames.
+    The errors of a float32 transform are about the same in every bin. They matter for the centroid if the high bands
+    are almost empty, as with a deep tone or an offset. They matter for the tuning if the spectrum is so flat that the
+    errors make peaks, as with a click. Music has almost no such frames.
     """
     largest = np.sqrt(spectrum.largest[block])  # (frame, 1)
     empty = spectrum.bands[block] < _BAND * _RESOLUTION * largest
@@ -240,22 +242,22 @@ def _beyond_float32(
     return np.flatnonzero(coarse)
 
 
-def _mfcc_means(mel: Float32) -> Float64:
+def _compute_mfcc_means(mel: Float32) -> Float64:
     """Return the means over time of the first 13 cepstral coefficients."""
     decibels = np.log(np.maximum(mel, SILENT_POWER))
     decibels *= np.float32(10.0 / np.log(10.0))
     np.maximum(decibels, decibels.max() - np.float32(DYNAMIC_RANGE), out=decibels)
-    # The transform is linear, so the mean is taken first.
-    means: Float64 = cosine_transform(N_MFCC) @ decibels.mean(axis=0, dtype=np.float64)
+    # The transform is linear, so it is applied to the mean.
+    means: Float64 = compute_cosine_transform(N_MFCC) @ decibels.mean(axis=0, dtype=np.float64)
     return means
 
 
-def _mean_centroid(spectrum: _Spectrum) -> float:
+def _compute_mean_centroid(spectrum: _Spectrum) -> float:
     total = spectrum.bands.sum(axis=1, dtype=np.float64) + spectrum.last
     return float((spectrum.weighted / np.where(total < TINY, 1.0, total)).mean())
 
 
-def _mean_rolloff(spectrum: _Spectrum, frames: Float32, sample_rate: int) -> float:
+def _compute_mean_rolloff(spectrum: _Spectrum, frames: Float32, sample_rate: int) -> float:
     """Return the mean over time of the lowest frequency with 85 % of the magnitudes at or below it."""
     reached = np.cumsum(spectrum.bands, axis=1)  # (frame, band)
     total = reached[:, -1] + spectrum.last
@@ -266,22 +268,22 @@ def _mean_rolloff(spectrum: _Spectrum, frames: Float32, sample_rate: int) -> flo
     inside = np.minimum(band[:, None] * _BAND + np.arange(_BAND), N_BINS - 1)  # (frame, bin of the band)
     within = before + np.cumsum(np.sqrt(spectrum.power[rows[:, None], inside]), axis=1)
     bins = np.minimum(band * _BAND + (within < wanted).sum(axis=1), N_BINS - 1)
-    # One bin in one frame is more than the tolerance of a quiet clip's mean, so a frame in which rounding decides, or
-    # whose powers are too small for float32, is summed in librosa's precision and order.
+    # One wrong bin in one frame exceeds the tolerance of a quiet clip's mean. Frames in which rounding decides, or with
+    # powers too small for float32, are therefore summed in librosa's precision and order.
     close = np.abs(within - wanted).min(axis=1) < _SUM_ERROR * total
     close |= (total > 0) & (total < _FAINT)
     if close.any():
-        sums = np.cumsum(_magnitudes(frames[close] * _WINDOW), axis=1)
+        sums = np.cumsum(_compute_magnitudes(frames[close] * _WINDOW), axis=1)
         bins[close] = (sums < ROLLOFF * sums[:, -1:]).sum(axis=1)
     return float(bins.mean() * sample_rate / N_FFT)
 
 
-def _crossing_rate(samples: Float32, n_frames: int) -> float:
-    """Return the mean over frames of their share of samples with another sign than the one before."""
+def _compute_crossing_rate(samples: Float32, n_frames: int) -> float:
+    """Return the mean over frames of the share of samples whose sign differs from the sample before."""
     half = N_FFT // 2
     n_padded = (n_frames - 1) * HOP_LENGTH + N_FFT
     negative = np.empty(samples.size + N_FFT, dtype=np.bool_)
-    # The edges are padded with the first and last sample, which adds no crossing.
+    # Padding with the first and last sample adds no crossing.
     np.less(samples, -CROSSING_THRESHOLD, out=negative[half : half + samples.size])
     negative[:half] = negative[half]
     negative[half + samples.size :] = negative[half + samples.size - 1]
@@ -291,30 +293,30 @@ def _crossing_rate(samples: Float32, n_frames: int) -> float:
     per_hop = np.count_nonzero(crossing.reshape(-1, HOP_LENGTH), axis=1)
     frames_of_hop = np.convolve(
         np.ones(n_frames), np.ones(N_FFT // HOP_LENGTH)
-    )  # frames that a hop is part of
-    # A frame's first sample has nothing before it.
+    )  # number of frames that contain each hop
+    # A frame's first sample has no sample before it.
     total = per_hop @ frames_of_hop - np.count_nonzero(crossing[: n_frames * HOP_LENGTH : HOP_LENGTH])
     return float(total / (n_frames * N_FFT))
 
 
-def _mean_rms(padded: Float32, n_frames: int) -> float:
+def _compute_mean_rms(padded: Float32, n_frames: int) -> float:
     hops = padded[: (n_frames - 1) * HOP_LENGTH + N_FFT].reshape(-1, HOP_LENGTH)
     energy = np.einsum("hs,hs->h", hops, hops).astype(np.float64)
     in_frame = np.convolve(energy, np.ones(N_FFT // HOP_LENGTH), mode="valid")  # (frame,)
     return float(np.sqrt(in_frame / N_FFT).mean())
 
 
-def _chroma(spectrum: _Spectrum, sample_rate: int) -> Float64:
+def _compute_chroma(spectrum: _Spectrum, sample_rate: int) -> Float64:
     """Return ``librosa.feature.chroma_stft`` of the signal, shape (frame, pitch class)."""
     tuning = estimate_tuning(spectrum.peaks, sample_rate)
-    chroma = (spectrum.power @ chroma_filters(sample_rate, tuning)).astype(np.float64)
+    chroma = (spectrum.power @ compute_chroma_filters(sample_rate, tuning)).astype(np.float64)
     largest = chroma.max(axis=1, keepdims=True)
     chroma /= np.where(largest < TINY, 1.0, largest)
     return chroma
 
 
-def _entropy(profile: Float64) -> float:
-    """Shannon entropy in nats of a non-negative profile (pitch class,) divided by its sum."""
+def _compute_entropy(profile: Float64) -> float:
+    """Return the Shannon entropy, in nats, of a non-negative profile (pitch class,) divided by its sum."""
     total = float(profile.sum())
     if total <= 0.0:
         return float(np.log(profile.size))

@@ -1,4 +1,4 @@
-"""The fma518 feature set: FMA's eleven series by seven statistics, measured with librosa as FMA's own script does."""
+"""The fma518 feature set: seven statistics of FMA's eleven series, measured with librosa as in FMA's script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.features.sets import FMA518, FMA_SERIES, FMA_STATISTICS, HOP_LENGTH, N_FFT, SAMPLE_RATE
-from genre_classifier.features.spectral.core20 import checked_signal
+from genre_classifier.features.spectral.core20 import check_signal
 from genre_classifier.features.spectral.spectra import Spectra, expected_warnings
 
 Float32 = npt.NDArray[np.float32]
@@ -23,8 +23,8 @@ def extract_fma518(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
 
     Seven statistics over time of ``librosa.feature``'s ``chroma_cens``, ``chroma_cqt``, ``chroma_stft``, ``mfcc`` (20),
     ``rms``, ``spectral_bandwidth``, ``spectral_centroid``, ``spectral_contrast``, ``spectral_rolloff``, ``tonnetz`` (of
-    the CENS chroma) and ``zero_crossing_rate``; frames of 2,048 samples, 512 apart. Skewness is 0 and kurtosis -3 where
-    a series is constant, as in FMA's table.
+    the CENS chroma) and ``zero_crossing_rate``; frames of 2,048 samples, 512 apart. A constant series has
+    skewness 0 and kurtosis -3, as in FMA's table.
 
     Parameters
     ----------
@@ -41,15 +41,15 @@ def extract_fma518(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     Raises
     ------
     DataError
-        As :func:`genre_classifier.features.spectral.core20.extract_core20`.
+        See :func:`genre_classifier.features.spectral.core20.extract_core20`.
     MissingExtraError
         librosa is not installed.
     """
     with expected_warnings():
-        series = _series(Spectra(checked_signal(signal, sample_rate), sample_rate))
+        series = _compute_series(Spectra(check_signal(signal, sample_rate), sample_rate))
     columns: list[Float64] = []
     for name in FMA_SERIES:
-        statistics = _statistics(series[name])
+        statistics = _compute_statistics(series[name])
         columns.extend(statistics[statistic] for statistic in FMA_STATISTICS)
     features = np.concatenate(columns).astype(np.float32)
     if features.shape != (len(FMA518.features),):
@@ -57,7 +57,7 @@ def extract_fma518(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float3
     return features
 
 
-def _series(spectra: Spectra) -> dict[str, Float32]:
+def _compute_series(spectra: Spectra) -> dict[str, Float32]:
     """Return the series (row, frame) by the names that FMA gives them."""
     librosa = spectra.librosa
     constant_q = np.abs(
@@ -89,13 +89,13 @@ def _series(spectra: Spectra) -> dict[str, Float32]:
     }
 
 
-def _statistics(values: Float32) -> dict[str, Float64]:
+def _compute_statistics(values: Float32) -> dict[str, Float64]:
     """Return each statistic over time of a series (row, frame), shape (row,)."""
     exact = values.astype(np.float64)
     mean = exact.mean(axis=1)
     from_mean = exact - mean[:, None]
     variance = (from_mean**2).mean(axis=1)
-    # Below float32's resolution of the mean a series varies by rounding only.
+    # A variation below float32's resolution of the mean is rounding.
     constant = variance <= (np.finfo(np.float32).eps * np.abs(mean)) ** 2
     spread = np.where(constant, 1.0, np.sqrt(variance))
     scaled = np.where(constant[:, None], 0.0, from_mean / spread[:, None])

@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.features.sets import GTZAN57, HOP_LENGTH, SAMPLE_RATE
-from genre_classifier.features.spectral.core20 import checked_signal
+from genre_classifier.features.spectral.core20 import check_signal
 from genre_classifier.features.spectral.spectra import FRAME, Spectra, expected_warnings
 
 Float32 = npt.NDArray[np.float32]
 
 N_MFCC = 20
 KERNEL = 31
-"""Frames, or bins, of the median filters that tell harmonic from percussive; librosa's default."""
+"""Frames, or bins, of the median filters that separate harmonic from percussive; librosa's default."""
 
 
 def extract_gtzan57(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float32:
@@ -39,14 +39,14 @@ def extract_gtzan57(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float
     Raises
     ------
     DataError
-        As :func:`genre_classifier.features.spectral.core20.extract_core20`.
+        See :func:`genre_classifier.features.spectral.core20.extract_core20`.
     MissingExtraError
         librosa is not installed.
     """
-    spectra = Spectra(checked_signal(signal, sample_rate), sample_rate)
+    spectra = Spectra(check_signal(signal, sample_rate), sample_rate)
     librosa = spectra.librosa
     with expected_warnings():
-        harmonic, percussive = _separated(spectra)
+        harmonic, percussive = _separate(spectra)
         series = (
             spectra.chroma,
             librosa.feature.rms(y=spectra.samples, frame_length=FRAME["n_fft"], hop_length=HOP_LENGTH),
@@ -57,26 +57,26 @@ def extract_gtzan57(signal: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Float
             harmonic,
             percussive,
         )
-        tempo = _tempo(spectra)
+        tempo = _estimate_tempo(spectra)
         mfcc = librosa.feature.mfcc(S=spectra.mel_decibels, n_mfcc=N_MFCC)  # (coefficient, frame)
-    values = [statistic for values in series for statistic in _mean_and_variance(values)]
+    values = [statistic for values in series for statistic in _compute_mean_and_variance(values)]
     values.append(tempo)
-    values.extend(statistic for values in mfcc for statistic in _mean_and_variance(values))
+    values.extend(statistic for values in mfcc for statistic in _compute_mean_and_variance(values))
     features = np.asarray(values, dtype=np.float32)
     if features.shape != (len(GTZAN57.features),):
         raise AssertionError(f"gtzan57 has {len(GTZAN57.features)} features, measured {features.shape}")
     return features
 
 
-def _mean_and_variance(values: np.ndarray) -> tuple[float, float]:
+def _compute_mean_and_variance(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.var(dtype=np.float64))
 
 
-def _separated(spectra: Spectra) -> tuple[Float32, Float32]:
+def _separate(spectra: Spectra) -> tuple[Float32, Float32]:
     """Return the samples of the harmonic and of the percussive part."""
-    spectrograms = _harmonic_and_percussive(spectra)
+    spectrograms = _separate_spectra(spectra)
     n = spectra.samples.size
-    # Into a buffer shorter than its frames librosa's istft adds what lies beside it in memory.
+    # If the buffer is shorter than a frame, librosa's istft adds the memory beside it.
     room = max(n, 2 * FRAME["n_fft"])
     harmonic, percussive = (
         spectra.librosa.istft(spectrogram, dtype=np.float32, length=room, **FRAME)[:n]
@@ -85,14 +85,14 @@ def _separated(spectra: Spectra) -> tuple[Float32, Float32]:
     return harmonic, percussive
 
 
-def _harmonic_and_percussive(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
+def _separate_spectra(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
     """Return the spectrogram's harmonic and percussive part, as ``librosa.decompose.hpss`` defines them."""
     complete, librosa = spectra.complex, spectra.librosa
     n_frames = complete.shape[1]
     if n_frames >= KERNEL:
         harmonic, percussive = librosa.decompose.hpss(complete)
         return harmonic, percussive
-    # SciPy's median filter reads beyond an axis that is shorter than its kernel, so the reflected frames are laid out.
+    # SciPy's median filter reads beyond an axis shorter than its kernel, so the reflected frames are written out.
     from scipy.ndimage import median_filter
 
     magnitude = np.abs(complete)
@@ -107,6 +107,6 @@ def _harmonic_and_percussive(spectra: Spectra) -> tuple[np.ndarray, np.ndarray]:
     return harmonic, percussive
 
 
-def _tempo(spectra: Spectra) -> float:
+def _estimate_tempo(spectra: Spectra) -> float:
     onsets = spectra.librosa.onset.onset_strength(S=spectra.mel_decibels, sr=spectra.sample_rate)
     return float(spectra.librosa.feature.tempo(onset_envelope=onsets, sr=spectra.sample_rate)[0])

@@ -1,6 +1,6 @@
 """The spectrograms that librosa's functions share, each computed once from one signal.
 
-librosa is imported on first use: it brings numba, which compiles for many seconds where its cache is empty.
+librosa is imported on first use: its numba compiles for many seconds if the cache is empty.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FRAME = {"n_fft": N_FFT, "hop_length": HOP_LENGTH}
 
 
 def load_librosa() -> Any:
-    """Return librosa. Raise MissingExtraError without it, and GenreClassifierError if it cannot be compiled."""
-    prepare_caches()  # numba compiles into one
+    """Import and return librosa. Raises MissingExtraError without it, GenreClassifierError if numba cannot compile."""
+    prepare_caches()  # for numba's compiled code
     try:
         import librosa
-        import librosa.feature.spectral  # librosa imports its parts on first use, and numba compiles them then
+        import librosa.feature.spectral  # librosa imports its modules on first use, and numba compiles them then
     except ImportError as error:
         raise MissingExtraError(
             "these features cannot be measured: librosa is not installed; run: pip install 'genre-classifier[audio]'"
@@ -42,7 +42,7 @@ def load_librosa() -> Any:
 
 
 class Spectra:
-    """Spectrograms of one signal, computed when first asked for.
+    """Spectrograms of one signal, computed on first use.
 
     Parameters
     ----------

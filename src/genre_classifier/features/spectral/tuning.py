@@ -1,4 +1,4 @@
-"""How far a signal is tuned from A440: librosa's estimate, from the peaks of a power spectrogram."""
+"""Estimate a signal's deviation from A440 as librosa does, from the peaks of a power spectrogram."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 LOWEST, HIGHEST = 150.0, 4000.0  # Hz
-THRESHOLD = np.float32(0.1)  # of the largest power in the frame
-N_CLASSES = 100  # of a semitone: the estimate is a whole number of cents
+THRESHOLD = np.float32(0.1)  # share of the largest power in the frame
+N_CLASSES = 100  # classes per semitone: the estimate is a whole number of cents
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Peaks:
     ----------
     frames, bins : np.ndarray [shape=(peak,), dtype=int64]
     below, power, above : np.ndarray [shape=(peak,), dtype=float32]
-        Power in the bin below, in the peak's own and in the one above.
+        Power in the bin below the peak, in the peak's bin and in the bin above.
     """
 
     frames: Int64
@@ -41,7 +41,7 @@ class Peaks:
         return self.above + self.below - 2 * self.power
 
 
-def pitch_range(sample_rate: int) -> slice:
+def find_pitch_bins(sample_rate: int) -> slice:
     """Return the bins in which ``librosa.piptrack`` looks for peaks by default."""
     first = int(np.ceil(LOWEST * N_FFT / sample_rate))
     end = int(np.ceil(min(HIGHEST, sample_rate / 2) * N_FFT / sample_rate))
@@ -57,10 +57,10 @@ def find_peaks(power: Float32, largest: Float32, searched: slice) -> Peaks:
     largest : np.ndarray [shape=(frame, 1), dtype=float32]
         Each frame's largest power.
     searched : slice
-        The bins in question, from :func:`pitch_range`.
+        The bins to search, from :func:`find_pitch_bins`.
     """
     here = power[:, searched]
-    # Bins under the threshold count as 0 when librosa compares neighbours, which comes to the same for these.
+    # librosa sets bins below the threshold to 0 before comparing neighbours. The peaks are the same.
     found = here > THRESHOLD * largest
     found &= here > power[:, searched.start - 1 : searched.stop - 1]
     found &= here >= power[:, searched.start + 1 : searched.stop + 1]
@@ -69,23 +69,23 @@ def find_peaks(power: Float32, largest: Float32, searched: slice) -> Peaks:
     return Peaks(frames, bins, power[frames, bins - 1], power[frames, bins], power[frames, bins + 1])
 
 
-def estimate_tuning(parts: list[Peaks], sample_rate: int) -> float:
-    """Return what ``librosa.estimate_tuning`` says, in fractions of a semitone within [-0.5, 0.5).
+def estimate_tuning(blocks: list[Peaks], sample_rate: int) -> float:
+    """Return the result of ``librosa.estimate_tuning``, in fractions of a semitone within [-0.5, 0.5).
 
     Parameters
     ----------
-    parts : list of Peaks
-        Of all frames.
+    blocks : list of Peaks
+        Peaks of all frames, block by block.
     sample_rate : int
         In Hz.
     """
     below, power, above = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("below", "power", "above")
+        np.concatenate([getattr(block, name) for block in blocks]) for name in ("below", "power", "above")
     )
     if not power.size:
         return 0.0
-    bins = np.concatenate([part.bins for part in parts])
-    # float32 step by step as librosa computes it: a pitch on the edge of a class must fall on the same side.
+    bins = np.concatenate([block.bins for block in blocks])
+    # float32 step by step as in librosa, so a pitch on the edge of a class falls on the same side.
     curvature = above + below - 2 * power
     slope = (above - below) / 2
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import AudioError
-from genre_classifier.features.decoding.audio import BLOCK_SAMPLES, resampled
+from genre_classifier.features.decoding.audio import BLOCK_SAMPLES, resample
 
 Float32 = npt.NDArray[np.float32]
 
@@ -54,7 +54,7 @@ def amplify(sound: Sound, seed: int, *, decibels: float) -> Sound:
 
 def lower_rate(sound: Sound, seed: int) -> Sound:
     """Resample to 16 kHz, by soxr."""
-    return Sound(resampled(sound.samples, sound.rate, LOW_RATE), LOW_RATE)
+    return Sound(resample(sound.samples, sound.rate, LOW_RATE), LOW_RATE)
 
 
 def compress(sound: Sound, seed: int) -> Sound:
@@ -84,7 +84,7 @@ def encode_mp3(sound: Sound) -> bytes:
         bitrate_mode="CONSTANT",
         compression_level=_choose_compression_level(rate),
     ) as file:
-        file.write(resampled(sound.samples, sound.rate, rate))
+        file.write(resample(sound.samples, sound.rate, rate))
     return content.getvalue()
 
 

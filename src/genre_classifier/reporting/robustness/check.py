@@ -16,12 +16,12 @@ import numpy.typing as npt
 from genre_classifier.bundle.predictor import Predictor
 from genre_classifier.bundle.songs import AudioRecipe, average_windows, predict_windows
 from genre_classifier.errors import AudioError, DataError
-from genre_classifier.features.cache import content_of
+from genre_classifier.features.cache import hash_file
 from genre_classifier.features.decoding.audio import Excerpt, open_audio, open_content, require_audio
 from genre_classifier.features.discovery import AudioFile
 from genre_classifier.features.measure import Failure, measure_file, measure_recording
 from genre_classifier.features.workers import run_in_processes
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 from genre_classifier.reporting.robustness.changes import CHANGES, Sound
 
 Float32 = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ def measure_variants(
     try:
         measured = measure_file(path, features, excerpt)
         sound = decode(path)
-        seed = int(content_of(path)[:16], 16)
+        seed = int(hash_file(path)[:16], 16)
     except AudioError as error:
         return Failure(error.kind, str(error))
     except OSError as error:
@@ -95,7 +95,7 @@ def decode(path: Path) -> Sound:
     Raises AudioError as :func:`measure_file` does.
     """
     with open_audio(path) as recording:
-        [clip] = recording.clips(Excerpt(duration=LONGEST_SECONDS), recording.rate)
+        [clip] = recording.read_clips(Excerpt(duration=LONGEST_SECONDS), recording.rate)
         return Sound(clip.samples, recording.rate)
 
 
@@ -218,7 +218,7 @@ def _measure_all(
     paths = [files[place].path for place in places]
     windows = replace(recipe.windows, duration=LONGEST_SECONDS)
     job = partial(measure_variants, features=recipe.features, excerpt=windows, changes=changes)
-    processes = min(jobs or usable_cores(), len(paths))
+    processes = min(jobs or count_usable_cores(), len(paths))
     results = (
         run_in_processes(job, paths, processes, lambda failure: failure)
         if processes > 1

@@ -11,7 +11,7 @@ import numpy as np
 from genre_classifier.features.measure import Failure
 from genre_classifier.features.names import fold_name
 from genre_classifier.files.atomic import replacing, write_text
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.files.csv_files import format_csv
 from genre_classifier.reporting.robustness.check import Robustness, Song
 
 PICTURES = (".png", ".svg")
@@ -132,7 +132,7 @@ def write_csv(rows: list[Row], path: Path) -> None:
         ]
         for row in rows
     ]
-    write_text(path, csv_text(header, lines))
+    write_text(path, format_csv(header, lines))
 
 
 def _format_number(value: float | None) -> str:
@@ -141,7 +141,7 @@ def _format_number(value: float | None) -> str:
 
 def write_figure(rows: list[Row], title: str, path: Path) -> None:
     """Draw the table as PNG or SVG, by the path's suffix; the file is whole or not there at all."""
-    from genre_classifier.evaluation.drawing import png, svg
+    from genre_classifier.evaluation.drawing import render_png, render_svg
     from genre_classifier.evaluation.figures import draw_robustness
 
     drawn = [row for row in rows if row.n_clips]
@@ -152,6 +152,8 @@ def write_figure(rows: list[Row], title: str, path: Path) -> None:
         np.array([row.confidence_change for row in drawn], dtype=float),
         title,
     )
-    content = png(figure) if path.suffix.lower() == ".png" else svg(figure, "robustness").encode()
+    content = (
+        render_png(figure) if path.suffix.lower() == ".png" else render_svg(figure, "robustness").encode()
+    )
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.drawing import BLUE, INK, drawing, drawn_name, new_figure
+from genre_classifier.evaluation.drawing import BLUE, INK, drawing, new_figure, shorten_name
 from genre_classifier.files.documents import parse_json
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Trial
 
@@ -96,7 +96,7 @@ def draw_setting(axes: Axes, trials: Sequence[Trial], key: str, metric: str) -> 
     )
     if len(places) < len(points):
         _join_means(axes, points, places)
-    axes.set_xlabel(drawn_name(key))
+    axes.set_xlabel(shorten_name(key))
     axes.set_ylabel(metric)
     axes.grid()
 
@@ -121,7 +121,7 @@ def _join_means(axes: Axes, points: Sequence[tuple[Any, float]], places: dict[st
 
 def _format_value(name: str) -> str:
     value = parse_json(name, "a setting", RunFolderError, allow_nan=True)
-    return "none" if value is None else drawn_name(value)
+    return "none" if value is None else shorten_name(value)
 
 
 def _has_a_place(value: Any) -> bool:

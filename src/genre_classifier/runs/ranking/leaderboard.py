@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from genre_classifier.config.schema import SELECTION_METRICS, better_is_higher
+from genre_classifier.config.schema import SELECTION_METRICS, is_higher_better
 from genre_classifier.config.settings import (
     PATHS,
     REPLICATE_KEYS,
     experiment_hash,
-    experiment_settings,
-    flattened,
+    flatten,
     replicate_hash,
+    select_experiment_settings,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.paired_tests import LEVEL, run_corrected_t_test
@@ -258,7 +258,7 @@ def read_trial(folder: RunFolder) -> Trial:
     run = folder.read_run()
     settings = run.get("settings")
     if not settings:
-        settings = flattened(folder.read_settings())
+        settings = flatten(folder.read_settings())
         check_settings(settings, folder.config_yaml)
     status = str(run.get("status"))
     metrics = folder.read_metrics() if status == "finished" else {}
@@ -362,7 +362,7 @@ def _make_split_key(trial: Trial) -> str:
 
 def find_best_trial(trials: Sequence[Trial], metric: str) -> Trial | None:
     """Return the best of some finished trials by a validation metric, or the first of several equal ones."""
-    sign = 1 if better_is_higher(metric) else -1
+    sign = 1 if is_higher_better(metric) else -1
     candidates = [trial for trial in trials if metric in trial.metrics]
     return max(candidates, key=lambda trial: sign * trial.metrics[metric], default=None)
 
@@ -416,7 +416,7 @@ def _find_differing_settings(trials: Sequence[Trial]) -> list[str]:
     """Return the settings in which trials of one kind of model differ."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for trial in trials:
-        kinds.setdefault(trial.kind, []).append(experiment_settings(trial.settings))
+        kinds.setdefault(trial.kind, []).append(select_experiment_settings(trial.settings))
     values: dict[str, set[str]] = {}
     for of_kind in kinds.values():
         for key in dict.fromkeys(key for settings in of_kind for key in settings):
@@ -429,7 +429,7 @@ def _find_differing_settings(trials: Sequence[Trial]) -> list[str]:
 def _sort_key(estimate: Estimate | None, metric: str) -> tuple[bool, float]:
     if estimate is None:
         return (True, 0.0)
-    return (False, -estimate.mean if better_is_higher(metric) else estimate.mean)
+    return (False, -estimate.mean if is_higher_better(metric) else estimate.mean)
 
 
 def _estimate_metrics(trials: Sequence[Trial]) -> dict[str, Estimate]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from genre_classifier.errors import RunFolderError
 from genre_classifier.files.atomic import write_text
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.files.csv_files import format_csv
 from genre_classifier.runs.folder import writing
 from genre_classifier.runs.predictions import join_predictions, read_predictions
 from genre_classifier.runs.ranking.leaderboard import Leaderboard, Row
@@ -66,7 +66,7 @@ def write_out_of_fold(sweep: SweepFolder, boards: Sequence[Leaderboard]) -> OutO
         all_lines += lines
     if best is None:
         return None
-    text = csv_text(["rank", "trial", "seed", "fold", *header], all_lines)
+    text = format_csv(["rank", "trial", "seed", "fold", *header], all_lines)
     with writing(sweep.out_of_fold_csv):
         write_text(sweep.out_of_fold_csv, text)
     return best

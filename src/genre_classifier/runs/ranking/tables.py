@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genre_classifier.config.metrics import METRICS
-from genre_classifier.config.settings import shown_value
+from genre_classifier.config.settings import format_value
 from genre_classifier.evaluation.replicates import FEWEST
 from genre_classifier.files.atomic import write_text
-from genre_classifier.files.csv_files import csv_text
+from genre_classifier.files.csv_files import format_csv
 from genre_classifier.runs.folder import shorten_path, writing
 from genre_classifier.runs.ranking.leaderboard import SPLITS, Estimate, Leaderboard, Row, find_best_trial
-from genre_classifier.terminal import Kind, say, say_table, shown, terminal_width
+from genre_classifier.terminal import Kind, format_name, get_terminal_width, say, say_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +102,7 @@ def _format_cell(value: Any) -> str:
 
 
 def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    text = csv_text(header, lines)
+    text = format_csv(header, lines)
     with writing(path):
         write_text(path, text)
 
@@ -113,7 +113,7 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     together = len(board.keys) > KEYS_SHOWN_APART
     metrics = [board.metric, "test/f1", "test/accuracy"]
     # A narrow terminal leaves out some columns. The CSV file has them.
-    wide = terminal_width(console) >= WIDE
+    wide = get_terminal_width(console) >= WIDE
     failures = any(row.status != "finished" for row in board.rows)
     settings = ["trial"] if together else [_shorten_heading(key, board.keys) for key in board.keys]
     numbers = [name.replace("accuracy", "acc") for name in metrics]
@@ -141,7 +141,9 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
     if together:
         for row in board.rows[:SETTINGS_SHOWN]:
             line = " ".join(
-                f"{key}={shown(shown_value(row.settings[key]))}" for key in board.keys if key in row.settings
+                f"{key}={format_name(format_value(row.settings[key]))}"
+                for key in board.keys
+                if key in row.settings
             )
             say(f"{_format_rank(row):>4}  {line}", console=console)
     for line in _build_notes(board):
@@ -194,7 +196,7 @@ def _format_estimate(estimate: Estimate | None, *, wide: bool) -> str | tuple[st
 
 
 def _format_settings(row: Row, keys: Sequence[str]) -> list[str]:
-    return [shown_value(row.settings[key]) if key in row.settings else "" for key in keys]
+    return [format_value(row.settings[key]) if key in row.settings else "" for key in keys]
 
 
 def _find_best_name(row: Row, metric: str) -> str:
@@ -217,4 +219,4 @@ def _format_status(row: Row) -> str:
     reasons = [trial.reason for trial in row.trials if trial.status == "failed" and trial.reason]
     if not reasons:
         return row.status
-    return f"{row.status}: {shown(reasons[0].splitlines()[0])}"
+    return f"{row.status}: {format_name(reasons[0].splitlines()[0])}"

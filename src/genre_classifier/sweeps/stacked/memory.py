@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 
 # The share of free memory for all stacks that run at the same time. Other programs and uncounted objects need the rest.
 SHARE = 0.5
@@ -96,7 +96,7 @@ def compute_limit(settings: TrainConfig) -> float:
     """Return the bytes that one stack may take: its share of the free memory of the GPU or the machine."""
     if settings.trainer.accelerator.value in {"gpu", "auto"} and torch.cuda.is_available():
         return SHARE * torch.cuda.mem_get_info()[0]
-    return SHARE * read_free_memory() / usable_cores()
+    return SHARE * read_free_memory() / count_usable_cores()
 
 
 def read_free_memory(root: Path = Path("/")) -> float:

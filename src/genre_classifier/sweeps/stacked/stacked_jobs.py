@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.config.settings import flat_settings, job_config
+from genre_classifier.config.settings import build_job_config, flatten_settings
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.machine.child_process import die_with_parent
-from genre_classifier.machine.processors import usable_cores
+from genre_classifier.machine.processors import count_usable_cores
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.processes import (
@@ -151,13 +151,13 @@ class StackedJobs:
         folder = self.sweep.path / str(composed.hydra.sweep.subdir)
         with read_write(composed), open_dict(composed):
             composed.hydra.runtime.output_dir = str(folder)
-        cfg = silence(job_config(composed, str(folder)))
+        cfg = silence(build_job_config(composed, str(folder)))
         settings: TrainConfig | None = None
         try:
             settings = to_train_config(cfg)
         except GenreClassifierError as error:
             folder.mkdir(parents=True, exist_ok=True)
-            flat = flat_settings(cfg)
+            flat = flatten_settings(cfg)
             write_status(RunFolder(folder), "failed", f"{type(error).__name__}: {error}", settings=flat)
         _write_hydra(folder, composed, cfg)
         return ComposedJob(tuple(overrides), number, cfg, settings)
@@ -190,7 +190,7 @@ class StackedJobs:
         on_cpu = all(
             job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
         )
-        return usable_cores() if on_cpu else 1
+        return count_usable_cores() if on_cpu else 1
 
     def _train_group(self, members: Sequence[ComposedJob], hydra_logging: Any, stop: threading.Event) -> None:
         name = f"stack-{members[0].folder.path.name}"  # named by its first trial

@@ -207,15 +207,15 @@ class Engine:
             kept.append(logits)
         self._updates.finish_chunk()
         if mixed:
-            genres, *parts = (torch.cat(tensors, dim=1) for tensors in zip(*mixed, strict=True))
-            targets = Targets(*parts)
+            genres, *fields = (torch.cat(tensors, dim=1) for tensors in zip(*mixed, strict=True))
+            targets = Targets(*fields)
         all_logits = torch.cat(kept, dim=1)  # (member, row, genre)
         self._outputs.append((all_logits, genres, valid, compute_row_losses(all_logits, targets)))
 
     def finish_epoch(self) -> Trained:
         """Return the results of the epoch's steps."""
         logits, genres, valid, losses = (
-            torch.cat(parts, dim=1) for parts in zip(*self._outputs, strict=True)
+            torch.cat(chunks, dim=1) for chunks in zip(*self._outputs, strict=True)
         )
         self._outputs.clear()
         by_batch = (len(valid), -1, self.batch_size)
