@@ -120,10 +120,26 @@ def _summarize_folds(
 
 
 def check_test_accuracy(
-    candidate: Candidate, metrics: Mapping[str, Mapping[str, float]], threshold: float, *, refit: bool
+    candidate: Candidate,
+    metrics: Mapping[str, Mapping[str, float]],
+    threshold: float,
+    *,
+    refit: bool,
+    folds: Mapping[str, Any] | None = None,
 ) -> ChecklistItem:
-    """Compare the accuracy on test rows with the threshold, and name the split protocol."""
+    """Compare the accuracy on test rows with the threshold, and name the split protocol.
+
+    After a cross-validation the mean over the folds counts. The candidate may be the best of them, and its own accuracy
+    says too much.
+    """
     item = f"test accuracy above {threshold:.4g}"
+    if folds is not None:
+        mean = float(folds["test"]["accuracy"]["mean"])
+        synthetic = (
+            "; synthetic data, which says nothing about music" if candidate.data.get("synthetic") else ""
+        )
+        evidence = f"{mean:.3f}, the mean over {folds['folds']} folds; {folds['protocol']}{synthetic}"
+        return ChecklistItem(item, mean > threshold, evidence)
     accuracy = metrics.get("test", {}).get("accuracy")
     if accuracy is None:
         return ChecklistItem(item, False, "no metric on test rows is known")

@@ -110,7 +110,7 @@ def _check_run(
 ) -> tuple[list[ChecklistItem], dict[str, Any] | None]:
     cross_validation, folds = checklist.check_cross_validation(judged)
     accuracy = checklist.check_test_accuracy(
-        judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None
+        judged, metrics, settings.min_test_accuracy, refit=settings.refit is not None, folds=folds
     )
     return [checklist.check_full_dataset(judged), cross_validation, accuracy], folds
 
