@@ -1,5 +1,6 @@
 """Sphinx's settings: make docs writes HTML to docs/_build. Nothing is fetched while it builds."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -7,6 +8,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 
 from genre_classifier import __version__  # noqa: E402 - the path above leads to it
+
+# Sphinx reads only what is below docs/.
+shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
 
 project = "genre-classifier"
 author = copyright = "the genre-classifier authors"
@@ -22,6 +26,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 nb_execution_timeout = 120  # seconds per cell
+nb_merge_streams = True  # what a loop prints is one block
 nb_execution_raise_on_error = True
 
 autodoc_typehints = "none"  # numpydoc's sections say them
