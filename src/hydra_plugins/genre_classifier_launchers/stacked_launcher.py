@@ -18,9 +18,10 @@ SUBMITIT_SETTINGS += ("slurm_partition", "slurm_account", "slurm_qos", "slurm_ma
 
 @dataclass
 class StackedLauncherConf:
-    """The number of stacks that run at once (null: one per core, or one on a GPU), and the most trials per stack.
+    """How many stacks run at once, the most trials per stack, and where stacks are trained.
 
-    A stack that does not fit in memory is divided. More than 32 trials per stack gain nothing.
+    n_jobs: null means one per core, or one on a GPU; with ray as many as the cluster has room for; with submitit as few
+    as possible. A stack that does not fit in memory is divided. More than 32 trials per stack gain nothing.
 
     backend: local (processes of this machine), ray or submitit. ray_address: of the cluster, auto for the one that this
     machine is part of, null for a local instance. submitit: cluster (slurm, or local to try it out), and what
@@ -46,13 +47,16 @@ class StackedLauncher(Launcher):
     Parameters
     ----------
     n_jobs : int or None
-        Stacks that run at once; None means one per core, or one on a GPU.
+        Stacks that run at once. None means one per core, or one on a GPU; with Ray as many as the cluster has room
+        for; with submitit as few as possible.
     max_members : int
         The most trials per stack.
     backend : str
         ``local``, ``ray`` or ``submitit``.
     ray_address : str or None
+        Of the cluster, ``auto`` for the one that this machine is part of, None for a local instance.
     submitit : mapping of str to Any
+        ``cluster``, and parameters of submitit's ``AutoExecutor.update_parameters``.
     """
 
     def __init__(

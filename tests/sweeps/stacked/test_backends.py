@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from genre_classifier.config.checks import to_train_config
 from genre_classifier.errors import ConfigError, GenreClassifierError, MissingExtraError
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.sweeps.stacked.backends.choice import check_backend
+from genre_classifier.sweeps.stacked.backends.on_ray import RayTasks
 from genre_classifier.sweeps.stacked.backends.on_submitit import SubmititJobs
 from genre_classifier.sweeps.stacked.backends.stack import StackStart, run_stack_elsewhere
 from genre_classifier.sweeps.stacked.fit import train_stack
@@ -152,6 +154,43 @@ def test_the_extra_of_a_backend_is_named(backend: str, extra: str, monkeypatch: 
     monkeypatch.setitem(sys.modules, backend, None)
     with pytest.raises(MissingExtraError, match=rf"backend={backend} needs .*genre-classifier\[{extra}\]"):
         check_backend(launcher(f"backend={backend}"))
+
+
+def cluster(resources: dict[str, float], **more: Any) -> SimpleNamespace:
+    """Return what a connected Ray of one machine says of itself."""
+    nodes = [{"Alive": True, "Resources": resources}, {"Alive": False, "Resources": {"CPU": 99, "GPU": 9}}]
+    return SimpleNamespace(nodes=lambda: nodes, cluster_resources=lambda: resources, **more)
+
+
+def test_ray_is_given_a_stack_for_the_threads_or_gpus_of_each(music_overrides: list[str]) -> None:
+    tasks = RayTasks(cluster({"CPU": 9.0, "GPU": 2.0}), None, is_local=False)
+    for own, expected in (("threads=1", 9), ("threads=4", 2), ("trainer.accelerator=gpu", 2)):
+        assert (
+            tasks.count_stacks_at_once([to_train_config(composed(*music_overrides, own, "run_dir=x"))])
+            == expected
+        )
+    assert RayTasks(cluster({}), 5, is_local=True).count_stacks_at_once([]) == 5
+
+
+def test_a_local_ray_refuses_what_it_can_never_run(tmp_path: Path, music_overrides: list[str]) -> None:
+    start = stack(tmp_path, [["threads=3"]], music_overrides)
+    with pytest.raises(
+        ConfigError, match=r"stack-0 needs 3 CPU\(s\) and 0 GPU\(s\), which this machine does not have"
+    ):
+        RayTasks(cluster({"CPU": 2.0}), None, is_local=True).run([start], lambda *_: None)
+
+
+@pytest.mark.ray
+def test_a_worker_that_always_dies_is_a_reason() -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="needs the extra ray")
+
+    def get(reference: object) -> None:
+        raise exceptions.WorkerCrashedError
+
+    tasks = RayTasks(SimpleNamespace(get=get, exceptions=exceptions), None, is_local=True)
+    assert tasks._describe_end("task").startswith(
+        "its Ray worker died in each of 3 attempts: WorkerCrashedError: The "
+    )
 
 
 @pytest.mark.ray

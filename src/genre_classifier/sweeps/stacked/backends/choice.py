@@ -64,9 +64,9 @@ def make_backend(
 ) -> Backend:
     """Return the chosen backend. `sweep` is the sweep's folder."""
     if backend == "ray":
-        from genre_classifier.sweeps.stacked.backends.on_ray import RayTasks
+        from genre_classifier.sweeps.stacked.backends.on_ray import RayTasks, connect
 
-        return RayTasks(ray_address, n_jobs)
+        return RayTasks(connect(ray_address), n_jobs, is_local=ray_address is None)
     if backend == "submitit":
         from genre_classifier.sweeps.stacked.backends.on_submitit import SubmititJobs
 

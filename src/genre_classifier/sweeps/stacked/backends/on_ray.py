@@ -44,16 +44,18 @@ class RayTasks:
 
     Parameters
     ----------
-    address : str or None
-        Of the cluster, ``auto`` for the one that this machine is part of, None for a local instance.
+    ray : module
+        Connected, as `connect` returns it.
     n_jobs : int or None
         Stacks that run at once; None means as many as the cluster has room for.
+    is_local : bool
+        Whether Ray runs on this machine only, so that no other machine can join.
     """
 
-    def __init__(self, address: str | None, n_jobs: int | None) -> None:
-        self.ray = connect(address)
-        self.is_local = address is None
+    def __init__(self, ray: Any, n_jobs: int | None, *, is_local: bool) -> None:
+        self.ray = ray
         self.n_jobs = n_jobs
+        self.is_local = is_local
 
     def count_stacks_at_once(self, settings: Sequence[TrainConfig]) -> int:
         """Return `n_jobs`, or the number of stacks that the cluster's CPUs or GPUs have room for."""
@@ -111,4 +113,6 @@ class RayTasks:
             return self.ray.get(reference) or "its worker ended without a message"
         except self.ray.exceptions.RayError as error:
             first = str(error).strip().partition("\n")[0]
-            return f"{type(error).__name__}: {first}"
+            died = isinstance(error, self.ray.exceptions.WorkerCrashedError)
+            attempts = f"its Ray worker died in each of {1 + RETRIES} attempts: " if died else ""
+            return f"{attempts}{type(error).__name__}: {first}"
