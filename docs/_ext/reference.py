@@ -31,6 +31,9 @@ from hydra_plugins.genre_classifier_launchers import stacked_launcher
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Hydra reads this dataclass; its docstring says the same in one sentence.
 LAUNCHER_MEANINGS = {
+    "backend": "where stacks are trained: local, ray or submitit",
+    "ray_address": "of the Ray cluster; auto for the one that this machine is part of, null for a local instance",
+    "submitit": "cluster (slurm or local), and parameters of submitit's AutoExecutor.update_parameters",
     "_target_": "class of the launcher",
     "n_jobs": "stacks that run at once; null: one per core, or one on a GPU",
     "max_members": "the most trials per stack",
@@ -276,7 +279,7 @@ def _allowed(kind: type, name: str, hint: Any) -> str:
     elif isinstance(inner, type) and issubclass(inner, Enum):
         text = ", ".join(f"`{one.value}`" for one in inner)
     else:
-        text = KINDS[inner]
+        text = "a mapping" if get_origin(inner) is dict else KINDS[inner]
     if items:
         text = f"a list, each {text}"
     return f"{text}, or `null`" if optional else text
@@ -292,6 +295,8 @@ def _shown(value: Any) -> str:
         value = value.value
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_shown(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_shown(item)}' for key, item in value.items())}}}"
     if value is None:
         return "null"
     if isinstance(value, bool):

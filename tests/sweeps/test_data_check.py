@@ -87,5 +87,10 @@ def test_a_problem_of_some_trials_is_left_to_the_trials(
 def test_a_launcher_of_other_machines_is_left_alone(hydra: Hydra) -> None:
     words = [*COLUMNS, "data.path=nowhere.csv", "seed=1,2"]
     check(hydra, *words, launcher="hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")
+    stacked = [*words, "hydra/launcher=stacked"]
+    check(hydra, *stacked, "hydra.launcher.backend=ray")
+    for backend in ([], ["hydra.launcher.backend=local"]):
+        with pytest.raises(DataError):
+            check(hydra, *stacked, *backend)
     with pytest.raises(DataError):
         check(hydra, *words, launcher="hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher")

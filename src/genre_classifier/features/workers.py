@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import signal
-import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,17 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genre_classifier.errors import GenreClassifierError, MissingExtraError
+from genre_classifier.errors import GenreClassifierError
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import Failure, Outcome, try_to_measure
 from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.machine.ray_cluster import connect_to_ray
 
 Result = TypeVar("Result")
 Outcomes = Generator[tuple[int, Outcome], None, None]
 
 QUEUED = 4  # files that wait per process
 RAY_BATCH = 16  # files per task
-RAY_SECONDS = 5.0  # to wait for a cluster's first answer
 
 
 def measure_here(paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:
@@ -126,32 +124,11 @@ def measure_in_ray(paths: Sequence[Path], name: str, excerpt: Excerpt, address: 
     GenreClassifierError
         The cluster cannot be reached, or a task failed on it.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError(
-            "--ray needs Ray, which is not installed; run: pip install 'genre-classifier[ray]'"
-        ) from error
-    try:
-        _refuse_silence(address)
-        context = ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            # The cluster decides about its dashboard.
-            include_dashboard=False if address == "local" else None,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise GenreClassifierError(f"--ray {address}: no Ray cluster answers there ({error})") from error
+    context = connect_to_ray(address, f"--ray {address}")
+    import ray
+
     with context:
         yield from _run_ray_tasks(ray, paths, name, excerpt)
-
-
-def _refuse_silence(address: str) -> None:
-    """Raise OSError if nothing listens at HOST:PORT. Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=RAY_SECONDS).close()
 
 
 def _run_ray_tasks(ray: Any, paths: Sequence[Path], name: str, excerpt: Excerpt) -> Outcomes:

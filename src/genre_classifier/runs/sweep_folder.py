@@ -100,8 +100,8 @@ class SweepFolder:
         return [RunFolder(path) for path in sorted(folders, key=_make_sort_key)]
 
     def free_names(self) -> Iterator[str]:
-        """Yield numbers that are not yet the name of a trial's folder."""
-        return (str(number) for number in itertools.count() if not (self.path / str(number)).exists())
+        """Yield numbers that are not the name of a trial's folder. A folder of a trial that never began is free."""
+        return (str(number) for number in itertools.count() if _is_free(self.path / str(number)))
 
     @contextmanager
     def locked(self, name: str = "sweep") -> Iterator[None]:
@@ -132,6 +132,11 @@ class SweepFolder:
             yield
         finally:
             lock.release()
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether a folder does not exist or has only what a launcher writes before the trial begins."""
+    return not path.exists() or (path.is_dir() and {own.name for own in path.iterdir()} <= {".hydra"})
 
 
 def _make_sort_key(path: Path) -> tuple[bool, int, str]:

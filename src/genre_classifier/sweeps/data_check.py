@@ -43,7 +43,9 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
     GenreClassifierError
         The error of the first data settings.
     """
-    if not any(name in str(config.hydra.launcher._target_) for name in LOCAL_LAUNCHERS):
+    launcher = config.hydra.launcher
+    on_this_machine = any(name in str(launcher._target_) for name in LOCAL_LAUNCHERS)
+    if not on_this_machine or launcher.get("backend", "local") != "local":
         return
     if any(
         not override.is_discrete_sweep() or isinstance(override.value(), Glob) for override in swept.values()

@@ -73,6 +73,7 @@ def start_sweep(config: DictConfig) -> SweepFolder:
             f"this sweep has {_format_count(expected, max_trials)} trials, sweep.max_trials is {max_trials:,}: "
             f"correct the search space, or set sweep.max_trials={expected if expected < 10 * max_trials else '...'}"
         )
+    _check_launcher(config)
     _compose_quickly()
     if resume is None:
         from genre_classifier.sweeps.data_check import check_data
@@ -360,6 +361,14 @@ def _get_hydra() -> Hydra:
 def _compose_quickly() -> None:
     hydra = _get_hydra()
     hydra.config_loader = SweepConfigLoader(hydra.config_loader)  # type: ignore[assignment]
+
+
+def _check_launcher(config: DictConfig) -> None:
+    launcher = config.hydra.launcher
+    if str(launcher._target_).endswith(".StackedLauncher"):
+        from genre_classifier.sweeps.stacked.backends.choice import check_backend
+
+        check_backend(OmegaConf.to_container(launcher, resolve=True))  # type: ignore[arg-type]
 
 
 def _wrap_launcher(config: DictConfig) -> None:

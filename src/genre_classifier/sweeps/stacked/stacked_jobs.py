@@ -1,15 +1,11 @@
-"""Group a sweeper's jobs into stacks, train each stack in a separate process, and return one result per job."""
+"""Group a sweeper's jobs into stacks, let a backend train each stack, and return one result per job."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
@@ -21,17 +17,11 @@ from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.config.settings import build_job_config, flatten_settings
 from genre_classifier.errors import GenreClassifierError
-from genre_classifier.machine.child_process import die_with_parent
-from genre_classifier.machine.processors import count_usable_cores
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.processes import (
-    run_in_process,
-    set_up_logging,
-    take_a_device,
-    warm_up,
-    write_everything_to,
-)
+from genre_classifier.sweeps.processes import warm_up
+from genre_classifier.sweeps.stacked.backends.local import LocalProcesses
+from genre_classifier.sweeps.stacked.backends.stack import Backend, StackStart
 from genre_classifier.sweeps.stacked.grouping import find_unstackable_setting, group_trials
 from genre_classifier.sweeps.stacked.networks import NetworkQuestions
 from genre_classifier.sweeps.trial import silence, write_status
@@ -63,36 +53,13 @@ class ComposedJob:
         return RunFolder(Path(str(self.cfg.run_dir)))
 
 
-@dataclass(frozen=True)
-class StackStart:
-    """The arguments of a stack's process.
-
-    Parameters
-    ----------
-    configs : tuple of DictConfig
-    settings : tuple of TrainConfig
-        The same configurations, checked.
-    logging_settings : dict
-        Hydra's logging settings for a job.
-    sweep : Path
-        The sweep's folder.
-    log : Path
-        The file for messages that concern no single member.
-    """
-
-    configs: tuple[DictConfig, ...]
-    settings: tuple[TrainConfig, ...]
-    logging_settings: Any
-    sweep: Path
-    log: Path
-
-
 class StackedJobs:
     """Trains jobs in stacks, for `StackedLauncher`; jobs that do not fit a stack run one by one.
 
     Parameters
     ----------
-    n_jobs : int or None
+    backend : callable
+        Makes the backend that trains the stacks, from the sweep's folder.
     max_members : int
     hydra_context, task_function, config
         As Hydra gives them to a launcher.
@@ -100,21 +67,21 @@ class StackedJobs:
 
     def __init__(
         self,
-        n_jobs: int | None,
+        backend: Callable[[Path], Backend],
         max_members: int,
         *,
         hydra_context: HydraContext,
         task_function: TaskFunction,
         config: DictConfig,
     ) -> None:
-        self.n_jobs = n_jobs
         self.max_members = max_members
         self.hydra_context = hydra_context
         self.config = config
         self.sweep = SweepFolder(Path(config.hydra.sweep.dir).absolute())
+        self.backend = backend(self.sweep.path)
         self.networks = NetworkQuestions()
-        self.alone = BasicLauncher()
-        self.alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.here = BasicLauncher()
+        self.here.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def run(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the jobs that fit in stacks as stacks, and the others one by one."""
@@ -123,11 +90,20 @@ class StackedJobs:
         jobs = [
             self._compose(overrides, initial_job_idx + place) for place, overrides in enumerate(job_overrides)
         ]
-        stackable, alone = self._sort_out([job for job in jobs if job.settings is not None])
-        self._train(stackable)
-        for job in alone:
-            self.alone.launch([job.overrides], job.number)
+        stackable, single = self._sort_out([job for job in jobs if job.settings is not None])
+        here = [job for job in single if self._must_stay_here(job)]
+        self._train(stackable, [job for job in single if job not in here])
+        for job in here:
+            self.here.launch([job.overrides], job.number)
         return [_build_return(overrides) for overrides in job_overrides]
+
+    def _must_stay_here(self, job: ComposedJob) -> bool:
+        """Return whether a single job runs in a trial's process of this machine, as with the other launchers."""
+        assert job.settings is not None
+        several_devices = job.settings.trainer.devices != 1
+        if several_devices and not isinstance(self.backend, LocalProcesses):
+            log.warning("%s has several devices and is trained on this machine", job.folder.path.name)
+        return several_devices or isinstance(self.backend, LocalProcesses)
 
     def _sort_out(self, jobs: Sequence[ComposedJob]) -> tuple[list[ComposedJob], list[ComposedJob]]:
         """Return the jobs that can be trained in stacks, and the others. Log the reason for each of the others."""
@@ -162,71 +138,45 @@ class StackedJobs:
         _write_hydra(folder, composed, cfg)
         return ComposedJob(tuple(overrides), number, cfg, settings)
 
-    def _train(self, jobs: Sequence[ComposedJob]) -> None:
-        if not jobs:
-            return
-        n_jobs = self.n_jobs or self._count_default_jobs(jobs)
-        groups = group_trials(
-            [job.settings for job in jobs if job.settings is not None], self.max_members, n_jobs
+    def _train(self, stackable: Sequence[ComposedJob], single: Sequence[ComposedJob]) -> None:
+        """Let the backend train stacks of the stackable jobs, and each single job."""
+        for job in (*stackable, *single):
+            with self.sweep.locked(job.folder.path.name):
+                pass  # a worker of an earlier start of this sweep may still be at work
+        stacks = [
+            self._make_stack([stackable[place] for place in places]) for places in self._group(stackable)
+        ]
+        stacks += [self._make_stack([job], is_single=True) for job in single]
+        if stacks:
+            self.backend.run(stacks, _record_end)
+
+    def _group(self, jobs: Sequence[ComposedJob]) -> list[tuple[int, ...]]:
+        settings = [job.settings for job in jobs if job.settings is not None]
+        if not settings:
+            return []
+        n_stacks = self.backend.count_stacks_at_once(settings)
+        return [group.places for group in group_trials(settings, self.max_members, n_stacks)]
+
+    def _make_stack(self, jobs: Sequence[ComposedJob], *, is_single: bool = False) -> StackStart:
+        first = jobs[0].folder
+        name = f"{'trial' if is_single else 'stack'}-{first.path.name}"  # a stack is named by its first trial
+        return StackStart(
+            name=name,
+            configs=tuple(job.cfg for job in jobs),
+            settings=tuple(job.settings for job in jobs if job.settings is not None),
+            logging_settings=OmegaConf.to_container(self.config.hydra.job_logging, resolve=False),
+            sweep=self.sweep.path,
+            log=first.log if is_single else self.sweep.path / f"{name}.log",
+            working_folder=Path.cwd(),
+            is_single=is_single,
         )
-        hydra_logging = OmegaConf.to_container(self.config.hydra.job_logging, resolve=False)
-        stop = threading.Event()
-        with ThreadPoolExecutor(n_jobs) as pool:
-            try:
-                for done in [
-                    pool.submit(
-                        self._train_group, [jobs[place] for place in part.places], hydra_logging, stop
-                    )
-                    for part in groups
-                ]:
-                    done.result()
-            except BaseException:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    @staticmethod
-    def _count_default_jobs(jobs: Sequence[ComposedJob]) -> int:
-        on_cpu = all(
-            job.settings is not None and job.settings.trainer.accelerator.value == "cpu" for job in jobs
-        )
-        return count_usable_cores() if on_cpu else 1
-
-    def _train_group(self, members: Sequence[ComposedJob], hydra_logging: Any, stop: threading.Event) -> None:
-        name = f"stack-{members[0].folder.path.name}"  # named by its first trial
-        with ExitStack() as locks:
-            settings = []
-            for job in members:
-                locks.enter_context(self.sweep.locked(job.folder.path.name))
-                assert job.settings is not None
-                ckpt_path = job.settings.ckpt_path
-                if job.folder.last_checkpoint.is_file():
-                    ckpt_path = str(job.folder.last_checkpoint)
-                settings.append(replace(job.settings, ckpt_path=ckpt_path))
-            start = StackStart(
-                configs=tuple(job.cfg for job in members),
-                settings=tuple(settings),
-                logging_settings=hydra_logging,
-                sweep=self.sweep.path,
-                log=self.sweep.path / f"{name}.log",
-            )
-            end = run_in_process(_run_stack, start, name, stop)
-        for job in members:
-            if not job.folder.run_json.is_file() or job.folder.read_run()["status"] == "running":
-                write_status(job.folder, "failed", f"with its stack: {end}")
 
 
-def _run_stack(start: StackStart) -> None:
-    die_with_parent()
-    write_everything_to(start.log)
-    set_up_logging(start.logging_settings, start.log)
-    take_a_device(start.configs[0], start.sweep)
-    from genre_classifier.sweeps.stacked.fit import train_stack
-    from genre_classifier.training.fit import leave_messages_to_root, threads
-
-    leave_messages_to_root()
-    with threads(max(int(cfg.threads) for cfg in start.configs)):
-        train_stack(start.configs, start.settings)
+def _record_end(start: StackStart, end: str) -> None:
+    """Record the failure of the members that could not record their end themselves."""
+    for folder in start.folders:
+        if not folder.run_json.is_file() or folder.read_run()["status"] == "running":
+            write_status(folder, "failed", end if start.is_single else f"with its stack: {end}")
 
 
 def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
