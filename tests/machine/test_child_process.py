@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -99,3 +102,25 @@ def test_without_the_kernels_help_a_thread_watches(method: str, tmp_path: Path) 
         "    die_with_parent()\n", "    sys.platform = 'other'\n    die_with_parent()\n", 1
     )
     assert output_until_all_ended(tmp_path / "parent.py", text, method, "busy") == ""
+
+
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(),
+    reason="this system cannot fork from a server",
+)
+def test_a_long_path_for_temporary_files_leaves_no_room_for_the_servers_socket(tmp_path: Path) -> None:
+    code = (
+        "from genre_classifier.machine.child_process import has_fork_server\n"
+        "from genre_classifier.sweeps.processes import warm_up\n"
+        "print(has_fork_server())\n"
+        "warm_up()"
+    )
+    short = tempfile.mkdtemp(dir="/tmp")
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    for folder, expected in ((short, "True"), (str(long), "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"TMPDIR": folder}, capture_output=True, text=True
+        )
+        assert (done.stdout.strip(), done.stderr) == (expected, "")
+    shutil.rmtree(short)

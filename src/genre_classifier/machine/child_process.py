@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -14,6 +15,20 @@ from typing import Any
 
 POLL_SECONDS = 0.2  # for systems that cannot report the end of a parent
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+LONGEST_SOCKET_FOLDER = 80  # bytes; a socket's path has at most 103, and its name takes about 20
+
+
+def has_fork_server() -> bool:
+    """Return whether processes can be forked from a server that has loaded their libraries.
+
+    The server's socket lies in the folder for temporary files. If that folder's path is too long for a socket,
+    processes must be started in another way.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return False
+    return len(os.fsencode(multiprocessing.util.get_temp_dir())) <= LONGEST_SOCKET_FOLDER
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from genre_classifier.machine.child_process import has_fork_server
+
 PRELOADED = ["genre_classifier.training.fit", "hydra"]
 # How long an interrupted process may take to close its files.
 SECONDS_TO_STOP = 20.0
@@ -59,7 +61,7 @@ def run_in_process(
 
 def warm_up() -> None:
     """Start the server and its imports before the first process is needed."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
+    if has_fork_server():
         _get_context()
         from multiprocessing import forkserver
 
@@ -118,7 +120,7 @@ def _list_oom_counters() -> list[Path]:
 
 
 def _get_context() -> BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not has_fork_server():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

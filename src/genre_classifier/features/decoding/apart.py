@@ -20,7 +20,7 @@ from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import EXTRACTORS, measure_file
 from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.machine.child_process import die_with_parent, has_fork_server
 
 GRACE_SECONDS = 1.0  # for a process to end after its answer
 # Without preloading, each process would import these modules again.
@@ -111,7 +111,7 @@ def _get_context(name: str) -> Any:
     if name in WITH_LIBROSA:
         prepare_caches()
         preloaded += PRELOADED_OF_LIBROSA
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not has_fork_server():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloaded)
