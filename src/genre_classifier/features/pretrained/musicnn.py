@@ -31,22 +31,7 @@ _BLOCK = 2048  # frames transformed together
 
 
 def extract_musicnn50(samples: Float32) -> Float32:
-    """Return the 50 tags' probabilities, averaged over a clip's patches.
-
-    Parameters
-    ----------
-    samples : np.ndarray [shape=(n,), dtype=float32]
-        Mono at 16 kHz, full scale is 1.
-
-    Returns
-    -------
-    np.ndarray [shape=(50,), dtype=float32]
-
-    Raises
-    ------
-    MissingWeightsError
-        The weights were not fetched yet.
-    """
+    """Return the first 50 values of :func:`extract_musicnn`, the tags' probabilities, shape (50,)."""
     return extract_musicnn(samples)[:50]
 
 
