@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from genre_classifier.config.checks import check, find_problems, restore_schemas, to_train_config
 from genre_classifier.config.messages import explain_error
 from genre_classifier.config.schema import AdamConfig, CosineConfig, SplitMethod
-from genre_classifier.config.settings import describe_plan, format_value
+from genre_classifier.config.settings import describe_plan, format_value, format_yaml
 from genre_classifier.errors import ConfigError
 from tests.conftest import composed
 
@@ -240,3 +240,27 @@ def test_a_setting_is_shown_in_few_signs(value: object, shown: str) -> None:
 )
 def test_a_plan_names_data_network_and_recipe(overrides: list[str], plan: str) -> None:
     assert describe_plan(composed(*overrides)).startswith(plan)
+
+
+def test_yaml_is_read_as_omegaconf_reads_its_own() -> None:
+    values = {
+        "words": [
+            "yes",
+            "null",
+            "1e-3",
+            "0x1F",
+            "12",
+            "1_000",
+            "a: b",
+            " blank ",
+            "${hydra:job.num}",
+            "",
+            "Ñandú 🎵",
+        ],
+        "lines": "first\n  second " + "word " * 60,
+        "numbers": [1, -2.5, 1e-07, float("inf"), True, None],
+        "nested": {"empty": {}, "list": [], "missing": "???"},
+    }
+    expected = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(values)))
+    found = OmegaConf.create(format_yaml(values))
+    assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)

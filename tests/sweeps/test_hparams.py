@@ -28,9 +28,11 @@ def swept(
         "optimized_metric=val/loss",
     ]
     configs = [
-        silence(composed(*words, *overrides, f"run_dir={folder / str(number)}"))
+        composed(*words, *overrides, f"run_dir={folder / str(number)}")
         for number, overrides in enumerate(trials)
     ]
+    for cfg in configs:
+        silence(cfg)
     SweepFolder(folder).path.mkdir()
     record = {"optimized_metric": "val/loss", "expected": len(trials), "swept": dict.fromkeys(names, "")}
     SweepFolder(folder).write_sweep(record)

@@ -82,7 +82,9 @@ def test_a_single_run_draws_by_default_and_a_trial_only_on_request(
     asked: str, alone: bool, in_a_sweep: bool, tmp_path: Path
 ) -> None:
     cfg = composed("logger=tensorboard", f"logger.figures={asked}", f"run_dir={tmp_path}")
-    for configuration, drawn in ((cfg, alone), (silence(cfg), in_a_sweep)):
+    trial = cfg.copy()
+    silence(trial)
+    for configuration, drawn in ((cfg, alone), (trial, in_a_sweep)):
         assert (
             SplitTensorBoardLogger(str(tmp_path), to_train_config(configuration).logger.figures).figures
             is drawn
@@ -92,8 +94,10 @@ def test_a_single_run_draws_by_default_and_a_trial_only_on_request(
 @pytest.mark.parametrize("logger", ["none", "csv"])
 def test_a_trial_may_have_another_logger_or_none(logger: str, tmp_path: Path) -> None:
     cfg = composed(f"logger={logger}", f"run_dir={tmp_path}")
-    assert silence(cfg).logger == cfg.logger
-    assert not silence(cfg).trainer.enable_progress_bar
+    trial = cfg.copy()
+    silence(trial)
+    assert trial.logger == cfg.logger
+    assert not trial.trainer.enable_progress_bar
 
 
 def test_a_run_without_figures_does_not_load_what_draws_them(

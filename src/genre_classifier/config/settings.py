@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf._utils import get_omega_conf_dumper
 
 from genre_classifier.files.home import expand_home
 
@@ -117,10 +119,30 @@ def build_job_config(config: DictConfig, run_dir: str) -> DictConfig:
         The run's folder. It replaces the interpolation that needs Hydra.
     """
     job = config.copy()
-    with read_write(job), open_dict(job):
-        job.run_dir = run_dir
-        del job["hydra"]
+    become_job_config(job, run_dir)
     return job
+
+
+def become_job_config(config: DictConfig, run_dir: str) -> None:
+    """Change a composed configuration to what `build_job_config` returns, without a copy."""
+    with read_write(config), open_dict(config):
+        config.run_dir = run_dir
+        del config["hydra"]
+
+
+class _YamlDumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
+    """Writes strings as OmegaConf does. libyaml is five times as fast as the dumper in Python."""
+
+
+_YamlDumper.add_representer(str, get_omega_conf_dumper().str_representer)
+
+
+def format_yaml(values: Any) -> str:
+    """Return plain values as YAML that OmegaConf reads as the same values."""
+    text: str = yaml.dump(
+        values, Dumper=_YamlDumper, default_flow_style=False, allow_unicode=True, sort_keys=False
+    )
+    return text
 
 
 def describe_plan(config: DictConfig) -> str:

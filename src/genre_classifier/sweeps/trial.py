@@ -87,7 +87,8 @@ def run_trial(cfg: DictConfig) -> float:
         if _is_finished(folder, settings):
             return float(folder.read_run()["objective"])
         write_status(folder, "running", None, settings=settings)
-        job = silence(cfg)
+        job = cfg.copy()
+        silence(job)
         with read_write(job), open_dict(job):
             job.run_dir = str(folder.path)
             if job.ckpt_path is None and folder.last_checkpoint.is_file():
@@ -112,14 +113,12 @@ def _end_with_the_sweep() -> None:
         die_with_parent()
 
 
-def silence(cfg: DictConfig) -> DictConfig:
-    """Return a copy of a configuration without a progress bar, and without figures unless the user asked for them."""
-    job = cfg.copy()
+def silence(job: DictConfig) -> None:
+    """Switch a job's progress bar off, and its figures unless the user asked for them."""
     with read_write(job), open_dict(job):
         job.trainer.enable_progress_bar = False
         if job.logger is not None and job.logger.get("figures", False) is None:
             job.logger.figures = False
-    return job
 
 
 def write_status(folder: RunFolder, status: str, reason: str | None, **more: Any) -> None:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import TrainConfig
-from genre_classifier.config.settings import build_job_config, flatten_settings
+from genre_classifier.config.settings import become_job_config, flatten_settings, format_yaml
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.sweep_folder import SweepFolder
@@ -121,21 +120,21 @@ class StackedJobs:
         return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
 
     def _compose(self, overrides: Sequence[str], number: int) -> ComposedJob:
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with read_write(composed), open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = number
-        folder = self.sweep.path / str(composed.hydra.sweep.subdir)
-        with read_write(composed), open_dict(composed):
-            composed.hydra.runtime.output_dir = str(folder)
-        cfg = silence(build_job_config(composed, str(folder)))
+        # Of 512 jobs each copy of a configuration would take 4 s, so the composed one becomes the job's.
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+            folder = self.sweep.path / str(cfg.hydra.sweep.subdir)
+            cfg.hydra.runtime.output_dir = str(folder)
+        _write_hydra(folder, cfg)
+        become_job_config(cfg, str(folder))
+        silence(cfg)
         settings: TrainConfig | None = None
         try:
             settings = to_train_config(cfg)
         except GenreClassifierError as error:
-            folder.mkdir(parents=True, exist_ok=True)
             flat = flatten_settings(cfg)
             write_status(RunFolder(folder), "failed", f"{type(error).__name__}: {error}", settings=flat)
-        _write_hydra(folder, composed, cfg)
         return ComposedJob(tuple(overrides), number, cfg, settings)
 
     def _train(self, stackable: Sequence[ComposedJob], single: Sequence[ComposedJob]) -> None:
@@ -179,18 +178,17 @@ def _record_end(start: StackStart, end: str) -> None:
             write_status(folder, "failed", end if start.is_single else f"with its stack: {end}")
 
 
-def _write_hydra(folder: Path, composed: DictConfig, cfg: DictConfig) -> None:
+def _write_hydra(folder: Path, composed: DictConfig) -> None:
     """Write the .hydra folder that Hydra writes for a job."""
+    values = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
+    assert isinstance(values, dict)
+    own = values.pop("hydra")
+    contents = {"config": values, "hydra": {"hydra": own}, "overrides": own["overrides"]["task"]}
     hydra = folder / ".hydra"
-    own = OmegaConf.masked_copy(composed, ["hydra"])
-    HydraConfig.instance().set_config(composed)
-    task = composed.copy()
-    with read_write(task), open_dict(task):
-        del task["hydra"]
     with writing(hydra):
         hydra.mkdir(parents=True, exist_ok=True)
-        for name, content in (("config", task), ("hydra", own), ("overrides", composed.hydra.overrides.task)):
-            (hydra / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+        for name, content in contents.items():
+            (hydra / f"{name}.yaml").write_text(format_yaml(content), encoding="utf-8")
 
 
 def _build_return(overrides: Sequence[str]) -> JobReturn:
