@@ -83,6 +83,13 @@ def test_each_member_has_the_metrics_of_torchmetrics(n_rows: int, n_genres: int)
             assert scores.values[name] == pytest.approx(float(value), abs=2e-6), name
 
 
+def test_equally_probable_genres_rank_in_their_order() -> None:
+    # Were ties right, a network that always says the same would be right about every row's three genres.
+    genres = torch.arange(8)
+    found = score(torch.zeros(8, 8), genres)
+    assert (found.values["accuracy"], found.values["top3"]) == (1 / 8, 3 / 8)
+
+
 def test_padding_rows_do_not_count() -> None:
     logits, genres = members(40, 5)
     logits[1, 30] = float("nan")
@@ -90,7 +97,8 @@ def test_padding_rows_do_not_count() -> None:
     found = compute_scores(compute_row_sums(logits, genres, valid), 5)
     for member, n_rows in enumerate((40, 25, 1)):
         alone = score(logits[member, :n_rows], genres[member, :n_rows])
-        assert found[member].values == pytest.approx(alone.values, abs=1e-9)
+        # Where a row stands decides how its float32 logarithm is rounded.
+        assert found[member].values == pytest.approx(alone.values, abs=1e-6)
         torch.testing.assert_close(found[member].f1_per_genre, alone.f1_per_genre)
 
 

@@ -77,15 +77,17 @@ class Objective:
         divisor = batches.sum(dim=2, keepdim=True).clamp_min(1e-30).expand_as(batches).reshape(genres.shape)
         share = valid / divisor  # (member, row)
         log_target = self._table[members, genres] * -share[..., None]  # (member, row, genre)
+        log_target = log_target.transpose(1, 2).contiguous().transpose(1, 2)  # genre by genre, as the logits
         return Targets(log_target, (self._mass[members, genres] * -share)[..., None])
 
 
 def compute_loss_gradient(logits: Tensor, targets: Targets) -> Tensor:
     """Return the gradient of the losses with respect to the logits, both (member, row, genre)."""
-    probabilities = torch.softmax(logits, dim=-1)
+    probabilities = torch.softmax(logits.transpose(1, 2), dim=1).transpose(1, 2)
     return torch.addcmul(targets.log_target, probabilities, targets.mass, value=-1.0)
 
 
 def compute_row_losses(logits: Tensor, targets: Targets) -> Tensor:
     """Return each row's part of its mini-batch's loss, (member, row); their sum is the mini-batch's loss."""
-    return (targets.log_target * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+    log_probabilities = torch.log_softmax(logits.transpose(1, 2), dim=1)  # (member, genre, row)
+    return (targets.log_target.transpose(1, 2) * log_probabilities).sum(dim=1)

@@ -23,8 +23,6 @@ class Layer:
     Parameters
     ----------
     weight, weight_gradient : Tensor [shape=(member, output, input)]
-    transposed : Tensor [shape=(member, input, output)]
-        A view of the weight.
     bias : Tensor [shape=(member, 1, output)] or None
     bias_gradient : Tensor [shape=(member, output)] or None
     relu : bool
@@ -33,21 +31,25 @@ class Layer:
     """
 
     weight: Tensor
-    transposed: Tensor
     weight_gradient: Tensor
     bias: Tensor | None
     bias_gradient: Tensor | None
     relu: bool
     scale: Tensor | None
 
-    def apply(self, inputs: Tensor) -> Tensor:
-        """Return the layer's values before dropout, (member, row, output)."""
-        return _apply_linear(inputs, self.transposed, self.bias, relu=self.relu)
+    def apply(self, inputs: Tensor, members: slice | Sequence[int] = slice(None)) -> Tensor:
+        """Return the layer's values before dropout, (member, row, output), of some members."""
+        weight = self.weight[members]
+        bias = None if self.bias is None else self.bias[members]
+        if self.relu:
+            return _multiply(inputs, weight.transpose(1, 2), bias).relu_()
+        # Logits are stored genre by genre, because a softmax over a few values in a row takes 20 times as long.
+        bias = None if bias is None else bias.transpose(1, 2)
+        return _multiply(weight, inputs.transpose(1, 2), bias).transpose(1, 2)
 
 
-def _apply_linear(inputs: Tensor, transposed: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
-    values = torch.bmm(inputs, transposed) if bias is None else torch.baddbmm(bias, inputs, transposed)
-    return values.relu_() if relu else values
+def _multiply(first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.bmm(first, second) if bias is None else torch.baddbmm(bias, first, second)
 
 
 class Stack:
@@ -126,7 +128,6 @@ class Stack:
             found.append(
                 Layer(
                     weight=weight,
-                    transposed=weight.transpose(1, 2),
                     weight_gradient=self.gradients[:, start:middle].view_as(weight),
                     bias=self.parameters[:, None, middle:end] if biased else None,
                     bias_gradient=self.gradients[:, middle:end] if biased else None,
@@ -157,8 +158,7 @@ class Stack:
         n_members = len(self.layers[0].weight[members])
         hidden = features.expand(n_members, -1, -1)  # (member, row, feature)
         for layer in self.layers:
-            bias = None if layer.bias is None else layer.bias[members]
-            hidden = _apply_linear(hidden, layer.transposed[members], bias, relu=layer.relu)
+            hidden = layer.apply(hidden, members)
         return hidden
 
     def forward(self, features: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -200,7 +200,7 @@ class Stack:
             gradient = torch.bmm(gradient, layer.weight)  # (member, row, input)
             if before.relu:
                 # If an activation is 0, ReLU or dropout has set it. Neither lets a gradient through.
-                gradient = torch.ops.aten.threshold_backward(gradient, inputs[number], 0)
+                torch.ops.aten.threshold_backward.grad_input(gradient, inputs[number], 0, grad_input=gradient)
             if before.scale is not None:
                 gradient.mul_(before.scale)
 

@@ -209,7 +209,8 @@ class Engine:
         if mixed:
             genres, *fields = (torch.cat(tensors, dim=1) for tensors in zip(*mixed, strict=True))
             targets = Targets(*fields)
-        all_logits = torch.cat(kept, dim=1)  # (member, row, genre)
+        # Genre by genre, as a step's logits.
+        all_logits = torch.cat([own.transpose(1, 2) for own in kept], dim=2).transpose(1, 2)
         self._outputs.append((all_logits, genres, valid, compute_row_losses(all_logits, targets)))
 
     def finish_epoch(self) -> Trained:

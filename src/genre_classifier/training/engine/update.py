@@ -1,14 +1,13 @@
-"""The members' optimizer steps: torch's own fused Adam, AdamW and SGD, over the rows of a stack."""
+"""The members' optimizer steps: the fused operations of torch's Adam, AdamW and SGD, over the rows of a stack."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from genre_classifier.training.engine.layers import RefusedError
@@ -79,6 +78,7 @@ class Updates:
         self._counts = rows.new_zeros(
             len(optimizers), max(map(len, parameters)), dtype=torch.float32
         )  # (member, tensor): optimizer steps so far
+        self._first_counts = list(self._counts[:, 0].unbind(0))
         self._state: OptimizerState = {}
         for name in names:
             buffer = torch.zeros_like(rows)
@@ -105,16 +105,17 @@ class Updates:
         optimizer._opt_called = True  # type: ignore[attr-defined]
 
     @torch.no_grad()
-    def make(self, members: Iterable[int]) -> None:
+    def make(self, members: Sequence[int]) -> None:
         """Make one step of each of these members."""
+        # One operation, where torch.optim would count tensor by tensor.
+        self._counts[slice(None) if len(members) == len(self._counts) else members, 0] += 1
         for group, numbers in self._group_alike(members):
-            state = {name: [rows[number] for number in numbers] for name, rows in self._state.items()}
-            state["step"] = [self._counts[number, 0] for number in numbers]
             _UPDATES[type(self.optimizers[numbers[0]])](
                 group,
                 [self._rows[number] for number in numbers],
                 [self._gradients[number] for number in numbers],
-                state,
+                *([rows[number] for number in numbers] for rows in self._state.values()),
+                [self._first_counts[number] for number in numbers],
             )
 
     def _group_alike(self, members: Iterable[int]) -> Iterable[tuple[dict[str, Any], list[int]]]:
@@ -137,42 +138,45 @@ def _make_hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else float(value)
 
 
-Update = Callable[[dict[str, Any], list[Tensor], list[Tensor], OptimizerState], None]
-
-
-def _build_adam_update(function: Callable[..., None]) -> Update:
-    def update(
-        group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
-    ) -> None:
-        beta1, beta2 = group["betas"]
-        function(
-            rows,
-            gradients,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            [],
-            state["step"],
-            fused=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    return update
+def _update_by_adam(
+    group: dict[str, Any],
+    rows: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    squares: list[Tensor],
+    counts: list[Tensor],
+    *,
+    update: Callable[..., None] = torch._fused_adam_,
+) -> None:
+    beta1, beta2 = group["betas"]
+    update(
+        rows,
+        gradients,
+        averages,
+        squares,
+        [],
+        counts,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def _update_by_sgd(
-    group: dict[str, Any], rows: list[Tensor], gradients: list[Tensor], state: OptimizerState
+    group: dict[str, Any],
+    rows: list[Tensor],
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    counts: list[Tensor],
 ) -> None:
-    momenta: list[Tensor | None] = [*state["momentum_buffer"]]
     sgd(
         rows,
         gradients,
-        momenta,
+        [*momenta],
         fused=True,
         weight_decay=group["weight_decay"],
         momentum=group["momentum"],
@@ -183,8 +187,8 @@ def _update_by_sgd(
     )
 
 
-_UPDATES: dict[type, Update] = {
-    torch.optim.Adam: _build_adam_update(adam),
-    torch.optim.AdamW: _build_adam_update(adamw),
+_UPDATES: dict[type, Callable[..., None]] = {
+    torch.optim.Adam: _update_by_adam,
+    torch.optim.AdamW: partial(_update_by_adam, update=torch._fused_adamw_),
     torch.optim.SGD: _update_by_sgd,
 }
