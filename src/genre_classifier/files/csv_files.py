@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-](?:inf|nan)
 
 def guard_cell(value: Any) -> Any:
     """Return a value for a CSV cell. A text that starts like a formula gets an apostrophe."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (value.isascii() and value[:1].isalnum()):
         return value
     # Half a surrogate pair stands for a byte of a file name that is not UTF-8. UTF-8 cannot encode it.
     text = value.encode("utf-8", "backslashreplace").decode()

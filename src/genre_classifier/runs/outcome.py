@@ -93,7 +93,7 @@ def _build_predictions(
 ) -> tuple[list[str], Iterator[list[Any]]]:
     names = table.genre_names
     header = ["id", "group", "true", "predicted", *(f"p_{name}" for name in names)]
-    probabilities = evaluation.probabilities
+    probabilities = evaluation.probabilities.tolist()
     predicted = evaluation.logits.argmax(dim=1).tolist()
     lines = (
         [
@@ -101,7 +101,7 @@ def _build_predictions(
             "" if table.groups is None else table.groups[row],
             names[table.genres[row]],
             names[predicted[position]],
-            *(f"{p:.9g}" for p in probabilities[position].tolist()),
+            *(f"{p:.9g}" for p in probabilities[position]),
         ]
         for position, row in enumerate(split.test)
     )

@@ -84,8 +84,12 @@ class History(Checkpoint):
         return ", ".join(f"{name} {metrics[name]:.4f}" for name in shown)
 
     def state_dict(self) -> dict[str, Any]:
+        return self.build_state(len(self.rows))
+
+    def build_state(self, n_rows: int) -> dict[str, Any]:
+        """Return the state at the end of an epoch: the first rows."""
         # One tensor, since a checkpoint of many small objects takes long to write.
-        rows = [row | self.by_genre.get(int(row["epoch"]), {}) for row in self.rows]
+        rows = [row | self.by_genre.get(int(row["epoch"]), {}) for row in self.rows[:n_rows]]
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = [[row.get(name, math.nan) for name in names] for row in rows]
         return {"names": names, "table": torch.tensor(table, dtype=torch.float64)}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 SPLITS = ("train", "val", "test")
+# A trial of a stack logs all its epochs at once. With torch's queue of 10 events it would wait for the writing thread.
+QUEUED_EVENTS = 1000
 
 
 class SplitTensorBoardLogger(TensorBoardLogger):
@@ -30,7 +32,9 @@ class SplitTensorBoardLogger(TensorBoardLogger):
     """
 
     def __init__(self, save_dir: str, figures: bool | None = None) -> None:
-        super().__init__(save_dir=save_dir, name="", version="", default_hp_metric=False)
+        super().__init__(
+            save_dir=save_dir, name="", version="", default_hp_metric=False, max_queue=QUEUED_EVENTS
+        )
         self.figures = figures is not False
         self._writers: dict[str, SummaryWriter] = {}
 
@@ -104,7 +108,9 @@ class SplitTensorBoardLogger(TensorBoardLogger):
         if split not in self._writers:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._writers[split] = SummaryWriter(log_dir=f"{self.log_dir.rstrip('/')}/{split}")
+            self._writers[split] = SummaryWriter(
+                log_dir=f"{self.log_dir.rstrip('/')}/{split}", max_queue=QUEUED_EVENTS
+            )
         return self._writers[split]
 
 

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from genre_classifier.class_names import import_class
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import ClassWeights, TrainConfig, is_higher_better
-from genre_classifier.config.settings import flatten_settings, select_experiment_settings
+from genre_classifier.config.settings import flatten_settings, format_yaml, select_experiment_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
@@ -187,7 +187,7 @@ class Run:
         evaluations = _evaluate(module, self.datamodule)
         outcome = write_outcome(self.folder, self.datamodule.table, self.datamodule.data_split, evaluations)
         result = _build_result(self, evaluations, outcome, rows, best_epoch, seconds)
-        _log_outcome(self.logger, self.cfg, result, evaluations, module.genre_names)
+        _log_outcome(self, result, evaluations, module.genre_names)
         self.record.finish(result.objective, result.seconds, len(rows), best_epoch)
         return result
 
@@ -312,13 +312,8 @@ def _build_result(
     )
 
 
-def _log_outcome(
-    logger: Logger | None,
-    cfg: DictConfig,
-    result: Result,
-    evaluations: dict[str, Evaluation],
-    names: list[str],
-) -> None:
+def _log_outcome(run: Run, result: Result, evaluations: dict[str, Evaluation], names: list[str]) -> None:
+    logger = run.logger
     if logger is None:
         return
     final = {
@@ -326,15 +321,15 @@ def _log_outcome(
         for split in ("val", "test")
         for name, value in result.metrics.get(split, {}).items()
     }
-    flat = flatten_settings(cfg)
     if not isinstance(logger, SplitTensorBoardLogger):
-        logger.log_hyperparams(flat)
+        logger.log_hyperparams(run.flat)
         logger.log_metrics({name: value for name, value in final.items() if name.startswith("test/")})
         logger.save()
         logger.finalize("success")
         return
-    logger.log_outcome(select_experiment_settings(flat), final)
-    logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(cfg, resolve=True)}\n```")
+    logger.log_outcome(select_experiment_settings(run.flat), final)
+    settings = OmegaConf.to_container(run.cfg, resolve=True, enum_to_str=True)
+    logger.experiment.add_text("config", f"```yaml\n{format_yaml(settings)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
         _draw_figures(logger, result, evaluations, names)

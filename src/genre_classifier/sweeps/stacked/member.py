@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -68,8 +69,8 @@ class Member:
         self.n_averaged = 0
         self.rows_key = ""
         self._should_stop = False
-        self._best: dict[str, Any] | None = None  # not yet written
-        self._best_weights: dict[str, Tensor] | None = None
+        self._best: dict[str, Any] | None = None
+        self._best_is_written = False
         self._unlogged: list[tuple[dict[str, float], int]] = []
         self._lines: list[str] = []
 
@@ -148,7 +149,7 @@ class Member:
         metrics = {**values, "learning_rate": float(self.hyperparameters["lr"])}
         self._unlogged.append(({**metrics, **by_genre, "epoch": self.epoch}, self.steps - 1))
         # Lightning gives metrics to callbacks in single precision.
-        metrics = {name: float(torch.tensor(value)) for name, value in metrics.items()}
+        metrics = {name: float(np.float32(value)) for name, value in metrics.items()}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(metrics[self.run.module.hparams["scheduler"]["monitor"]])
         if self.stopping is not None:
@@ -170,8 +171,8 @@ class Member:
             return
         score = None if keeper.monitor is None else metrics[keeper.monitor]
         if keeper.note_if_best(self.epoch, score):
-            self._best = self.build_checkpoint()
-            self._best_weights = self._best["state_dict"]
+            self._best = self._copy_state(self.epoch)
+            self._best_is_written = False
 
     @property
     def best_epoch(self) -> int | None:
@@ -180,30 +181,41 @@ class Member:
             return self.keeper.best_epoch
         return int(self.history.rows[-1]["epoch"]) if self.history.rows else None
 
-    def build_checkpoint(self) -> dict[str, Any]:
-        """Return the checkpoint that Lightning would write at the end of this epoch, with copies on the CPU."""
-        module = self.run.module
-        current = module.state_dict()
+    def _copy_state(self, epoch: int) -> dict[str, Any]:
+        """Return what changes from epoch to epoch in a checkpoint, with copies on the CPU."""
+        current = self.run.module.state_dict()
         content: dict[str, Any] = {
-            "epoch": self.epoch,
+            "epoch": epoch,
             "global_step": self.steps,
-            "pytorch-lightning_version": pl.__version__,
             "state_dict": self._replace_by_averages(current),
-            "loops": _build_loops_state(
-                self.epoch + 1, self.steps, has_validation=len(self.run.datamodule.side("val")[1]) > 0
-            ),
             "callbacks": self._collect_callback_states(),
             "optimizer_states": [self.optimizer.state_dict()],
             "lr_schedulers": [] if self.scheduler is None else [self.scheduler.state_dict()],
-            "hparams_name": "kwargs",
         }
         if self.average is not None:
             content["current_model_state"] = current
             content["averaging_state"] = {"n_averaged": torch.tensor(self.n_averaged)}
         copied: dict[str, Any] = copy_to_cpu(content)
-        # The hyperparameters never change, so they need no copy.
-        copied["hyper_parameters"] = dict(module.hparams)
-        return copied | self.run.checkpoint_extras
+        return copied
+
+    def _build_checkpoint(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the checkpoint that Lightning would write at the end of the epoch of a `_copy_state`."""
+        epochs = state["epoch"] + 1
+        n_rows = next(
+            place for place, row in enumerate(self.history.rows, start=1) if row["epoch"] == state["epoch"]
+        )
+        history = {self.history.state_key: self.history.build_state(n_rows)}
+        return {
+            **state,
+            "pytorch-lightning_version": pl.__version__,
+            "loops": _build_loops_state(
+                epochs, state["global_step"], has_validation=len(self.run.datamodule.side("val")[1]) > 0
+            ),
+            "callbacks": state["callbacks"] | history,
+            "hparams_name": "kwargs",
+            "hyper_parameters": dict(self.run.module.hparams),
+            **self.run.checkpoint_extras,
+        }
 
     def _replace_by_averages(self, current: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.average is None:
@@ -222,7 +234,6 @@ class Member:
             states[self.stopping.state_key] = self.stopping.state_dict()
         if self.ema is not None:
             states[EMA.__qualname__] = {"latest_update_step": self.steps}
-        states[self.history.state_key] = self.history.state_dict()
         if self.keeper is not None:
             states[self.keeper.state_key] = self.keeper.state_dict()
         return states
@@ -279,33 +290,36 @@ class Member:
         folder = self.run.folder
         with writing(folder.checkpoints):
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.epoch -= 1  # the last finished one
-        last = self.build_checkpoint()
-        self.epoch += 1
-        if self._best is not None:
-            with writing(folder.best_checkpoint), replacing(folder.best_checkpoint) as temporary:
-                torch.save(self._best, temporary)
-        with writing(folder.last_checkpoint), replacing(folder.last_checkpoint) as temporary:
-            if self._best is not None and self._best["epoch"] == last["epoch"]:
+        last_epoch = self.epoch - 1
+        if self._best is not None and not self._best_is_written:
+            _save(self._build_checkpoint(self._best), folder.best_checkpoint)
+            self._best_is_written = True
+        if self._best is not None and self._best["epoch"] == last_epoch:
+            with writing(folder.last_checkpoint), replacing(folder.last_checkpoint) as temporary:
                 shutil.copyfile(folder.best_checkpoint, temporary)
-            else:
-                torch.save(last, temporary)
-        self._best = None
+            return
+        _save(self._build_checkpoint(self._copy_state(last_epoch)), folder.last_checkpoint)
 
     def take_best_weights(self) -> bool:
         """Load the weights of the best epoch into the run's module. Return False if they are only on disk."""
-        weights = self._best_weights
         if self.keeper is None:
-            weights = self._replace_by_averages(self.run.module.state_dict())
-        if weights is None:
+            weights = copy_to_cpu(self._replace_by_averages(self.run.module.state_dict()))
+        elif self._best is not None:
+            weights = self._best["state_dict"]
+        else:
             return False
-        self.run.module.load_state_dict(copy_to_cpu(dict(weights)))
+        self.run.module.load_state_dict(weights)
         return True
 
     def _say(self, text: str) -> None:
         now = datetime.now()
         stamp = f"{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03d}"
         self._lines.append(f"{stamp} INFO {__name__}: {text}\n")
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    with writing(path), replacing(path) as temporary:
+        torch.save(checkpoint, temporary)
 
 
 def _build_loops_state(epochs: int, steps: int, *, has_validation: bool) -> dict[str, Any]:
