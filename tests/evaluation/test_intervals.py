@@ -3,7 +3,6 @@ import pytest
 import torch
 from scipy import stats
 
-from genre_classifier.evaluation.calibration import compute_expected_calibration_error, compute_reliability
 from genre_classifier.evaluation.intervals import (
     RESAMPLES,
     Intervals,
@@ -11,6 +10,7 @@ from genre_classifier.evaluation.intervals import (
     compute_intervals,
 )
 from genre_classifier.evaluation.metrics import evaluate_logits
+from genre_classifier.evaluation.reliability import compute_expected_calibration_error, compute_reliability
 
 
 def made(n_rows: int, n_genres: int = 4, seed: int = 0, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:

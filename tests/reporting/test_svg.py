@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from genre_classifier.evaluation.calibration import ReliabilityBin
 from genre_classifier.evaluation.drawing import PALETTE, shorten_name
+from genre_classifier.evaluation.reliability import ReliabilityBin
 from genre_classifier.reporting.figures import (
     MARKERS,
     draw_curves,

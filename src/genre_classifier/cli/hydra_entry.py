@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ[FULL_ERROR] = "1"
     with one_message(), _sweep_finished():
         main()
+    gc.freeze()  # the process ends: nothing needs to be looked for once more
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import ndtr, ndtri
 
 from genre_classifier.config.metrics import CALIBRATION_BINS, Counts, compute_metrics, count_columns
-from genre_classifier.evaluation.calibration import find_bins
+from genre_classifier.evaluation.reliability import find_bins
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genre_classifier.evaluation.calibration import ReliabilityBin
 from genre_classifier.evaluation.drawing import (
     BAR,
     BLUE,
@@ -20,6 +19,7 @@ from genre_classifier.evaluation.drawing import (
     new_figure,
     shorten_name,
 )
+from genre_classifier.evaluation.reliability import ReliabilityBin
 from genre_classifier.reporting.rows.from_rows import Places
 from genre_classifier.reporting.rows.importance import Drop
 from genre_classifier.reporting.svg import Figure, convert_to_inline

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from genre_classifier.evaluation.calibration import ReliabilityBin, compute_expected_calibration_error
 from genre_classifier.evaluation.drawing import DARK, get_share_colour
+from genre_classifier.evaluation.reliability import ReliabilityBin, compute_expected_calibration_error
 from genre_classifier.reporting.contents import RunContents
 from genre_classifier.reporting.figures import draw_reliability
 from genre_classifier.reporting.svg import Figure

@@ -10,9 +10,10 @@ from torch import from_numpy
 from genre_classifier.data.duplicates import find_duplicates
 from genre_classifier.data.splits import Split
 from genre_classifier.data.table import FeatureTable
-from genre_classifier.evaluation.calibration import compute_reliability, measure_temperature_effect
+from genre_classifier.evaluation.calibration import measure_temperature_effect
 from genre_classifier.evaluation.intervals import compute_intervals
 from genre_classifier.evaluation.metrics import Evaluation
+from genre_classifier.evaluation.reliability import compute_reliability
 from genre_classifier.runs.folder import RunFolder
 
 

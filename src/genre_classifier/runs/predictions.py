@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.errors import RunFolderError
-from genre_classifier.evaluation.calibration import ReliabilityBin, compute_reliability
 from genre_classifier.evaluation.intervals import compute_intervals
+from genre_classifier.evaluation.reliability import ReliabilityBin, compute_reliability
 from genre_classifier.runs.folder import RunFolder
 
 Float64 = npt.NDArray[np.float64]

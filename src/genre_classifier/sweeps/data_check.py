@@ -17,11 +17,10 @@ from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
 from genre_classifier.errors import GenreClassifierError
+from genre_classifier.sweeps.processes import runs_on_this_machine
 
 # The most data settings to try. Among more, some are likely to work.
 MOST = 100
-# These start their trials on this machine, where the files are the same.
-LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
 
 
 def check_data(config: DictConfig, swept: Mapping[str, Override], loader: ConfigLoader) -> None:
@@ -43,9 +42,7 @@ def check_data(config: DictConfig, swept: Mapping[str, Override], loader: Config
     GenreClassifierError
         The error of the first data settings.
     """
-    launcher = config.hydra.launcher
-    on_this_machine = any(name in str(launcher._target_) for name in LOCAL_LAUNCHERS)
-    if not on_this_machine or launcher.get("backend", "local") != "local":
+    if not runs_on_this_machine(config.hydra.launcher):
         return
     if any(
         not override.is_discrete_sweep() or isinstance(override.value(), Glob) for override in swept.values()

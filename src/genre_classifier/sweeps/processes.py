@@ -26,6 +26,14 @@ PRELOADED = ["genre_classifier.training.fit", "hydra"]
 # How long an interrupted process may take to close its files.
 SECONDS_TO_STOP = 20.0
 SECONDS_BETWEEN_LOOKS = 0.5
+# These start their trials on this machine, where the files are the same.
+LOCAL_LAUNCHERS = ("basic_launcher", "joblib_launcher", "stacked_launcher")
+
+
+def runs_on_this_machine(launcher: DictConfig) -> bool:
+    """Return whether a launcher starts its trials on this machine."""
+    is_local = any(name in str(launcher._target_) for name in LOCAL_LAUNCHERS)
+    return is_local and launcher.get("backend", "local") == "local"
 
 
 def run_in_process(

@@ -35,6 +35,7 @@ from genre_classifier.runs.folder import claim
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.composing import SweepConfigLoader, keep_first_value
 from genre_classifier.sweeps.hparams import list_shown_metrics, write_summary
+from genre_classifier.sweeps.processes import runs_on_this_machine, warm_up
 
 # Ray's settings unless the user gives others. A resumed sweep retries a failed trial, Ray does not.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
@@ -75,6 +76,7 @@ def start_sweep(config: DictConfig) -> SweepFolder:
         )
     _check_launcher(config)
     _compose_quickly()
+    _warm_up(config.hydra.launcher)
     if resume is None:
         from genre_classifier.sweeps.data_check import check_data
 
@@ -96,6 +98,14 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     _wrap_launcher(config)
     _started.append(folder)
     return folder
+
+
+def _warm_up(launcher: DictConfig) -> None:
+    """Let the libraries of the trials load while this process reads the rows and composes the trials."""
+    if runs_on_this_machine(launcher) and "joblib" not in str(
+        launcher._target_
+    ):  # joblib's workers load them
+        warm_up()
 
 
 def get_started_sweep() -> SweepFolder | None:

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from genre_classifier.class_names import import_class
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import ClassWeights, TrainConfig, is_higher_better
-from genre_classifier.config.settings import flatten_settings, format_yaml, select_experiment_settings
+from genre_classifier.config.settings import flatten, format_yaml, select_experiment_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import save_scaler
@@ -121,7 +121,8 @@ class Run:
         self.settings = to_train_config(cfg) if settings is None else settings
         self.folder = RunFolder(Path(self.settings.run_dir))
         self.is_first_process = _is_first_process(self.settings)
-        self.flat = flatten_settings(cfg)
+        self.values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        self.flat = flatten(self.values)
         self.record = Record(self.folder, self.flat, enabled=self.is_first_process)
         self.resumed: Resumption | None = None
         self.logger: Logger | None = None
@@ -328,8 +329,7 @@ def _log_outcome(run: Run, result: Result, evaluations: dict[str, Evaluation], n
         logger.finalize("success")
         return
     logger.log_outcome(select_experiment_settings(run.flat), final)
-    settings = OmegaConf.to_container(run.cfg, resolve=True, enum_to_str=True)
-    logger.experiment.add_text("config", f"```yaml\n{format_yaml(settings)}\n```")
+    logger.experiment.add_text("config", f"```yaml\n{format_yaml(run.values)}\n```")
     logger.experiment.add_text("data", f"{result.protocol['description']}")
     if logger.figures:
         _draw_figures(logger, result, evaluations, names)
