@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -36,10 +36,11 @@ class Problem:
 
 def find_problems(cfg: DictConfig) -> list[Problem]:
     """Return all problems of a composed configuration, in the order of its keys."""
+    entries = list(_list_entries(cfg))
     return [
-        *_find_unknown_keys(cfg),
-        *_find_missing_values(cfg),
-        *_find_refused_values(cfg),
+        *_find_unknown_keys(entries),
+        *_find_missing_values(entries),
+        *_find_refused_values(entries),
         *_find_contradictions(cfg),
     ]
 
@@ -145,44 +146,60 @@ def _find_schema(group: str, saved: DictConfig, base: type) -> type:
     )
 
 
-def _find_unknown_keys(node: DictConfig, path: str = "") -> Iterator[Problem]:
-    # Hydra's "+key=value" adds a key that no schema has.
-    kind = OmegaConf.get_type(node)
-    allowed = [f.name for f in fields(kind)] if is_dataclass(kind) else None
-    for name in map(str, node):
-        key = f"{path}{name}"
-        child = (
-            None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
-        )
-        if allowed is not None and name not in allowed:
-            yield Problem((key,), f"{key}: there is no such key; remove it or correct its name")
-        elif isinstance(child, DictConfig):
-            yield from _find_unknown_keys(child, f"{key}.")
+@dataclass(frozen=True)
+class _Entry:
+    """A key of a configuration with its value. Reading a value is slow, so it is read once for all checks."""
+
+    key: str
+    kind: type | None  # of the mapping that holds it
+    name: str
+    value: Any = None
+    is_missing: bool = False
 
 
-def _find_missing_values(cfg: DictConfig) -> Iterator[Problem]:
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        yield Problem((key,), f"{key} has no value: set it, as in {key}=...")
-
-
-def _find_refused_values(node: DictConfig, path: str = "") -> Iterator[Problem]:
-    """Yield a problem per value that its field does not allow."""
+def _list_entries(node: DictConfig, path: str = "") -> Iterator[_Entry]:
     kind = OmegaConf.get_type(node)
     for name in map(str, node):
         key = f"{path}{name}"
         if OmegaConf.is_missing(node, name):
+            yield _Entry(key, kind, name, is_missing=True)
             continue
         value = node[name]
-        if isinstance(value, DictConfig):
-            yield from _find_refused_values(value, f"{key}.")
+        yield _Entry(key, kind, name, value)
+        if isinstance(value, DictConfig) and not OmegaConf.is_interpolation(node, name):
+            yield from _list_entries(value, f"{key}.")
+
+
+def _find_unknown_keys(entries: Sequence[_Entry]) -> Iterator[Problem]:
+    # Hydra's "+key=value" adds a key that no schema has.
+    unknown: list[str] = []
+    for entry in entries:
+        if any(entry.key.startswith(f"{key}.") for key in unknown):
             continue
-        limit = find_limit(kind, name) if is_dataclass(kind) else {}
+        if is_dataclass(entry.kind) and entry.name not in entry.kind.__dataclass_fields__:
+            unknown.append(entry.key)
+            yield Problem((entry.key,), f"{entry.key}: there is no such key; remove it or correct its name")
+
+
+def _find_missing_values(entries: Sequence[_Entry]) -> Iterator[Problem]:
+    for key in sorted(entry.key for entry in entries if entry.is_missing):
+        yield Problem((key,), f"{key} has no value: set it, as in {key}=...")
+
+
+def _find_refused_values(entries: Sequence[_Entry]) -> Iterator[Problem]:
+    """Yield a problem per value that its field does not allow."""
+    for entry in entries:
+        if entry.is_missing or isinstance(entry.value, DictConfig) or not is_dataclass(entry.kind):
+            continue
+        limit = find_limit(entry.kind, entry.name)
         if isinstance(limit.get("allowed"), Range):
-            yield from _find_out_of_range(key, value, limit)
-        elif limit and value not in limit["allowed"]:
+            yield from _find_out_of_range(entry.key, entry.value, limit)
+        elif limit and entry.value not in limit["allowed"]:
             names = ", ".join("null" if choice is None else str(choice) for choice in limit["allowed"])
-            reason = " (test metrics never take part in choosing)" if str(value).startswith("test/") else ""
-            yield Problem((key,), f"{key}={value}: expected one of {names}{reason}")
+            reason = (
+                " (test metrics never take part in choosing)" if str(entry.value).startswith("test/") else ""
+            )
+            yield Problem((entry.key,), f"{entry.key}={entry.value}: expected one of {names}{reason}")
 
 
 def _find_out_of_range(key: str, value: Any, limit: Mapping[str, Any]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cache
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
@@ -501,6 +502,7 @@ SCHEMAS = {
 }
 
 
+@cache
 def find_limit(kind: type, name: str) -> Mapping[str, Any]:
     """Return the limits of a schema's field, set by `limited` in the schema or a base class."""
     for base in kind.__mro__:
