@@ -7,6 +7,7 @@ processes and the device change nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,14 @@ class DropoutNoise:
         self._scales = [
             _spread_over_activations([scale for _, scale in own], sizes, numpy_dtype) for own in by_layer
         ]
-        self._factors = torch.zeros(n_members, total, dtype=dtype)  # on the CPU: (member, activation)
-        self._device = torch.device(device)
-        self._noise = self._factors.to(self._device)
+        self._noise = torch.ones(n_members, total, dtype=dtype, device=device)  # (member, activation)
         self.layers = [
             part.view(n_members, batch_size, width)
             for part, width in zip(self._noise.split(sizes, dim=1), widths, strict=True)
         ]  # (member, row, width) each
+        self._kept = np.ones((n_members, total), dtype=bool)
+        self._fill = self._fill_here if self._noise.device.type == "cpu" else self._fill_there
         self._dropping = [number for number, own in enumerate(probabilities) if any(own)]
-        for number in set(range(n_members)) - set(self._dropping):
-            self._noise[number] = 1.0
         self._streams = [_open_stream(0)] * n_members
 
     def start_epoch(self, seeds: Sequence[int], epochs: Sequence[int]) -> None:
@@ -88,16 +87,30 @@ class DropoutNoise:
 
     def draw(self) -> list[Tensor]:
         """Return the factors of the next step, (member, row, width) by layer; the next call overwrites them."""
-        total = self._factors.shape[1]
-        factors = self._factors.numpy()
-        # NumPy compares and multiplies such values several times as fast as torch. Each member's fit in the cache.
+        total = self._kept.shape[1]
         for member in self._dropping:
             bits = self._streams[member].random_raw(-(-total // 4)).view(np.int16)[:total]
-            np.copyto(factors[member], bits >= self._thresholds[member])
-            factors[member] *= self._scales[member]
-        if self._dropping and self._device.type != "cpu":
-            self._noise.copy_(self._factors)
+            np.greater_equal(bits, self._thresholds[member], out=self._kept[member])
+        if self._dropping:
+            self._fill()
         return self.layers
+
+    def _fill_here(self) -> None:
+        # NumPy converts and multiplies such values several times as fast as torch. Each member's fit in the cache.
+        noise = self._noise.numpy()
+        for member in self._dropping:
+            np.copyto(noise[member], self._kept[member])
+            noise[member] *= self._scales[member]
+
+    def _fill_there(self) -> None:
+        # One byte per activation goes to the device.
+        kept = torch.from_numpy(self._kept).to(self._noise.device)
+        torch.mul(kept, self._scales_there, out=self._noise)
+
+    @cached_property
+    def _scales_there(self) -> Tensor:
+        spread = [np.broadcast_to(own, self._kept.shape[1:]) for own in self._scales]
+        return torch.from_numpy(np.stack(spread)).to(self._noise.device)
 
 
 def _spread_over_activations(
