@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.machine.child_process import has_fork_server
 
-PRELOADED = ["genre_classifier.training.fit", "hydra"]
+PRELOADED = ["genre_classifier.sweeps.stacked.fit", "torch.utils.tensorboard", "hydra"]
 # How long an interrupted process may take to close its files.
 SECONDS_TO_STOP = 20.0
 SECONDS_BETWEEN_LOOKS = 0.5
