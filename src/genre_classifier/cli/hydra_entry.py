@@ -17,7 +17,7 @@ from genre_classifier.config.messages import explain_error
 from genre_classifier.config.settings import build_job_config, describe_plan
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.machine.child_process import die_with_parent, leave_if_script_runs_again
 from genre_classifier.runs.folder import claim
 from genre_classifier.terminal import format_error, prepare, say
 
@@ -35,6 +35,7 @@ def run(main: Callable[[], Any]) -> None:
 
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
+    leave_if_script_runs_again()
     prepare()
     prepare_caches()  # before Lightning imports matplotlib
     from genre_classifier.sweeps.composing import compose_as_the_first_trial
@@ -106,6 +107,7 @@ class RunStart(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        leave_if_script_runs_again()
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
             die_with_parent()
@@ -117,6 +119,7 @@ class RunStart(Callback):
             say(describe_plan(job), error=True)  # at once: the libraries take some seconds to load
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        leave_if_script_runs_again()
         with one_message():
             from genre_classifier.sweeps.start import find_problems_of_every_trial, start_sweep
 
