@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -38,6 +39,7 @@ def run(main: Callable[[], Any]) -> None:
     leave_if_script_runs_again()
     prepare()
     prepare_caches()  # before Lightning imports matplotlib
+    put_overrides_together()
     from genre_classifier.sweeps.composing import compose_as_the_first_trial
 
     compose_as_the_first_trial()
@@ -49,6 +51,17 @@ def run(main: Callable[[], Any]) -> None:
     os.environ[FULL_ERROR] = "1"
     with one_message(), _sweep_finished():
         main()
+
+
+def put_overrides_together() -> None:
+    """Move the overrides in sys.argv before the options.
+
+    Hydra refuses overrides on both sides of an option, as in ``data=gtzan -m seed=1,2``.
+    """
+    known, rest = get_args_parser().parse_known_args()
+    if rest and not any(word.startswith("-") for word in rest):
+        overrides = [*known.overrides, *rest]
+        sys.argv[1:] = [*overrides, *(word for word in sys.argv[1:] if word not in overrides)]
 
 
 @contextmanager
