@@ -22,7 +22,7 @@ from genre_classifier.config.messages import explain_error
 )
 def test_a_plugin_that_is_not_installed_names_its_extra(plugin: str, extra: str) -> None:
     error = MissingConfigException(f"In 'train': Could not find '{plugin}'\n\nAvailable options: ...")
-    expected = f"{plugin} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+    expected = f"{plugin} is not installed; run in the project's folder: pip install -c constraints.txt -e '.[{extra}]'"
     assert explain_error(error) == expected
 
 

@@ -521,7 +521,7 @@ def test_without_ray_the_install_line_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     root = collection(tmp_path / "music", n_tracks=1)
     assert main(["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--ray", "local"]) == 1
-    assert "pip install 'genre-classifier[ray]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[ray]'" in capsys.readouterr().err
 
 
 def damage(cache: Path, statement: str, *values: object) -> None:

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from genre_classifier.commands import quote_for_hydra, quote_for_shell
+from genre_classifier.commands import advise_to_install, quote_for_hydra, quote_for_shell
 from genre_classifier.config.folder import find_conf_folder
 from genre_classifier.errors import GenreClassifierError
 
@@ -150,7 +150,7 @@ def _explain_missing_extra(message: str) -> str | None:
     extra = None if found is None else PLUGIN_EXTRAS.get(found[1])
     if found is None or extra is None:
         return None
-    return f"{found[0][1:-1]} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+    return f"{found[0][1:-1]} is not installed; {advise_to_install(extra)}"
 
 
 def explain_schema_error(error: OmegaConfBaseException) -> str | None:

@@ -30,6 +30,7 @@ from genre_classifier.bundle.format import (
 from genre_classifier.bundle.inputs import read_row, read_rows
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.bundle.songs import AudioRecipe, audio_recipe
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
 from genre_classifier.features.decoding.audio import require_audio
 
@@ -270,7 +271,7 @@ def predict_in_process(folder: Path, name: str, rows: Sequence[Sequence[float]])
         It did not answer with 200.
     """
     if find_spec("msgspec") is None:
-        raise MissingExtraError("the service needs msgspec: pip install -c constraints.txt -e '.[serve]'")
+        raise MissingExtraError(f"the service needs msgspec, not installed; {advise_to_install('serve')}")
     import msgspec
 
     from genre_classifier.service.endpoints import Endpoints
