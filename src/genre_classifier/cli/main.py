@@ -270,10 +270,10 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _require_same_features(bundle: Bundle, path: Path) -> None:
     """Raise DataError if a table's features were not measured as the bundle's were."""
-    from genre_classifier.bundle.format import feature_set_of
+    from genre_classifier.bundle.format import find_feature_set
     from genre_classifier.features.output import read_feature_set
 
-    expected = feature_set_of(bundle.metadata, bundle.feature_names)
+    expected = find_feature_set(bundle.metadata, bundle.feature_names)
     found = read_feature_set(path) if path.is_file() else None
     difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:

@@ -159,7 +159,7 @@ class AudioRoute:
             rest = replace(LIMITS, seconds=LIMITS.seconds - (time.monotonic() - start))
             try:
                 return MeasuredSong(
-                    windows, await _measure_apart(upload, recipe, recipe.overview(seconds), rest)
+                    windows, await _measure_apart(upload, recipe, recipe.build_overview(seconds), rest)
                 )
             except GenreClassifierError as error:  # a coarse curve is better than none
                 _log.warning("a curve over time has only the song's windows side by side: %s", error)
