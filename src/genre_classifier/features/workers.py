@@ -85,8 +85,7 @@ def _run_pool(
                     position, _ = running.pop(future)
                     yield position, result
         except BaseException:
-            for future in running:
-                future.cancel()
+            pool.shutdown(kill_workers=True)  # it would finish the files that it has queued
             raise
 
 
