@@ -107,6 +107,18 @@ def test_several_values_without_a_sweep_are_explained() -> None:
             "data/splits=grouped",
             "data/splits: there is no such config group. The groups are callbacks, data, ",
         ),
+        (
+            "-m hparams_search=optuna,regularisation",
+            "hparams_search=optuna,regularisation: a search says what a",
+        ),
+        (
+            "-m seed=rnge(1,3)",
+            "cannot be read; a range, quoted for the shell, looks like 'seed=range(1,4)'",
+        ),
+        (
+            "-m model.dropout=choice(0.1,0.2",
+            "a choice, quoted for the shell, looks like 'model.dropout=choice(0.1,",
+        ),
         ("data/splits=grouped", "Did you mean data/split?"),
         ("experiment=null seed=1", "experiment=null: a config group takes the name of one of its choices; "),
         ("-m hydra.launcher.n_job=2", "n_job: there is no such key. hydra.launcher has no settings."),

@@ -429,7 +429,9 @@ def test_the_cycle_of_the_learning_rate_can_be_longer_than_the_training(trained:
     assert rates[1] == rates[0][:3]
 
 
-def test_the_summary_names_the_next_commands(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_names_the_next_commands(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from genre_classifier.training.summary import show
 
     result = trained()
@@ -437,3 +439,9 @@ def test_the_summary_names_the_next_commands(trained: Train, capsys: pytest.Capt
     assert f"python export.py run={result.folder.path}" in capsys.readouterr().out
     show(trained("callbacks.checkpoint=null"))
     assert "export.py" not in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    show(trained("logger=tensorboard", "logger.figures=false", "run_dir=."))  # as with hydra.run.dir=.
+    told = capsys.readouterr().out
+    assert "tensorboard --logdir .\n" in told
+    assert "export run=.\n" in told

@@ -25,6 +25,14 @@ from genre_classifier.errors import GenreClassifierError
 # The name of a setting or group, with the prefixes and packages of Hydra's grammar.
 KEY = re.compile(r"(\+\+|\+|~)?[A-Za-z_][\w./@:]*", re.ASCII)
 AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
+# A function of a sweep: its name, and what follows the bracket.
+CALL = re.compile(r"([a-z]+)\([^()]*\)?")
+EXAMPLES = {
+    "choice": "choice(0.1,0.2)",
+    "range": "range(1,4)",
+    "interval": "interval(0.1,0.5)",
+    "glob": "glob(*)",
+}
 # The options that show a configuration and start nothing.
 SHOWN_FOR_ONE_RUN = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"}
 PLUGIN_EXTRAS = {
@@ -67,6 +75,9 @@ def _explain_unreadable(error: OverrideParseException) -> str:
     key, equals, value = text.partition("=")
     if not equals or KEY.fullmatch(key) is None:
         return f"the argument {text} is no setting: expected KEY=VALUE, such as model.dropout=0.2"
+    if (call := CALL.fullmatch(value)) and (guess := difflib.get_close_matches(call[1], EXAMPLES, n=1)):
+        example = quote_for_shell(f"{key}={EXAMPLES[guess[0]]}")
+        return f"the argument {text} cannot be read; a {guess[0]}, quoted for the shell, looks like {example}"
     values = value.split(",") if {"-m", "--multirun"}.intersection(sys.argv) else [value]
     quoted_argument = quote_for_shell(
         f"{key}={','.join(one if _is_readable(key, one) else quote_for_hydra(one) for one in values)}"

@@ -150,7 +150,9 @@ def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
 
 
 def _check_choices(config: DictConfig, swept: Mapping[str, Override]) -> None:
-    """Raise ConfigError if a swept group has no such choice."""
+    """Raise ConfigError if a swept group has no such choice, or cannot be swept."""
+    if (search := swept.get("hparams_search")) is not None:
+        raise ConfigError(f"{search.input_line}: a search says what a sweep tries, so name one of them")
     groups = {str(name) for name in config.hydra.runtime.choices}
     for name, override in swept.items():
         if name not in groups or not override.is_choice_sweep():
