@@ -81,6 +81,22 @@ def format_export_command(folder: Path, *, folds: bool) -> str:
     return format_command(*find_program("export"), format_override("sweep", folder), *refit)
 
 
+def advise_to_install(*extras: str) -> str:
+    """Return what to do if an optional dependency is missing. It holds in a clone and for an installed package.
+
+    Parameters
+    ----------
+    *extras : str
+        Names of the extras that bring it, as in pyproject.toml.
+
+    Examples
+    --------
+    >>> advise_to_install("audio")
+    "run in the project's folder: pip install -c constraints.txt -e '.[audio]'"
+    """
+    return f"run in the project's folder: pip install -c constraints.txt -e '.[{','.join(extras)}]'"
+
+
 def quote_for_shell(text: str) -> str:
     """Return a text as one word for a POSIX shell."""
     # Double quotes around Hydra's single quotes are easier to read than shlex's escapes.

@@ -12,9 +12,9 @@ import pytest
 from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle
 from genre_classifier.bundle.songs import (
     AudioRecipe,
-    answer_for,
-    audio_recipe,
     average_windows,
+    build_audio_recipe,
+    build_song_answer,
     predict_song,
     write_curve,
 )
@@ -57,7 +57,7 @@ def short(tmp_path: Path) -> Path:
 
 def recipe_of(bundle_path: Path) -> AudioRecipe:
     bundle = read_bundle(bundle_path.parent, bundle_path.name)
-    return audio_recipe(bundle.metadata, bundle.feature_names)
+    return build_audio_recipe(bundle.metadata, bundle.feature_names)
 
 
 def windows(path: Path, starts: list[float], seconds: float = 2.0) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_a_song_is_the_mean_of_its_windows(short: Path, tmp_path: Path) -> None:
     expected = reference_probabilities(MODEL, SCALER, windows(path, [0.0, 2.0, 4.0, 6.0]))
     np.testing.assert_allclose(song.probabilities, expected, atol=1e-5)
     mean = (expected[0] + expected[1] + expected[2] + expected[3]) / 4
-    answer = answer_for(predictor, song, return_probs=True)
+    answer = build_song_answer(predictor, song, return_probs=True)
     np.testing.assert_allclose(list(answer["all_probabilities"].values()), mean, atol=1e-5)
     assert answer["predicted_index"] == mean.argmax()
     assert answer["confidence"] == pytest.approx(mean.max(), abs=1e-5)
@@ -87,7 +87,7 @@ def test_a_song_is_the_mean_of_its_windows(short: Path, tmp_path: Path) -> None:
 def test_sliding_windows_are_those_decoded_alone(short: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "song.flac", music(5.0, 44_100), 44_100)
     predictor = wrap_bundle(read_bundle(short.parent, NAME), GenreClassifier)
-    song = predict_song(predictor, recipe_of(short), path, recipe_of(short).sliding(1.0))
+    song = predict_song(predictor, recipe_of(short), path, recipe_of(short).build_sliding_windows(1.0))
     assert song.starts.tolist() == [0.0, 1.0, 2.0, 3.0]
     expected = reference_probabilities(MODEL, SCALER, windows(path, song.starts.tolist()))
     np.testing.assert_allclose(song.probabilities, expected, atol=1e-6)
@@ -138,7 +138,7 @@ def test_a_curve_is_written_by_the_second_as_numbers_and_picture(short: Path, tm
 def test_a_song_of_one_window_has_a_curve_too(short: Path, tmp_path: Path) -> None:
     predictor = wrap_bundle(read_bundle(short.parent, NAME), GenreClassifier)
     path = write(tmp_path / "a.wav", music(1.2))
-    song = predict_song(predictor, recipe_of(short), path, recipe_of(short).sliding(1.0))
+    song = predict_song(predictor, recipe_of(short), path, recipe_of(short).build_sliding_windows(1.0))
     write_curve(song, "a", tmp_path / "a.csv", tmp_path / "a.png")
     assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith("0.60,0.00,1.20,")
 
@@ -229,7 +229,7 @@ def test_a_curve_over_time_has_fewer_points_where_each_costs_more(
 
 def test_a_bundle_that_names_no_features_is_refused() -> None:
     with pytest.raises(BundleError, match="does not name its features"):
-        audio_recipe({}, None)
+        build_audio_recipe({}, None)
 
 
 def test_each_song_is_one_line_and_bad_songs_are_reported(
@@ -246,7 +246,7 @@ def test_each_song_is_one_line_and_bad_songs_are_reported(
     assert lines[0].endswith("(0:05, 3 windows of 2 s)")
     assert lines[1].endswith("(0:02, 1 window of 1.5 s)")
     predictor = wrap_bundle(read_bundle(short.parent, NAME), GenreClassifier)
-    expected = answer_for(
+    expected = build_song_answer(
         predictor, predict_song(predictor, recipe_of(short), good, recipe_of(short).windows)
     )
     assert f"{expected['predicted_genre']} {expected['confidence']:.3f}, " in lines[0]
@@ -310,7 +310,7 @@ def test_a_model_trained_on_audio_predicts_audio(tmp_path: Path) -> None:
     song = predict_song(
         predictor, recipe, write(tmp_path / "new.flac", 0.3 * music(2.0, seed=99)), recipe.windows
     )
-    assert answer_for(predictor, song)["predicted_genre"] == "Hum"
+    assert build_song_answer(predictor, song)["predicted_genre"] == "Hum"
 
 
 def test_the_frames_of_overlapping_windows_are_decoded_once(

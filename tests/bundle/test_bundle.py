@@ -28,7 +28,7 @@ from genre_classifier.bundle.format import (
     FeatureSetReference,
     RunReference,
     build_model,
-    bundle_fingerprint,
+    compute_bundle_fingerprint,
     read_bundle,
     wrap_bundle,
 )
@@ -105,8 +105,8 @@ def edit_metadata(folder: Path, change, *, sign: bool = True) -> None:
     change(metadata)
     if sign and isinstance(metadata.get("sha256"), dict):
         for part, suffix in (("model", ".pt"), ("scaler", "_scaler.pkl")):
-            metadata["sha256"][part] = bundle.sha256((folder / f"{NAME}{suffix}").read_bytes())
-        metadata["sha256"]["metadata"] = bundle.metadata_digest(metadata)
+            metadata["sha256"][part] = bundle.compute_sha256((folder / f"{NAME}{suffix}").read_bytes())
+        metadata["sha256"]["metadata"] = bundle.compute_metadata_digest(metadata)
     path.write_text(json.dumps(metadata))
 
 
@@ -489,7 +489,8 @@ def test_a_malicious_model_file_runs_nothing(tmp_path):
 
 def parts_of(folder: Path) -> dict[str, bytes]:
     return {
-        part: (folder / bundle.file_name(NAME, part)).read_bytes() for part in ("model", "scaler", "metadata")
+        part: (folder / bundle.build_file_name(NAME, part)).read_bytes()
+        for part in ("model", "scaler", "metadata")
     }
 
 
@@ -634,11 +635,11 @@ def test_versioned_names_count_up_and_never_overwrite(tmp_path):
 
 
 def test_the_fingerprint_follows_the_bundle(tmp_path):
-    before = bundle_fingerprint(tmp_path, NAME)
+    before = compute_bundle_fingerprint(tmp_path, NAME)
     save_model_for_production(MODEL, SCALER, GENRES, METRICS, tmp_path, NAME, onnx=False)
-    first = bundle_fingerprint(tmp_path, NAME)
+    first = compute_bundle_fingerprint(tmp_path, NAME)
     save_model_for_production(MODEL, SCALER, GENRES, METRICS, tmp_path, NAME, onnx=False)
-    assert len({before, first, bundle_fingerprint(tmp_path, NAME)}) == 3
+    assert len({before, first, compute_bundle_fingerprint(tmp_path, NAME)}) == 3
 
 
 def test_documented_paths_come_back(tmp_path):

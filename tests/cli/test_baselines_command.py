@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from genre_classifier.baselines import models as baseline_models
 from genre_classifier.baselines.models import get_baseline
 from genre_classifier.cli import baselines as baselines_command
 from genre_classifier.cli.main import main
-from genre_classifier.runs.folder import RunFolder
 from tests.conftest import ROOT
 
 COMMON = ("--models", "majority", "logistic", "--jobs", "1")
@@ -42,17 +40,6 @@ def told(music_csv: Path) -> list[str]:
         "data.group=artist",
         "data.id=track",
     ]
-
-
-def started(trained: Callable[..., Any], *overrides: str, name: str) -> RunFolder:
-    """Train, and note the configuration where Hydra would."""
-    folder: RunFolder = trained(*overrides, name=name).folder
-    settings = folder.read_run()["settings"]
-    nested = OmegaConf.create({})
-    for key, value in settings.items():
-        OmegaConf.update(nested, key, value)
-    folder.write_config(nested)
-    return folder
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -81,7 +68,7 @@ def test_like_a_run_takes_its_rows_from_wherever_it_is_started(
     here: Path, trained: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, music_csv: Path
 ) -> None:
     shutil.copy(music_csv, here / "music.csv")
-    network = started(trained, "data.path=music.csv", "data.split.seed=3", "seed=11", name="network")
+    network = trained("data.path=music.csv", "data.split.seed=3", "seed=11", name="network").folder
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert main(["baselines", "--like", str(network.path), *COMMON, "--out", "out"]) == 0
@@ -109,8 +96,7 @@ def test_like_a_sweep_runs_each_fold_once_and_random_models_with_every_seed(
     for fold in (0, 1):
         for seed in (1, 2):
             name = f"sweep/{fold}{seed}"
-            started(
-                trained,
+            trained(
                 "data.split.folds=2",
                 f"data.split.fold={fold}",
                 f"seed={seed}",

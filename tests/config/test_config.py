@@ -82,7 +82,7 @@ def test_a_part_can_be_switched_off(override: str, key: str) -> None:
         ("data.nan=maybe", "data.nan: Invalid value 'maybe', expected one of .*error, drop"),
         ("trainer.accelerator=abacus", "trainer.accelerator: .*'abacus'.*auto, cpu, gpu, mps"),
         ("model.hidden_dims=[a]", r"model.hidden_dims\[0\]: Value 'a'"),
-        ("optimizer=adagrad", "Could not find 'optimizer/adagrad'"),
+        ("optimizer=adagrad", "optimizer=adagrad: there is no such choice. optimizer has adam, adamw, sgd"),
     ],
 )
 def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, message: str) -> None:

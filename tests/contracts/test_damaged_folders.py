@@ -34,7 +34,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, music_overrides: list[str]) 
         cfg = composed(
             *music_overrides, "data.split.folds=3", f"data.split.fold={fold}", f"run_dir={sweep / str(fold)}"
         )
-        RunFolder(sweep / str(fold)).write_config(cfg)
         train(cfg)
     SweepFolder(sweep).write_sweep(
         {

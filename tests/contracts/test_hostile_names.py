@@ -72,7 +72,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for seed in (1, 2):
         cfg = composed(*overrides, f"seed={seed}")
         cfg.data.path, cfg.run_dir = str(table), str(sweep / str(seed))
-        RunFolder(sweep / str(seed)).write_config(cfg)
         result = train(cfg)
     SweepFolder(sweep).write_sweep(
         {

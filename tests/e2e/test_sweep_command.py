@@ -167,7 +167,7 @@ def test_the_stacked_launcher_trains_what_it_can_side_by_side_and_the_rest_alone
         alone = trained_alone(tmp_path / rate, *short, "model.dropout=0.3", f"optimizer.lr={rate}")
         stacked = folder / number
         assert json.loads((stacked / "metrics.json").read_text())["test"] == pytest.approx(alone, abs=1e-5)
-        names = {path.name for path in stacked.iterdir()} - {"train.log", ".hydra"}
+        names = {path.name for path in stacked.iterdir()} - {"train.log"}
         assert names == {path.name for path in (tmp_path / rate).iterdir()}
         assert (stacked / ".hydra" / "config.yaml").is_file()
 

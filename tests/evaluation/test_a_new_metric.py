@@ -22,7 +22,6 @@ import warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
 from genre_classifier.reporting.report import write_report
-from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.ranking.leaderboard import find_trials, rank_trials
 from genre_classifier.sweeps.stacked.fit import train_stack
 from genre_classifier.runs.ranking.tables import write_leaderboard
@@ -32,9 +31,7 @@ from tests.conftest import composed
 
 folder, metric = Path(sys.argv[1]), "val/balanced_accuracy"
 overrides = [*sys.argv[2:], f"optimized_metric={metric}"]
-cfg = composed(*overrides, f"run_dir={folder / 'alone'}")
-RunFolder(folder / "alone").write_config(cfg)
-show(train(cfg))
+show(train(composed(*overrides, f"run_dir={folder / 'alone'}")))
 write_report(folder / "alone")
 train_stack([composed(*overrides, f"run_dir={folder / 'stack' / str(n)}", f"seed={n}") for n in (0, 1)])
 write_leaderboard(folder / "leaderboard.csv", rank_trials(find_trials([folder / "stack"]), metric))

@@ -536,7 +536,7 @@ def test_onnx_is_written_checked_and_served_on_request(
     assert items(found)["service answered with the same result"][0] is True
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtraError, match=r"onnx=true needs onnx and onnxruntime: pip install .*\[onnx\]"
+        MissingExtraError, match=r"onnx=true needs onnx and onnxruntime, not installed; run in .*\[onnx\]"
     ):
         exported(f"run={plain_run.path}", "onnx=true")
 

@@ -214,7 +214,7 @@ def test_decoders_own_messages_stay_off_the_terminal(tmp_path: Path) -> None:
 def test_without_soundfile_the_install_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genre_classifier.features.decoding.audio.find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtraError, match=r"soundfile and soxr not installed.*pip install 'genre-classifier"
+        MissingExtraError, match=r"soundfile and soxr not installed; run in .*-e '\.\[audio\]'"
     ):
         decoded(tmp_path / "a.wav")
 

@@ -27,9 +27,9 @@ from genre_classifier.features.measure import Failure, get_extractor, try_to_mea
 from genre_classifier.features.output import read_feature_set
 from genre_classifier.features.sets import CORE20, FEATURE_SETS
 from genre_classifier.features.spectral.core20 import extract_core20
-from genre_classifier.features.workers import measure_in_processes
+from genre_classifier.features.workers import measure_in_processes, run_in_processes
 from tests.conftest import ROOT
-from tests.features.sounds import collection, music, write
+from tests.features.sounds import abort_at_crash, collection, music, write
 
 NAMES = list(CORE20.features)
 
@@ -202,41 +202,28 @@ def test_samples_that_are_not_finite_make_a_bad_file(tmp_path: Path) -> None:
     assert "a.wav: signal has 1 samples that are not finite" in result.reason
 
 
-CRASHING = """
-import os, sys
-from pathlib import Path
-import genre_classifier.features.decoding.audio as audio
-from genre_classifier.features.workers import measure_in_processes
-from genre_classifier.features.decoding.audio import Excerpt
-
-original = audio._check_kind
-def crash(path, file):
-    if path.name == "crash.wav":
-        os.abort()
-    original(path, file)
-audio._check_kind = crash
-
-if __name__ == "__main__":
-    paths = [Path(name) for name in sys.argv[1:]]
-    for position, outcome in sorted(measure_in_processes(paths, "core20", Excerpt(), 2), key=lambda pair: pair[0]):
-        print(paths[position].name, getattr(outcome.result, "kind", "measured"))
-"""
+def test_a_file_that_crashes_the_decoder_is_a_bad_one(capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["a.wav", "b.wav", "crash.wav", "d.wav", "e.wav"]
+    found = run_in_processes(abort_at_crash, [Path(name) for name in names], 2, lambda failure: failure.kind)
+    assert dict(found) == {0: "measured", 1: "measured", 2: "unreadable", 3: "measured", 4: "measured"}
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_file_that_crashes_the_decoder_is_a_bad_one(tmp_path: Path) -> None:
-    paths = [write(tmp_path / name) for name in ("a.wav", "b.wav", "crash.wav", "d.wav", "e.wav")]
-    script = tmp_path / "crashing.py"
-    script.write_text(CRASHING)  # a file, since spawned processes run it again
+def test_a_script_without_a_guard_measures_in_processes(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name) for name in ("a.wav", "b.wav")]
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from genre_classifier.features.decoding.audio import Excerpt\n"
+        "from genre_classifier.features.workers import measure_in_processes\n"
+        "print('started')\n"
+        "found = measure_in_processes([Path(p) for p in sys.argv[1:]], 'core20', Excerpt(), 2)\n"
+        "print(sorted((position, len(outcome.result.features)) for position, outcome in found))\n"
+    )
     done = subprocess.run(
         [sys.executable, str(script), *map(str, paths)], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [
-        "a.wav measured",
-        "b.wav measured",
-        "crash.wav unreadable",
-        "d.wav measured",
-        "e.wav measured",
-    ]
+    assert (done.stdout, done.stderr) == ("started\n[(0, 1), (1, 1)]\n", "")
 
 
 KILLED = """
@@ -534,7 +521,7 @@ def test_without_ray_the_install_line_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     root = collection(tmp_path / "music", n_tracks=1)
     assert main(["extract", str(root), str(tmp_path / "f.csv"), "--cache", str(cache), "--ray", "local"]) == 1
-    assert "pip install 'genre-classifier[ray]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[ray]'" in capsys.readouterr().err
 
 
 def damage(cache: Path, statement: str, *values: object) -> None:

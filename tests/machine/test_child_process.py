@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from genre_classifier.cli import hydra_entry
+from genre_classifier.machine.child_process import SCRIPT_RAN_AGAIN
+from genre_classifier.service.application import GenreService
+from genre_classifier.service.model import ModelService
 
 # The standard output of the script is closed when the last process that inherited it has ended.
 STARTED = """
@@ -124,3 +131,56 @@ def test_a_long_path_for_temporary_files_leaves_no_room_for_the_servers_socket(t
         )
         assert (done.stdout.strip(), done.stderr) == (expected, "")
     shutil.rmtree(short)
+
+
+# Scripts without a main guard. Their processes import them before their task.
+UNGUARDED = {
+    "run_in_process": """
+from genre_classifier.sweeps import processes
+processes.PRELOADED.clear()
+print(processes.run_in_process(print, "the task", "trial-0"))
+""",
+    "measure_apart": """
+from pathlib import Path
+from genre_classifier.features.decoding.apart import Limits, measure_apart
+from genre_classifier.features.decoding.audio import Excerpt
+try:
+    measure_apart(Path("a.wav"), "core20", Excerpt(), Limits())
+except Exception as error:
+    print(error)
+""",
+}
+
+
+@pytest.mark.parametrize("name", UNGUARDED)
+def test_a_script_without_a_guard_gets_one_message(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED[name])
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    told = f"its process ran {script} again instead of its task; put what that script calls under "
+    assert (done.stdout, done.stderr) == (told + "if __name__ == '__main__':\n", "")
+
+
+def test_no_command_or_service_begins_while_a_process_imports_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LeftError(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        assert code == SCRIPT_RAN_AGAIN
+        raise LeftError
+
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.setattr(os, "_exit", leave)
+    nothing = OmegaConf.create({})
+    for begin in (
+        lambda: hydra_entry.run(pytest.fail),
+        lambda: hydra_entry.RunStart().on_run_start(nothing),
+        lambda: hydra_entry.RunStart().on_multirun_start(nothing),
+        lambda: asyncio.run(
+            GenreService(ModelService(tmp_path, "none")).router.lifespan_context(None).__aenter__()
+        ),
+    ):
+        with pytest.raises(LeftError):
+            begin()

@@ -32,13 +32,12 @@ class Folders:
 
 
 def train_into(folder: Path, overrides: list[str]) -> None:
-    """Train, and leave the configuration and overrides where Hydra would."""
-    cfg = composed(*overrides, f"run_dir={folder}")
-    folder.mkdir(parents=True)
-    RunFolder(folder).write_config(cfg)
+    """Train, and leave the overrides where Hydra would."""
     asked = [text for text in overrides if not text.startswith("run_dir")]
-    RunFolder(folder).overrides_yaml.write_text("".join(f"- {json.dumps(text)}\n" for text in asked))
-    train(cfg)
+    path = RunFolder(folder).overrides_yaml
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"- {json.dumps(text)}\n" for text in asked))
+    train(composed(*overrides, f"run_dir={folder}"))
 
 
 def _sweep(folder: Path, base: list[str], trials: list[list[str]]) -> Path:

@@ -11,7 +11,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from genre_classifier.bundle.format import BundleDetails, make_predictor, read_bundle
-from genre_classifier.bundle.songs import audio_recipe, predict_song
+from genre_classifier.bundle.songs import build_audio_recipe, predict_song
 from genre_classifier.bundle.writing import write_bundle
 from genre_classifier.cli.main import main
 from genre_classifier.errors import AudioError
@@ -84,7 +84,7 @@ def certainty(rms: float) -> float:
 
 def checked(bundle_path: Path, files: list[AudioFile], jobs: int = 1) -> Robustness:
     bundle = read_bundle(bundle_path.parent, bundle_path.name)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
     return check_robustness(make_predictor(bundle), recipe, files, jobs)
 
 
@@ -220,7 +220,7 @@ def test_a_long_file_is_measured_in_its_first_minutes(
     path = write(tmp_path / "a.wav", music(9.0))
     assert len(decode(path).samples) == 4 * 22_050
     bundle = read_bundle(loudness.parent, loudness.name)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
     [(_, found)] = check._measure_all([AudioFile(path, "a")], recipe, ("gain -20 dB",), 1)
     assert isinstance(found, Variants)
     expected = measure_file(path, "core20", Excerpt(duration=4.0, window=recipe.clip_seconds)).features
@@ -268,7 +268,7 @@ def test_the_prediction_before_is_that_of_predict(tmp_path: Path, three: Path) -
         make_model(), scaler, list("abcdefgh"), {"f1": 1.0}, tmp_path / "m", NAME, details=details, onnx=False
     )
     bundle = read_bundle(tmp_path / "m", NAME)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
     for song in checked(tmp_path / "m" / NAME, scan(three).files).songs:
         predicted = predict_song(make_predictor(bundle), recipe, song.file.path, recipe.windows)
         assert len(predicted.starts) == 4

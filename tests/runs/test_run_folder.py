@@ -222,7 +222,7 @@ def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path) -
 
 def test_the_configuration_and_the_predictions_can_be_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with pytest.raises(RunFolderError, match=r"config.yaml: there is no such file; Hydra writes it"):
+    with pytest.raises(RunFolderError, match=r"config.yaml: there is no such file; it is written when"):
         folder.read_settings()
     folder.write_config(OmegaConf.create({"seed": 3, "where": "${seed}"}))
     assert folder.read_settings() == {"seed": 3, "where": "${seed}"}

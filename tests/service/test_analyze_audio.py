@@ -22,7 +22,7 @@ import asyncio  # noqa: E402
 import httpx  # noqa: E402
 
 from genre_classifier.bundle.format import BundleDetails, read_bundle, wrap_bundle  # noqa: E402
-from genre_classifier.bundle.songs import AudioRecipe, answer_for, audio_recipe, predict_song  # noqa: E402
+from genre_classifier.bundle.songs import AudioRecipe, build_audio_recipe, build_song_answer, predict_song  # noqa: E402
 from genre_classifier.bundle.writing import write_bundle  # noqa: E402
 from genre_classifier.errors import AudioError  # noqa: E402
 from genre_classifier.features.decoding import apart  # noqa: E402
@@ -136,10 +136,10 @@ def test_a_file_is_answered_as_predict_answers(suffix: str, service: ModelServic
     bundle = read_bundle(service.folder)
     predictor, recipe = (
         wrap_bundle(bundle, GenreClassifier),
-        audio_recipe(bundle.metadata, bundle.feature_names),
+        build_audio_recipe(bundle.metadata, bundle.feature_names),
     )
     song = predict_song(predictor, recipe, path, recipe.windows)
-    expected = answer_for(predictor, song, return_probs=True)
+    expected = build_song_answer(predictor, song, return_probs=True)
     assert {key: answer["prediction"][key] for key in expected} == expected
     assert answer["prediction"]["bundle"] == bundle.digest
     assert isinstance(answer["prediction"]["outside_training_range"], bool)
@@ -155,8 +155,10 @@ def test_a_curve_has_the_song_s_overlapping_windows(
     path = write(tmp_path / "a.wav", music(seconds))
     points = curve(service, path)
     bundle = read_bundle(service.folder)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
-    song = predict_song(wrap_bundle(bundle, GenreClassifier), recipe, path, recipe.sliding(step))
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
+    song = predict_song(
+        wrap_bundle(bundle, GenreClassifier), recipe, path, recipe.build_sliding_windows(step)
+    )
     assert len(points) == len(song.starts) <= 60
     assert [(point["start"], point["end"]) for point in points] == [
         (start, pytest.approx(start + 2.0)) for start in song.starts
@@ -169,7 +171,7 @@ def test_a_curve_of_a_long_song_joins_windows(service: ModelService, tmp_path: P
     path = write(tmp_path / "a.wav", music(123.0))  # 62 windows, the last of one second
     points = curve(service, path)
     bundle = read_bundle(service.folder)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
     song = predict_song(wrap_bundle(bundle, GenreClassifier), recipe, path, recipe.windows)
     assert [point["start"] for point in points] == [4.0 * number for number in range(31)]
     assert points[-1]["end"] == pytest.approx(123.0)
@@ -211,7 +213,7 @@ def test_whether_a_curve_is_asked_for_must_be_clear(service: ModelService) -> No
 @pytest.mark.parametrize("seconds", [31.0, 95.0, 240.0, 899.0, 1200.0])
 def test_an_overview_has_no_more_points_than_somebody_waits_for(name: str, seconds: float) -> None:
     recipe = AudioRecipe(name, (0,), ("first",), 30.0)
-    n_points = len(list(recipe.overview(seconds).list_spans(seconds)))
+    n_points = len(list(recipe.build_overview(seconds).list_spans(seconds)))
     n_windows = len(list(recipe.windows.list_spans(seconds)))
     assert n_windows <= n_points <= max(recipe.most_points, n_windows)
 
@@ -334,11 +336,11 @@ def test_a_pretrained_bundle_answers_as_predict_does_and_says_what_it_lacks(
     assert status == 200, answer
     assert list(answer["features"]) == list(MUSICNN50.features)
     bundle = read_bundle(pretrained.folder)
-    recipe = audio_recipe(bundle.metadata, bundle.feature_names)
+    recipe = build_audio_recipe(bundle.metadata, bundle.feature_names)
     predictor = wrap_bundle(bundle, GenreClassifier)
     song = predict_song(predictor, recipe, path, recipe.windows)
     assert song.starts.tolist() == [0.0, 3.0]
-    expected = answer_for(predictor, song, return_probs=True)
+    expected = build_song_answer(predictor, song, return_probs=True)
     assert answer["prediction"]["all_probabilities"] == pytest.approx(expected["all_probabilities"], abs=1e-5)
     # Removed under a running service: the process that measures finds none, and then the service itself.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))

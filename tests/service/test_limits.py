@@ -540,7 +540,7 @@ def test_health_says_whatever_went_wrong_with_a_newer_bundle(
             assert (status, answer["bundle"]) == (200, digest)
             assert text in answer["problem"]
         with monkeypatch.context() as patched:
-            patched.setattr(model, "bundle_fingerprint", lambda *_: 1 / 0)
+            patched.setattr(model, "compute_bundle_fingerprint", lambda *_: 1 / 0)
             service.refresh()
             assert "ZeroDivisionError" in client.ask("GET", "/health")[1]["problem"]
         service.refresh()

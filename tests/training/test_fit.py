@@ -10,8 +10,10 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
+from genre_classifier.config.settings import flatten_settings
 from genre_classifier.data.datamodule import GenreDataModule
 from genre_classifier.errors import CheckpointError, DataError, DivergedError, RunFolderError
+from genre_classifier.runs.configuration import read_configuration
 from genre_classifier.training.callbacks import RunCheckpoint
 from genre_classifier.training.lit_module import GenreLitModule
 from genre_classifier.training.run import Result
@@ -52,12 +54,34 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
     monkeypatch.setattr(RunCheckpoint, "on_train_epoch_end", stopping)
 
 
+def test_a_run_started_from_python_leaves_its_configuration(trained: Train) -> None:
+    folder = trained("model.dropout=0.25", name="own").folder
+    cfg = read_configuration(folder)
+    assert flatten_settings(cfg) == folder.read_run()["settings"]
+    assert cfg.model.dropout == 0.25
+    assert folder.read_overrides() == ()
+    trained(
+        "model.dropout=0.5", "trainer.max_epochs=1", name="own"
+    )  # the files there become those of this run
+    assert read_configuration(folder).model.dropout == 0.5
+
+
+def test_the_configuration_that_hydra_wrote_is_kept(trained: Train, tmp_path: Path) -> None:
+    hydra = tmp_path / "own" / ".hydra"
+    hydra.mkdir(parents=True)
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (hydra / name).write_text("written: by Hydra\n")
+    trained("trainer.max_epochs=1", name="own")
+    assert {path.read_text() for path in hydra.iterdir()} == {"written: by Hydra\n"}
+
+
 def test_a_run_leaves_its_whole_folder(trained: Train) -> None:
     result = trained("logger=tensorboard")
     files = {
         str(path.relative_to(result.folder.path)) for path in result.folder.path.rglob("*") if path.is_file()
     }
     assert {
+        ".hydra/config.yaml",
         "run.json",
         "metrics.json",
         "history.csv",
@@ -306,7 +330,7 @@ def test_diverging_stops_with_a_reason_in_run_json(trained: Train, tmp_path: Pat
 def test_bad_data_is_recorded_and_leaves_no_results(trained: Train, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         trained("data.path=nowhere.csv", name="bad")
-    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["run.json"]
+    assert {path.name for path in (tmp_path / "bad").iterdir()} == {".hydra", "run.json"}
     run = json.loads((tmp_path / "bad" / "run.json").read_text())
     assert (run["status"], run["reason"]) == (
         "failed",
@@ -405,7 +429,9 @@ def test_the_cycle_of_the_learning_rate_can_be_longer_than_the_training(trained:
     assert rates[1] == rates[0][:3]
 
 
-def test_the_summary_names_the_next_commands(trained: Train, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_names_the_next_commands(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from genre_classifier.training.summary import show
 
     result = trained()
@@ -413,3 +439,9 @@ def test_the_summary_names_the_next_commands(trained: Train, capsys: pytest.Capt
     assert f"python export.py run={result.folder.path}" in capsys.readouterr().out
     show(trained("callbacks.checkpoint=null"))
     assert "export.py" not in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    show(trained("logger=tensorboard", "logger.figures=false", "run_dir=."))  # as with hydra.run.dir=.
+    told = capsys.readouterr().out
+    assert "tensorboard --logdir .\n" in told
+    assert "export run=.\n" in told

@@ -43,14 +43,14 @@ def test_one(data: bytes) -> None:
     content = data[1:]
     try:  # without this every change would end at the digest
         changed = json.loads(content)
-        changed["sha256"]["metadata"] = bundles.metadata_digest(changed)
+        changed["sha256"]["metadata"] = bundles.compute_metadata_digest(changed)
         content = json.dumps(changed).encode()
     except Exception:
         pass
     try:
         found = bundles.parse_files({**PARTS, "metadata": content}, Path("x"), "x")
         bundles.make_predictor(found).predict([0.0, 0.0])
-        bundles.feature_set_of(found.metadata, found.feature_names)
+        bundles.find_feature_set(found.metadata, found.feature_names)
     except BundleError:
         return
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import CalibrationError, ConfigError, MissingExtraError
 from genre_classifier.evaluation.calibration import fit_temperature
 
@@ -199,8 +200,8 @@ def get_baseline(name: str) -> Baseline:
         raise ConfigError(f"--models {name}: expected one of {', '.join(one.name for one in BASELINES)}")
     if not found.installed:
         raise MissingExtraError(
-            f"--models {name} needs {found.package}, which is not installed: "
-            f"pip install -c constraints.txt -e '.[{found.extra}]'"
+            f"--models {name} needs {found.package}, which is not installed; "
+            f"{advise_to_install(found.extra or '')}"
         )
     return found
 

@@ -181,10 +181,10 @@ class Bundle:
 
     def path(self, part: str) -> Path:
         """Return the documented path of `part`: model, scaler, metadata or onnx."""
-        return self.folder / file_name(self.name, part)
+        return self.folder / build_file_name(self.name, part)
 
 
-def file_name(name: str, part: str) -> str:
+def build_file_name(name: str, part: str) -> str:
     """Return the documented file name of a bundle's part: model, scaler, metadata or onnx."""
     return f"{name}{SUFFIXES[part]}"
 
@@ -211,7 +211,7 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     """
     check_name(name)
     folder = Path(folder)
-    file_names = {part: file_name(name, part) for part in SUFFIXES}
+    file_names = {part: build_file_name(name, part) for part in SUFFIXES}
     needed = [file_names[part] for part in _NEEDED]
     limits = {file_names[part]: _MAX_BYTES[part] for part in SUFFIXES}
     found = read_files(folder, name, limits, needed)
@@ -219,9 +219,9 @@ def read_bundle(folder: str | Path = DEFAULT_FOLDER, name: str = DEFAULT_NAME) -
     return parse_files(contents, folder, name)
 
 
-def bundle_fingerprint(folder: str | Path, name: str) -> tuple:
+def compute_bundle_fingerprint(folder: str | Path, name: str) -> tuple:
     """Return a value that changes when a bundle is replaced. It is cheap enough to compute every second."""
-    return compute_fingerprint(Path(folder), [file_name(name, part) for part in SUFFIXES])
+    return compute_fingerprint(Path(folder), [build_file_name(name, part) for part in SUFFIXES])
 
 
 def build_model(bundle: Bundle, model_class: type[ModelT], device: str | torch.device = "cpu") -> ModelT:
@@ -275,7 +275,7 @@ def wrap_bundle(
     return _wrap(build_model(bundle, model_class, device), bundle, device)
 
 
-def feature_set_of(
+def find_feature_set(
     metadata: Mapping[str, Any], feature_names: Sequence[str] | None
 ) -> FeatureSetReference | None:
     """Return how a model's features were made; None if that is not known.
@@ -321,7 +321,7 @@ def verify_bundle(bundle: Bundle) -> list[tuple[str, str]]:
     """
     from genre_classifier.network import GenreClassifier
 
-    rows = typical_rows(bundle.scaler)
+    rows = make_typical_rows(bundle.scaler)
     wrapper = wrap_bundle(bundle, GenreClassifier)
     expected = wrapper._compute_probabilities(rows)
     difference = compare_answers(
@@ -384,7 +384,7 @@ def compare_answers(path: Path, found: np.ndarray, expected: np.ndarray) -> floa
     return difference
 
 
-def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
+def make_typical_rows(scaler: ScalerStatistics) -> np.ndarray:
     """Return random rows, float64 (row, feature), with the means and scales of the training rows."""
     deviations = np.random.default_rng(0).normal(size=(64, scaler.n_features))
     scale = np.ones(scaler.n_features) if scaler.scale is None else np.array(scaler.scale)
@@ -394,7 +394,7 @@ def typical_rows(scaler: ScalerStatistics) -> np.ndarray:
 
 def parse_files(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundle:
     """Return a bundle made from its files' contents, after checking them against each other."""
-    paths = {part: folder / file_name(name, part) for part in SUFFIXES}
+    paths = {part: folder / build_file_name(name, part) for part in SUFFIXES}
     missing = [str(paths[part]) for part in _NEEDED if part not in contents]
     if missing:
         raise BundleError(f"{', '.join(missing)}: no such file; export a bundle there, or name another one")
@@ -411,16 +411,16 @@ def parse_files(contents: Mapping[str, bytes], folder: Path, name: str) -> Bundl
             raise BundleError(
                 f"{paths['scaler']}: not the scaler that {paths['metadata'].name} describes: {difference}"
             )
-    feature_names = _metadata_feature_names(metadata, paths["metadata"], scaler)
+    feature_names = _read_feature_names(metadata, paths["metadata"], scaler)
     if is_ours and "onnx" in contents:  # so that no user of the bundle runs an unknown program
         _read_onnx(contents["onnx"], paths["onnx"], scaler, genres)
-    digests = "".join(f"{part} {sha256(contents[part])}\n" for part in SUFFIXES if part in contents)
+    digests = "".join(f"{part} {compute_sha256(contents[part])}\n" for part in SUFFIXES if part in contents)
     if not is_ours and "onnx" in contents:
         _log.warning("%s is ignored; the metadata does not say which model it belongs to", paths["onnx"])
     return Bundle(
         name=name,
         folder=folder,
-        digest=sha256(digests.encode()),
+        digest=compute_sha256(digests.encode()),
         metadata=metadata,
         genre_names=genres,
         feature_names=feature_names,
@@ -456,7 +456,7 @@ def _check_digests(
     digests = metadata["sha256"]
     if not isinstance(digests, dict) or not {*_NEEDED} <= digests.keys() <= {*SUFFIXES}:
         raise BundleError(f"{path}: sha256 does not list the bundle's files; the file was changed")
-    if digests["metadata"] != metadata_digest(metadata):
+    if digests["metadata"] != compute_metadata_digest(metadata):
         raise BundleError(f"{path}: its content does not match its own SHA-256; the file was changed")
     for part, expected in digests.items():
         if part == "metadata":
@@ -465,7 +465,7 @@ def _check_digests(
             raise BundleError(
                 f"{paths[part]}: no such file, but {path.name} lists it; export the bundle again"
             )
-        found = sha256(contents[part])
+        found = compute_sha256(contents[part])
         if found != expected:
             raise BundleError(
                 f"{paths[part]}: SHA-256 is {found}, {path.name} has {expected}; the file is damaged or "
@@ -495,7 +495,7 @@ def _check_contract(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _metadata_feature_names(
+def _read_feature_names(
     metadata: Mapping[str, Any], path: Path, scaler: ScalerStatistics
 ) -> tuple[str, ...] | None:
     names = metadata.get("feature_names")
@@ -605,13 +605,13 @@ def _check_shapes(state: Mapping[str, StoredTensor], wanted: Mapping[str, Sequen
             )
 
 
-def metadata_digest(metadata: Mapping[str, Any]) -> str:
+def compute_metadata_digest(metadata: Mapping[str, Any]) -> str:
     """Return the SHA-256 of metadata without the digest of itself, whatever its spacing and order of keys."""
     content = dict(metadata)
     content["sha256"] = {part: digest for part, digest in metadata["sha256"].items() if part != "metadata"}
-    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    return compute_sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
-def sha256(content: bytes) -> str:
+def compute_sha256(content: bytes) -> str:
     """Return the SHA-256 of bytes, in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_classifier.bundle.format import feature_set_of
+from genre_classifier.bundle.format import find_feature_set
 from genre_classifier.bundle.inputs import read_rows
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
 from genre_classifier.errors import BundleError
@@ -65,18 +65,18 @@ class AudioRecipe:
         """Points of a curve that somebody waits for: 60, and 20 with a pretrained network."""
         return 20 if FEATURE_SETS[self.features].is_pretrained else 60
 
-    def overview(self, seconds: float) -> Excerpt:
-        """A song of this length in overlapping windows, at most `most_points` where they overlap."""
+    def build_overview(self, seconds: float) -> Excerpt:
+        """Return a song of this length in overlapping windows, at most `most_points` where they overlap."""
         step = max(self.default_step, (seconds - self.clip_seconds) / (self.most_points - 1))
-        return self.sliding(math.ceil(step * 10) / 10)
+        return self.build_sliding_windows(math.ceil(step * 10) / 10)
 
     @property
     def windows(self) -> Excerpt:
         """A whole song in windows as long as the training clips."""
         return Excerpt(duration=None, window=self.clip_seconds)
 
-    def sliding(self, step: float) -> Excerpt:
-        """A whole song in overlapping windows, `step` seconds apart."""
+    def build_sliding_windows(self, step: float) -> Excerpt:
+        """Return a whole song in overlapping windows, `step` seconds apart."""
         return Excerpt(duration=None, window=self.clip_seconds, step=min(step, self.clip_seconds))
 
     def measure(self, path: Path, excerpt: Excerpt) -> tuple[float, Float64, npt.NDArray[np.float32]]:
@@ -87,7 +87,7 @@ class AudioRecipe:
         return measured.seconds, measured.starts, measured.features[:, self.columns]
 
 
-def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | None) -> AudioRecipe:
+def build_audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | None) -> AudioRecipe:
     """Return how to measure songs for a bundle.
 
     Parameters
@@ -104,7 +104,7 @@ def audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str] | Non
     MissingWeightsError
         They come from a pretrained network whose weights are not at hand.
     """
-    made_with = feature_set_of(metadata, feature_names)
+    made_with = find_feature_set(metadata, feature_names)
     if feature_names is None:
         raise BundleError("the bundle does not name its features, so they cannot be measured from audio")
     known = None if made_with is None else FEATURE_SETS.get(made_with.name)
@@ -194,7 +194,7 @@ def predict_windows(predictor: Predictor, features: npt.NDArray[np.float32]) -> 
     return predictor.predict_probabilities(rows)
 
 
-def answer_for(
+def build_song_answer(
     predictor: Predictor, song: SongPrediction, return_probs: bool = False, top_k: int = DEFAULT_TOP_K
 ) -> Prediction:
     """Return the documented answer for a whole song."""

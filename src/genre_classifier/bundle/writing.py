@@ -25,14 +25,14 @@ from genre_classifier.bundle.format import (
     SUFFIXES,
     Bundle,
     BundleDetails,
+    build_file_name,
     check_feature_names,
     check_name,
     compare_answers,
-    file_name,
-    metadata_digest,
+    compute_metadata_digest,
+    compute_sha256,
+    make_typical_rows,
     parse_files,
-    sha256,
-    typical_rows,
     wrap_bundle,
 )
 from genre_classifier.bundle.predictor import check_genre_names
@@ -179,7 +179,7 @@ def _encode(
         "format_version": FORMAT_VERSION,
         "feature_names": None if feature_names is None else list(feature_names),
         "scaler": statistics.to_metadata(),
-        "library_versions": _library_versions(),
+        "library_versions": _collect_library_versions(),
         "temperature": None
         if details.calibration is None
         else to_plain(details.calibration.temperature, "temperature"),
@@ -194,8 +194,8 @@ def _encode(
         "evaluation",
     ):
         content[key] = to_plain(_as_plain(getattr(details, key)), key)
-    content["sha256"] = {part: sha256(contents[part]) for part in contents}
-    content["sha256"]["metadata"] = metadata_digest(content)
+    content["sha256"] = {part: compute_sha256(contents[part]) for part in contents}
+    content["sha256"]["metadata"] = compute_metadata_digest(content)
     contents["metadata"] = (
         json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     ).encode()
@@ -244,7 +244,7 @@ def _publish(
     scaler: Any,
     verify: Callable[[Bundle], None] | None,
 ) -> dict[str, Path]:
-    known_names = {file_name(name, part): part for part in SUFFIXES}
+    known_names = {build_file_name(name, part): part for part in SUFFIXES}
 
     def check(written: Mapping[str, bytes]) -> None:
         bundle = parse_files({known_names[key]: content for key, content in written.items()}, folder, name)
@@ -252,9 +252,9 @@ def _publish(
         if verify is not None:
             verify(bundle)
 
-    files = {file_name(name, part): content for part, content in contents.items()}
+    files = {build_file_name(name, part): content for part, content in contents.items()}
     publish(folder, name, files, list(known_names), check)
-    return {part: folder / file_name(name, part) for part in SUFFIXES if part in contents}
+    return {part: folder / build_file_name(name, part) for part in SUFFIXES if part in contents}
 
 
 def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
@@ -266,7 +266,7 @@ def _check_answers(bundle: Bundle, model: nn.Module, scaler: Any) -> None:
         original = ModelWrapper(copy.deepcopy(model), scaler, bundle.genre_names)
     except ValueError as error:
         raise BundleError(f"the parts of the bundle do not fit together: {error}") from error
-    rows = typical_rows(bundle.scaler)
+    rows = make_typical_rows(bundle.scaler)
     expected = original._compute_probabilities(rows)
     answers = {bundle.path("model"): wrap_bundle(bundle, type(model))._compute_probabilities(rows)}
     if bundle.onnx_file is not None:
@@ -314,7 +314,7 @@ def to_plain(value: Any, where: str, depth: int = 0) -> Any:
     raise BundleError(f"{where} is a {type(value).__name__}; expected numbers, text, lists and mappings")
 
 
-def _library_versions() -> dict[str, str | None]:
+def _collect_library_versions() -> dict[str, str | None]:
     from importlib.metadata import (  # only a writer needs it, and it is slow to import
         PackageNotFoundError,
         version,

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import ConfigError, TrialFailedError
 from genre_classifier.terminal import say
 
@@ -164,11 +165,8 @@ def _list_remarks(
     baselines: Sequence[Baseline], divisions: Sequence[Division], missing: Sequence[Baseline]
 ) -> Iterator[str]:
     if missing:
-        extras = ",".join(one.extra or "" for one in missing)
-        yield (
-            f"not installed: {', '.join(one.name for one in missing)} "
-            f"(pip install -c constraints.txt -e '.[{extras}]')"
-        )
+        advice = advise_to_install(*(one.extra or "" for one in missing))
+        yield f"not installed: {', '.join(one.name for one in missing)}; {advice}"
     fixed = [one.name for one in baselines if not one.seeded]
     if fixed and any(len(division.seeds) > 1 for division in divisions):
         yield f"one seed for {', '.join(fixed)}: nothing in them is drawn at random, every seed gives the same"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -18,7 +19,7 @@ from genre_classifier.config.messages import explain_error
 from genre_classifier.config.settings import build_job_config, describe_plan
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.machine.child_process import die_with_parent
+from genre_classifier.machine.child_process import die_with_parent, leave_if_script_runs_again
 from genre_classifier.runs.folder import claim
 from genre_classifier.terminal import format_error, prepare, say
 
@@ -36,8 +37,10 @@ def run(main: Callable[[], Any]) -> None:
 
     With the environment variable ``HYDRA_FULL_ERROR=1`` the traceback is shown instead.
     """
+    leave_if_script_runs_again()
     prepare()
     prepare_caches()  # before Lightning imports matplotlib
+    put_overrides_together()
     from genre_classifier.sweeps.composing import compose_as_the_first_trial
 
     compose_as_the_first_trial()
@@ -50,6 +53,17 @@ def run(main: Callable[[], Any]) -> None:
     with one_message(), _sweep_finished():
         main()
     gc.freeze()  # the process ends: nothing needs to be looked for once more
+
+
+def put_overrides_together() -> None:
+    """Move the overrides in sys.argv before the options.
+
+    Hydra refuses overrides on both sides of an option, as in ``data=gtzan -m seed=1,2``.
+    """
+    known, rest = get_args_parser().parse_known_args()
+    if rest and not any(word.startswith("-") for word in rest):
+        overrides = [*known.overrides, *rest]
+        sys.argv[1:] = [*overrides, *(word for word in sys.argv[1:] if word not in overrides)]
 
 
 @contextmanager
@@ -108,6 +122,7 @@ class RunStart(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        leave_if_script_runs_again()
         # The processes that Lightning starts for the other devices share the first one's folder.
         if "LOCAL_RANK" in os.environ:
             die_with_parent()
@@ -119,6 +134,7 @@ class RunStart(Callback):
             say(describe_plan(job), error=True)  # at once: the libraries take some seconds to load
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        leave_if_script_runs_again()
         with one_message():
             from genre_classifier.sweeps.start import find_problems_of_every_trial, start_sweep
 

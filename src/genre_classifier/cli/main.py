@@ -22,6 +22,7 @@ from genre_classifier.cli import extract as extract_command
 from genre_classifier.cli import predict as song_command
 from genre_classifier.cli import report as report_command
 from genre_classifier.cli import robustness as robustness_command
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import BundleError, DataError, GenreClassifierError, MissingExtraError
 from genre_classifier.files.csv_files import format_csv
 from genre_classifier.machine.cache_folders import prepare_caches
@@ -269,10 +270,10 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _require_same_features(bundle: Bundle, path: Path) -> None:
     """Raise DataError if a table's features were not measured as the bundle's were."""
-    from genre_classifier.bundle.format import feature_set_of
+    from genre_classifier.bundle.format import find_feature_set
     from genre_classifier.features.output import read_feature_set
 
-    expected = feature_set_of(bundle.metadata, bundle.feature_names)
+    expected = find_feature_set(bundle.metadata, bundle.feature_names)
     found = read_feature_set(path) if path.is_file() else None
     difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:
@@ -350,7 +351,7 @@ def _serve(options: argparse.Namespace) -> None:
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f'serving needs {", ".join(missing)}; install them with: pip install "genre-classifier[serve]"'
+            f"serving needs {', '.join(missing)}, not installed; {advise_to_install('serve')}"
         )
     from genre_classifier.service.model import ModelService, model_service
     from genre_classifier.service.server import run

@@ -53,10 +53,10 @@ def run(options: argparse.Namespace, bundle: Bundle, predictor: Predictor, top_k
 
 def find_recipe(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
     """Return how to measure songs for a bundle. Raises BundleError, with its name, if they cannot be measured."""
-    from genre_classifier.bundle.songs import audio_recipe
+    from genre_classifier.bundle.songs import build_audio_recipe
 
     try:
-        return audio_recipe(bundle.metadata, predictor.feature_names)
+        return build_audio_recipe(bundle.metadata, predictor.feature_names)
     except BundleError as error:
         raise BundleError(f"{bundle.folder / bundle.name}: {error}") from error
 
@@ -64,10 +64,10 @@ def find_recipe(bundle: Bundle, predictor: Predictor) -> AudioRecipe:
 def _predict_song(
     options: argparse.Namespace, predictor: Predictor, recipe: AudioRecipe, path: Path, top_k: int
 ) -> Iterator[str]:
-    from genre_classifier.bundle.songs import answer_for, predict_song
+    from genre_classifier.bundle.songs import build_song_answer, predict_song
 
     song = predict_song(predictor, recipe, path, recipe.windows)
-    answer = answer_for(predictor, song, top_k=top_k)
+    answer = build_song_answer(predictor, song, top_k=top_k)
     tops = ", ".join(
         f"{format_name(top['genre'])} {top['confidence']:.3f}" for top in answer["top_predictions"]
     )
@@ -87,9 +87,8 @@ def _write_curve(
 ) -> Iterator[str]:
     from genre_classifier.bundle.songs import predict_song, write_curve
 
-    song = predict_song(
-        predictor, recipe, path, recipe.sliding(recipe.default_step if options.step is None else options.step)
-    )
+    step = recipe.default_step if options.step is None else options.step
+    song = predict_song(predictor, recipe, path, recipe.build_sliding_windows(step))
     options.output.mkdir(parents=True, exist_ok=True)
     targets = [options.output / f"{path.name}.genres.{suffix}" for suffix in ("csv", "png")]
     write_curve(song, path.name, *targets)

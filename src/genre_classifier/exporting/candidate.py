@@ -12,7 +12,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from genre_classifier.bundle.format import TOLERANCE, typical_rows
+from genre_classifier.bundle.format import TOLERANCE, make_typical_rows
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.data.scaling import standardise
 from genre_classifier.errors import ExportError
@@ -211,7 +211,7 @@ def compute_reference_answers(candidate: Candidate, rows: RunRows | None, why_no
     """
     if rows is None:
         statistics = ScalerStatistics.of(candidate.scaler)
-        features = typical_rows(statistics).astype(np.float32)
+        features = make_typical_rows(statistics).astype(np.float32)
         description = f"{len(features)} typical rows made from the scaler's statistics, because {why_not}"
     else:
         features, _ = rows.side(rows.held_side)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.bundle.format import Calibration, ChecklistItem, check_name
 from genre_classifier.class_names import allow
+from genre_classifier.commands import advise_to_install
 from genre_classifier.config.checks import to_export_config
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.exporting.choose import Choice, choose, describe
@@ -72,7 +73,7 @@ def export(cfg: DictConfig, ask_service: AskService | None = None) -> Export:
     check_name(settings.model_name)
     if settings.onnx and (missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]):
         raise MissingExtraError(
-            f"onnx=true needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[onnx]'"
+            f"onnx=true needs {' and '.join(missing)}, not installed; {advise_to_install('onnx')}"
         )
     allow(settings.allow)
     choice = choose(settings)

@@ -44,7 +44,6 @@ def train_on_all_rows(candidate: Candidate, outputs: Path) -> Candidate:
     now = datetime.now().astimezone()
     folder = RunFolder(claim(outputs / "runs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}", exact=False))
     cfg = build_refit_config(saved, folder.path, epochs=candidate.epoch + 1)
-    folder.write_config(cfg)
     log.info(
         "%-12s training on all rows for %d epochs in %s",
         "refit",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+
+from joblib.externals.loky import ProcessPoolExecutor
 
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.features.decoding.audio import Excerpt
@@ -83,7 +85,7 @@ def _run_pool(
                     position, _ = running.pop(future)
                     yield position, result
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(kill_workers=True)  # it would finish the files that it has queued
             raise
 
 
@@ -96,14 +98,18 @@ def _measure_alone(job: Callable[[Path], Result], path: Path, failed: Callable[[
 
 
 def _open_pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    """Open a pool whose processes do not import the main module, unlike those of `multiprocessing`.
+
+    A script needs no ``if __name__ == "__main__":`` for it.
+    """
+    return ProcessPoolExecutor(jobs, initializer=_start_worker)
 
 
 def _start_worker() -> None:
     """Let a worker ignore interruptions, and end with its parent process."""
     die_with_parent()
+    # Else loky prints a traceback when a file crashes its process.
+    os.environ.setdefault("PYTHONFAULTHANDLER", "0")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""End a process when its parent process ends, even by SIGKILL."""
+"""Rules for child processes: how they are started, and that they end with their parent process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
+SCRIPT_RAN_AGAIN = 78  # exit code
 POLL_SECONDS = 0.2  # for systems that cannot report the end of a parent
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -29,6 +30,24 @@ def has_fork_server() -> bool:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return False
     return len(os.fsencode(multiprocessing.util.get_temp_dir())) <= LONGEST_SOCKET_FOLDER
+
+
+def leave_if_script_runs_again() -> None:
+    """End this process, with the exit code `SCRIPT_RAN_AGAIN`, if `multiprocessing` imports the main script in it.
+
+    A process of `multiprocessing` imports the main script before it does its work. Without a main guard the script
+    would start there a second time. Call this where a command or a further process begins.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        os._exit(SCRIPT_RAN_AGAIN)
+
+
+def explain_script_ran_again() -> str:
+    """Return the reason for the exit code `SCRIPT_RAN_AGAIN`, and what to do."""
+    return (
+        f"its process ran {sys.argv[0]} again instead of its task; put what that script calls under "
+        "if __name__ == '__main__':"
+    )
 
 
 def die_with_parent(parent_pid: int | None = None) -> None:

@@ -6,6 +6,7 @@ import logging
 import socket
 from typing import Any
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 
 SECONDS_TO_ANSWER = 5.0  # a cluster's first sign of life
@@ -35,7 +36,7 @@ def connect_to_ray(address: str, asked: str, num_cpus: int | None = None) -> Any
     except ImportError as error:
         name = asked.partition(" ")[0]
         raise MissingExtraError(
-            f"{name} needs Ray, which is not installed; run: pip install 'genre-classifier[ray]'"
+            f"{name} needs Ray, which is not installed; {advise_to_install('ray')}"
         ) from error
     try:
         _refuse_silence(address)

@@ -182,7 +182,6 @@ def _train(contents: RunContents) -> Trial:
     trainer = cfg.trainer
     if trainer.devices != 1 or trainer.num_nodes != 1:
         raise RunFolderError("the run used several devices, and a report takes one process")
-    folder.write_config(cfg)
     log.info("%-12s the same settings with a grouped split, in %s", "training", shorten_path(folder.path))
     train(cfg)
     trained = read_trial(folder)

@@ -175,9 +175,7 @@ class RunFolder:
         try:
             content = read_yaml(path)
         except FileNotFoundError:
-            raise RunFolderError(
-                f"{path}: there is no such file; Hydra writes it when a run starts"
-            ) from None
+            raise RunFolderError(f"{path}: there is no such file; it is written when a run starts") from None
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             raise RunFolderError(f"{path}: expected a mapping of settings")
         return content

@@ -24,6 +24,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from genre_classifier import __version__
+from genre_classifier.machine.child_process import leave_if_script_runs_again
 from genre_classifier.service.audio import AudioRoute
 from genre_classifier.service.bodies import (
     TOO_SLOW,
@@ -152,6 +153,7 @@ class GenreService(FastAPI):
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         """Load the bundle, and look for a newer one until the end."""
+        leave_if_script_runs_again()
         service = self.endpoints.service
         service.start()
         # What was imported stays; a full collection that walks over it holds up requests for 40 ms.

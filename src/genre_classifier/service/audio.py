@@ -21,7 +21,13 @@ import numpy as np
 
 from genre_classifier.bundle.inputs import read_rows
 from genre_classifier.bundle.songs import AudioRecipe, average_windows
-from genre_classifier.errors import AudioError, BundleError, MissingExtraError, MissingWeightsError
+from genre_classifier.errors import (
+    AudioError,
+    BundleError,
+    GenreClassifierError,
+    MissingExtraError,
+    MissingWeightsError,
+)
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.apart import Limits, measure_apart
 from genre_classifier.features.decoding.audio import SUFFIXES, Excerpt
@@ -143,7 +149,7 @@ class AudioRoute:
                 # The caller knows the file by another name.
                 message = str(error).replace(str(upload.path), repr(upload.name))
                 raise RefusedAudioError(422, message) from error
-            except MissingWeightsError as error:
+            except GenreClassifierError as error:
                 raise RefusedAudioError(503, str(error)) from error
             if not over_time:
                 return MeasuredSong(windows, None)
@@ -153,9 +159,9 @@ class AudioRoute:
             rest = replace(LIMITS, seconds=LIMITS.seconds - (time.monotonic() - start))
             try:
                 return MeasuredSong(
-                    windows, await _measure_apart(upload, recipe, recipe.overview(seconds), rest)
+                    windows, await _measure_apart(upload, recipe, recipe.build_overview(seconds), rest)
                 )
-            except (AudioError, MissingWeightsError) as error:  # a coarse curve is better than none
+            except GenreClassifierError as error:  # a coarse curve is better than none
                 _log.warning("a curve over time has only the song's windows side by side: %s", error)
                 return MeasuredSong(windows, windows)
 

@@ -23,13 +23,14 @@ import numpy as np
 from genre_classifier.bundle.format import (
     DEFAULT_FOLDER,
     DEFAULT_NAME,
-    bundle_fingerprint,
+    compute_bundle_fingerprint,
     make_predictor,
     read_bundle,
 )
 from genre_classifier.bundle.inputs import read_row, read_rows
 from genre_classifier.bundle.predictor import DEFAULT_TOP_K, Prediction, Predictor
-from genre_classifier.bundle.songs import AudioRecipe, audio_recipe
+from genre_classifier.bundle.songs import AudioRecipe, build_audio_recipe
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import BundleError, GenreClassifierError, MissingExtraError
 from genre_classifier.features.decoding.audio import require_audio
 
@@ -71,7 +72,7 @@ class ServedModel:
             Its features cannot be measured from audio here.
         """
         require_audio()
-        return audio_recipe(self.metadata, self.predictor.feature_names)
+        return build_audio_recipe(self.metadata, self.predictor.feature_names)
 
     def answer(self, features: Any, return_probs: bool, top_k: int) -> dict[str, Any]:
         """Return the prediction for one row, the features far from the training data, and the bundle."""
@@ -166,7 +167,7 @@ class ModelService:
         with self._loading:
             seen = None
             try:
-                seen = bundle_fingerprint(self.folder, self.name)
+                seen = compute_bundle_fingerprint(self.folder, self.name)
                 if seen == self._seen:
                     return False
                 self._seen = seen
@@ -270,7 +271,7 @@ def predict_in_process(folder: Path, name: str, rows: Sequence[Sequence[float]])
         It did not answer with 200.
     """
     if find_spec("msgspec") is None:
-        raise MissingExtraError("the service needs msgspec: pip install -c constraints.txt -e '.[serve]'")
+        raise MissingExtraError(f"the service needs msgspec, not installed; {advise_to_install('serve')}")
     import msgspec
 
     from genre_classifier.service.endpoints import Endpoints

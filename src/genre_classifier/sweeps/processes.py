@@ -20,7 +20,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genre_classifier.machine.child_process import has_fork_server
+from genre_classifier.machine.child_process import (
+    SCRIPT_RAN_AGAIN,
+    explain_script_ran_again,
+    has_fork_server,
+    leave_if_script_runs_again,
+)
 
 PRELOADED = ["genre_classifier.sweeps.stacked.fit", "torch.utils.tensorboard", "hydra"]
 # How long an interrupted process may take to close its files.
@@ -51,6 +56,7 @@ def run_in_process(
     stop : threading.Event, optional
         Stops the process when it is set. A thread needs it because it gets no signals.
     """
+    leave_if_script_runs_again()
     process: BaseProcess = _get_context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
     oom_kills = _count_oom_kills()
     process.start()
@@ -86,6 +92,8 @@ def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
     out_of_memory : bool
         Whether the system has killed a process in the meantime because memory ran out.
     """
+    if exit_code == SCRIPT_RAN_AGAIN:
+        return explain_script_ran_again()
     if exit_code is None or exit_code >= 0:
         return f"its process ended with exit code {exit_code} and without a message"
     try:

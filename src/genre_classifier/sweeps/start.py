@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from genre_classifier import __version__
 from genre_classifier.commands import format_override
 from genre_classifier.config.checks import Problem, find_problems
+from genre_classifier.config.messages import explain_missing_choice
 from genre_classifier.config.schema import TensorBoardConfig, is_higher_better
 from genre_classifier.config.settings import (
     build_job_config,
@@ -66,6 +67,7 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     with read_write(config):
         _drop_sweep_settings(config)
     swept = _find_swept(config)
+    _check_choices(config, swept)
     _check_names(config, swept)
     _complete_the_sweeper(config)
     expected = _count_trials(config, swept)
@@ -155,6 +157,21 @@ def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
         if not open_ones.intersection(problem.keys)
         and (len(problem.keys) == 1 or not swept.keys() & set(problem.keys))
     ]
+
+
+def _check_choices(config: DictConfig, swept: Mapping[str, Override]) -> None:
+    """Raise ConfigError if a swept group has no such choice, or cannot be swept."""
+    if (search := swept.get("hparams_search")) is not None:
+        raise ConfigError(f"{search.input_line}: a search says what a sweep tries, so name one of them")
+    groups = {str(name) for name in config.hydra.runtime.choices}
+    for name, override in swept.items():
+        if name not in groups or not override.is_choice_sweep():
+            continue
+        group = name.partition("@")[0]
+        options = _get_hydra().config_loader.get_group_options(group)
+        for choice in override.sweep_string_iterator():
+            if not choice.startswith("[") and choice not in options:
+                raise ConfigError(explain_missing_choice(group, choice, options))
 
 
 def _check_names(config: DictConfig, swept: Mapping[str, Override]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import MissingExtraError
 from genre_classifier.evaluation.drawing import render_png
 
@@ -135,5 +136,5 @@ def mlflow_logger(experiment_name: str, run_name: str | None, tracking_uri: str)
         return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "logger=mlflow needs MLflow, which is not installed: pip install -c constraints.txt -e '.[mlflow]'"
+            f"logger=mlflow needs MLflow, which is not installed; {advise_to_install('mlflow')}"
         ) from error

@@ -130,12 +130,16 @@ class Run:
     def prepare(self, datamodule: GenreDataModule | None = None) -> None:
         """Read, split and scale the rows, draw the weights, and make the logger.
 
+        The configuration is written first, unless Hydra has written it.
+
         Parameters
         ----------
         datamodule : GenreDataModule, optional
             A datamodule that has the rows already.
         """
         settings = self.settings
+        if self.is_first_process and not self.folder.hydra_yaml.is_file():  # Hydra did not start this run
+            self.folder.write_config(self.cfg)
         self.resumed = Resumption.of(settings, self.flat)
         self.datamodule = datamodule or GenreDataModule(settings.data, seed=settings.seed)
         self.datamodule.setup()

@@ -69,7 +69,7 @@ def _say_genres(result: Result) -> None:
 def _list_next_commands(result: Result, folder: Path) -> list[tuple[str, str]]:
     commands = []
     if result.folder.tensorboard.exists():
-        root = folder.parts[0] if not folder.is_absolute() else folder
+        root = folder if folder.is_absolute() or not folder.parts else folder.parts[0]
         commands.append(("look at it", format_command("tensorboard", "--logdir", root)))
     if result.best_checkpoint is not None:
         commands.append(

@@ -164,7 +164,7 @@ def test_without_the_package_onnx_the_bundle_has_none_and_asking_for_it_says_why
     with caplog.at_level(logging.INFO):
         assert "onnx" not in write_bundle(MODEL, SCALER, GENRES, {}, tmp_path)
     assert "no ONNX file: onnx is not installed" in caplog.text
-    with pytest.raises(MissingExtraError, match=r'pip install "genre-classifier\[onnx\]"'):
+    with pytest.raises(MissingExtraError, match=r"not installed; run in .*-e '\.\[onnx\]'"):
         write_bundle(MODEL, SCALER, GENRES, {}, tmp_path, onnx=True)
 
 

@@ -277,14 +277,14 @@ def test_a_damaged_graph_is_refused_or_of_the_same_shape(data: st.DataObject) ->
 
 def replace_onnx(folder: Path, content: bytes) -> None:
     """Put another ONNX file into a bundle, with a metadata file that agrees."""
-    from genre_classifier.bundle.format import metadata_digest, sha256
+    from genre_classifier.bundle.format import compute_metadata_digest, compute_sha256
 
     (folder / "genre_classifier_production.onnx").unlink()
     (folder / "genre_classifier_production.onnx").write_bytes(content)
     path = folder / "genre_classifier_production_metadata.json"
     metadata = json.loads(path.read_text())
-    metadata["sha256"]["onnx"] = sha256(content)
-    metadata["sha256"]["metadata"] = metadata_digest(metadata)
+    metadata["sha256"]["onnx"] = compute_sha256(content)
+    metadata["sha256"]["metadata"] = compute_metadata_digest(metadata)
     path.unlink()
     path.write_text(json.dumps(metadata))
     for name in ("genre_classifier_production.pt", "genre_classifier_production_scaler.pkl"):

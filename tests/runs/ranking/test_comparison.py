@@ -82,28 +82,37 @@ def test_rows_of_a_group_count_as_one(tmp_path: Path) -> None:
     assert found.method == "paired bootstrap over 300 rows in 6 groups"
 
 
-def folds(path: Path, accuracies: list[list[float]], dropout: float, val: float = 0.15) -> None:
+def folds(
+    path: Path, accuracies: list[list[float]], dropout: float, *, genre: str = "a", **made: Any
+) -> None:
+    """Write a cross-validation. Each fold tests 30 rows of one genre."""
+    settings = made.pop("settings", {})
     for seed, by_fold in enumerate(accuracies):
         for fold, value in enumerate(by_fold):
-            made_trial(
+            folder = made_trial(
                 path / f"{seed}-{fold}",
                 value,
                 test_f1=value,
                 settings={
                     "data.split.folds": 3,
                     "data.split.fold": fold,
-                    "data.split.val": val,
                     "seed": seed,
                     "model.dropout": dropout,
+                    **settings,
                 },
                 rows={"train": 60, "test": 30},
+                **made,
             )
+            rows = [[f"row {30 * fold + row}", "", genre, genre, 0.8, 0.2] for row in range(30)]
+            folder.write_predictions(["id", "group", "true", "predicted", "p_a", "p_b"], rows)
 
 
 def test_cross_validations_are_compared_fold_by_fold(tmp_path: Path) -> None:
     one, other = np.array([[0.80, 0.70, 0.75], [0.82, 0.72, 0.73]]), np.array([[0.7, 0.69, 0.70]])
     folds(tmp_path / "a", one.tolist(), 0.1)
-    folds(tmp_path / "b", other.tolist(), 0.3, val=0.0)  # the same folds test, more rows train
+    # The same rows test in each fold. Their features differ, and more rows train.
+    features = {"data.features": "musicnn", "data.split.val": 0.0}
+    folds(tmp_path / "b", other.tolist(), 0.3, data="other", settings=features)
     found = compare(tmp_path / "a", tmp_path / "b", "val/f1")
     values = one.mean(axis=0) - other[0]
     scale = np.sqrt((1 / 3 + 30 / 60) * values.var(ddof=1))
@@ -152,9 +161,17 @@ def other_folds(path: Path) -> None:
 
 def other_split(path: Path) -> None:
     folds(path / "a", [[0.8, 0.7, 0.75]], 0.1)
-    for fold in range(3):
-        settings = {"data.split.folds": 3, "data.split.fold": fold, "data.split.seed": 7}
-        made_trial(path / "b" / str(fold), 0.5, settings=settings)
+    folds(path / "made", [[0.5, 0.5, 0.5]], 0.1)
+    for fold in range(3):  # another fold tests these rows
+        (path / "b").mkdir(exist_ok=True)
+        (path / "made" / f"0-{fold}").rename(path / "b" / str(fold))
+        rows = (path / "a" / f"0-{(fold + 1) % 3}" / "predictions.csv").read_text()
+        (path / "b" / str(fold) / "predictions.csv").write_text(rows)
+
+
+def other_genres(path: Path) -> None:
+    folds(path / "a", [[0.8, 0.7, 0.75]], 0.1)
+    folds(path / "b", [[0.8, 0.7, 0.75]], 0.1, genre="b")
 
 
 def two_splits(path: Path) -> None:
@@ -168,7 +185,8 @@ def two_splits(path: Path) -> None:
     [
         (other_rows, r"were tested on different rows \(30 and 20, 20 in common\)"),
         (other_folds, r"tested on folds 0, 1, 2 and .* on 0, 1; cross-validate both"),
-        (other_split, r"have other rows or another split \(data.split.\*\)"),
+        (other_split, r"a/0-0 and .*b/0 were tested on different rows \(30 and 30, 0 in common\)"),
+        (other_genres, r"a/0-0 and .*b/0-0 were tested on the same ids with different genres"),
         (two_splits, r"its trials are on 2 data sets or splits \(.*\); name one of its runs"),
     ],
 )

@@ -25,6 +25,7 @@ from torch import nn
 from genre_classifier.bundle.chain import Layer
 from genre_classifier.bundle.inference import fold_temperature, list_linear_steps
 from genre_classifier.bundle.onnx.graph import INPUT, IR_VERSION, OPSET, OUTPUT, REMAINDER, OnnxGraph
+from genre_classifier.commands import advise_to_install
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
 
@@ -82,7 +83,7 @@ def build_onnx(
         from onnx import checker, helper
     except ImportError as error:
         raise MissingExtraError(
-            'writing ONNX needs the package onnx; install it with: pip install "genre-classifier[onnx]"'
+            f"writing ONNX needs the package onnx, which is not installed; {advise_to_install('onnx')}"
         ) from error
     if temperature != 1.0:
         model = fold_temperature(model, temperature)

@@ -10,6 +10,7 @@ import numpy as np
 
 from genre_classifier.bundle.onnx.graph import INPUT, OUTPUT, REMAINDER, OnnxGraphError, read_graph
 from genre_classifier.bundle.predictor import Predictor
+from genre_classifier.commands import advise_to_install
 from genre_classifier.data.scaler_state import ScalerStatistics
 from genre_classifier.errors import BundleError, MissingExtraError
 
@@ -52,7 +53,7 @@ class OnnxPredictor(Predictor):
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError(
-                'running ONNX needs onnxruntime; install it with: pip install "genre-classifier[serve]"'
+                f"running ONNX needs onnxruntime, which is not installed; {advise_to_install('onnx')}"
             ) from error
         try:
             read_graph(content, scaler.n_features, len(genre_names))

@@ -15,12 +15,18 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from genre_classifier.errors import AudioError, MissingWeightsError
+from genre_classifier.errors import AudioError, GenreClassifierError, MissingWeightsError
 from genre_classifier.features.cache import Measured
 from genre_classifier.features.decoding.audio import Excerpt
 from genre_classifier.features.measure import EXTRACTORS, measure_file
 from genre_classifier.machine.cache_folders import prepare_caches
-from genre_classifier.machine.child_process import die_with_parent, has_fork_server
+from genre_classifier.machine.child_process import (
+    SCRIPT_RAN_AGAIN,
+    die_with_parent,
+    explain_script_ran_again,
+    has_fork_server,
+    leave_if_script_runs_again,
+)
 
 GRACE_SECONDS = 1.0  # for a process to end after its answer
 # Without preloading, each process would import these modules again.
@@ -76,7 +82,10 @@ def measure_apart(
         The file cannot be measured, takes too long or too much memory, crashes the process, or is given up.
     MissingWeightsError
         The weights of a pretrained set's network are missing.
+    GenreClassifierError
+        The process ran the script that started this one again.
     """
+    leave_if_script_runs_again()
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = _get_context(name).Process(target=_Measure(sending, path, name, excerpt, limits), daemon=True)
     process.start()
@@ -91,6 +100,9 @@ def measure_apart(
         answered = True
         found: Measured | AudioError | MissingWeightsError = receiving.recv()
     except EOFError:
+        process.join(GRACE_SECONDS)
+        if process.exitcode == SCRIPT_RAN_AGAIN:
+            raise GenreClassifierError(explain_script_ran_again()) from None
         raise AudioError(f"{path} crashed the process that decoded it", kind="unreadable") from None
     finally:
         receiving.close()

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import AudioError, DataError, MissingExtraError
 from genre_classifier.features.decoding.formats import (
     FORMATS,
@@ -375,8 +376,7 @@ def require_audio() -> None:
     missing = [name for name in ("soundfile", "soxr") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"audio files cannot be read: {' and '.join(missing)} not installed; "
-            "run: pip install 'genre-classifier[audio]'"
+            f"audio files cannot be read: {' and '.join(missing)} not installed; {advise_to_install('audio')}"
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import MissingExtraError, MissingWeightsError
 from genre_classifier.features.sets import MUSICNN_PARAMETERS
 from genre_classifier.files.atomic import replacing
@@ -166,8 +167,7 @@ def _require_safetensors() -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise MissingExtraError(
-            "the weights of musicnn cannot be read: safetensors is not installed; "
-            "run: pip install 'genre-classifier[audio]'"
+            f"the weights of musicnn cannot be read: safetensors is not installed; {advise_to_install('audio')}"
         ) from error
     return safetensors.numpy
 

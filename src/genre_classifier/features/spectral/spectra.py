@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.errors import GenreClassifierError, MissingExtraError
 from genre_classifier.features.sets import HOP_LENGTH, N_FFT
 from genre_classifier.machine.cache_folders import prepare_caches
@@ -31,7 +32,7 @@ def load_librosa() -> Any:
         import librosa.feature.spectral  # librosa imports its modules on first use, and numba compiles them then
     except ImportError as error:
         raise MissingExtraError(
-            "these features cannot be measured: librosa is not installed; run: pip install 'genre-classifier[audio]'"
+            f"these features cannot be measured: librosa is not installed; {advise_to_install('audio')}"
         ) from error
     except RuntimeError as error:  # numba's 'no locator available'
         raise GenreClassifierError(

@@ -1,4 +1,7 @@
-"""Compare two runs or sweeps on the rows or folds that tested both."""
+"""Compare two runs or sweeps on the rows or folds that tested both.
+
+What must be equal is in predictions.csv: the ids and genres of the test rows, for each fold. Their features may differ.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from genre_classifier.config.settings import REPLICATE_KEYS
 from genre_classifier.errors import ConfigError, RunFolderError
 from genre_classifier.evaluation.intervals import compute_difference_intervals
 from genre_classifier.evaluation.paired_tests import McNemar, run_corrected_t_test, run_mcnemar_test
@@ -19,7 +21,6 @@ from genre_classifier.runs.ranking.leaderboard import Row, Trial, compute_overla
 
 COMPARED = ("accuracy", "f1", "f1_macro")
 SIGNIFICANT = 0.05
-SHARES = ("data.split.train", "data.split.val", "data.split.test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def compare(first: Path, second: Path, metric: str) -> Comparison:
     Raises
     ------
     ConfigError
-        Their test rows or folds are not the same.
+        Their folds, or the ids or genres of their test rows, are not the same.
     RunFolderError
         A folder holds no finished run.
     """
@@ -161,17 +162,15 @@ def read_contestant(path: Path, metric: str) -> Contestant:
 
 
 def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
+    (one, mine), (other, others) = _read_test_rows(one), _read_test_rows(other)
     if one.folds != other.folds:
         raise ConfigError(
             f"{one.path} was tested on folds {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
             "cross-validate both on the same folds (hparams_search=cross_validation)"
         )
-    mine, others = one.trials[0], other.trials[0]
-    if mine.data != others.data or _select_split_settings(mine) != _select_split_settings(others):
-        raise ConfigError(
-            f"{one.path} and {other.path} have other rows or another split (data.split.*), so their folds are not the "
-            "same folds; compare runs of one data set and split"
-        )
+    tested: dict[int | None, tuple[RunFolder, Predictions]] = {}
+    for trial, run in zip((*one.trials, *other.trials), (*mine, *others), strict=True):
+        _require_same_rows(*tested.setdefault(trial.fold, (trial.folder, run)), trial.folder, run)
     differences = []
     shared = compute_overlap([*one.trials, *other.trials])
     for metric in COMPARED:
@@ -184,20 +183,11 @@ def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
         low, high = max(-1.0, test.mean - test.half_width), min(1.0, test.mean + test.half_width)
         differences.append(Difference(metric, mine_mean, others_mean, test.mean, low, high, test.p_value))
     method = f"corrected t-test over {len(one.folds)} folds (Nadeau and Bengio, 2003)"
-    return Comparison(one, other, mine.protocol, method, tuple(differences), None)
+    return Comparison(one, other, _describe_protocols(one, other), method, tuple(differences), None)
 
 
 def _list_folds(folds: set[int]) -> str:
     return ", ".join(map(str, sorted(folds))) or "none"
-
-
-def _select_split_settings(trial: Trial) -> dict[str, object]:
-    """Return the settings that decide which rows each fold tests. The shares only divide the other rows."""
-    return {
-        key: value
-        for key, value in trial.settings.items()
-        if key.startswith("data.split.") and key not in (*REPLICATE_KEYS, *SHARES)
-    }
 
 
 def _average_by_fold(contestant: Contestant, metric: str) -> dict[int, float]:
@@ -285,7 +275,8 @@ def _require_same_rows(
         common = len(set(mine.ids) & set(other.ids))
         raise ConfigError(
             f"{where} were tested on different rows ({len(mine.ids)} and {len(other.ids)}, {common} in common); "
-            "compare runs of the same data and split, or cross-validate both"
+            "compare runs with the same rows and the same split (data.split.*), or cross-validate both. Features and "
+            "model may differ"
         )
     if mine.genre_names != other.genre_names or (mine.true != other.true).any():
         raise ConfigError(
