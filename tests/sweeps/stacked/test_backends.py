@@ -150,9 +150,7 @@ def test_slurm_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch,
         check_backend(launcher("backend=submitit"))
 
 
-@pytest.mark.parametrize(
-    ("backend", "extra"), [("ray", "-e '.[ray]'"), ("submitit", "pip install 'genre-classifier[slurm]'")]
-)
+@pytest.mark.parametrize(("backend", "extra"), [("ray", "-e '.[ray]'"), ("submitit", "-e '.[slurm]'")])
 def test_the_extra_of_a_backend_is_named(backend: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, backend, None)
     with pytest.raises(MissingExtraError, match=rf"backend={backend} needs .*{re.escape(extra)}"):

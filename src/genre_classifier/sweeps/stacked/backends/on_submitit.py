@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genre_classifier.commands import advise_to_install
 from genre_classifier.config.schema import TrainConfig
 from genre_classifier.errors import ConfigError, MissingExtraError
 from genre_classifier.sweeps.processes import SECONDS_TO_STOP
@@ -48,8 +49,8 @@ def check_submitit(settings: Mapping[str, Any]) -> None:
         import submitit  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            "hydra.launcher.backend=submitit needs submitit, which is not installed; run: "
-            "pip install 'genre-classifier[slurm]'"
+            "hydra.launcher.backend=submitit needs submitit, which is not installed; "
+            f"{advise_to_install('slurm')}"
         ) from error
     cluster = settings.get("cluster", CLUSTERS[0])
     if cluster not in CLUSTERS:
