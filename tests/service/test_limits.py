@@ -264,6 +264,24 @@ def test_a_client_that_sends_slowly_but_steadily_is_answered(
         assert Answers(connection).best() == BEST[1]
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 30000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_wants_the_connection_closed_gets_its_refusal_all_the_same(
+    port: int, length: str
+) -> None:
+    with connected(port) as connection:
+        connection.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}\r\n\r\n".encode()
+        )
+        for _ in range(30):  # a connection that was closed before its end would be reset
+            frame = (b"%x\r\n" % 10**6, b"\r\n") if "chunked" in length else (b"", b"")
+            connection.sendall(frame[0] + b"x" * 10**6 + frame[1])
+        connection.sendall(b"0\r\n\r\n" if "chunked" in length else b"")
+        answer = Answers(connection).end()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nconnection: close\r\n" in answer
+    assert is_answering(port)
+
+
 def test_idle_and_half_sent_connections_give_way_to_new_ones(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

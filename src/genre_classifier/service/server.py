@@ -65,6 +65,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._since = self.loop.time()  # when the client was last known to owe something
         self._refused = False
         self._is_replayed = False  # the parser is reading a head that _OrdinaryParser made
+        self._closes = False  # as soon as the body has arrived
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -183,6 +184,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # the application sees an ordinary request
             self.headers[:] = [(name, value) for name, value in self.headers if name != b"upgrade"]
         super().on_headers_complete()
+        self.cycle.transport = _PatientTransport(self)
         self.headers = []  # takes trailers, which nobody reads
         self._phase = "body"
         self._since = self.loop.time()
@@ -202,12 +204,44 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = "end"
         self._since = self.loop.time()
         super().on_message_complete()
+        if self._closes:
+            self.transport.close()
+
+    def close_after_body(self) -> None:
+        """Close the connection when the body has arrived. The rest of the body is not kept."""
+        self._closes = self._phase == "body"
+        if not self._closes:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         if self._phase == "end":
             self._since = self.loop.time()
         super().on_response_complete()
+
+
+class _PatientTransport(asyncio.Transport):
+    """What a request's answer is written to: its close waits for the end of the request's body.
+
+    A client that sends ``Connection: close`` and gets its answer early, such as 413, still sends its body. To close
+    then would reset the connection and take the answer from it.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+
+    def write(self, data: Any) -> None:
+        """Send bytes."""
+        self._protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closed or about to be."""
+        return self._protocol.transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection, now or when the body has arrived."""
+        self._protocol.close_after_body()
 
 
 class _TooLargeError(Exception):
