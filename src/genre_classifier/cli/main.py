@@ -250,10 +250,10 @@ def _predict(options: argparse.Namespace) -> None:
     from genre_classifier.bundle.predictor import DEFAULT_TOP_K
 
     given = [bool(options.songs), options.features is not None, options.table is not None]
-    if sum(given) != 1:
-        raise DataError(
-            f"{sum(given)} of SONG, --features and --table given: one of them says what to predict the genre of"
-        )
+    if not any(given):
+        raise DataError("nothing to predict: name audio files, or give --features or --table")
+    if sum(given) > 1:
+        raise DataError("give only one of SONG, --features and --table")
     bundle = read_bundle(*_split(options.bundle))
     predictor = make_predictor(bundle)
     top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k

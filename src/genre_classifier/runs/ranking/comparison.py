@@ -163,7 +163,7 @@ def read_contestant(path: Path, metric: str) -> Contestant:
 def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
     if one.folds != other.folds:
         raise ConfigError(
-            f"{one.path} was tested on folds {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
+            f"{one.path} was tested on {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
             "cross-validate both on the same folds (hparams_search=cross_validation)"
         )
     mine, others = one.trials[0], other.trials[0]
@@ -188,7 +188,7 @@ def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
 
 
 def _list_folds(folds: set[int]) -> str:
-    return ", ".join(map(str, sorted(folds))) or "none"
+    return f"folds {', '.join(map(str, sorted(folds)))}" if folds else "one holdout"
 
 
 def _select_split_settings(trial: Trial) -> dict[str, object]:

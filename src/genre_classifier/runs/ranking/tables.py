@@ -152,7 +152,7 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
 
 def _build_notes(board: Leaderboard) -> Iterable[str]:
     if len(board.rows) > ROWS_SHOWN:
-        yield f"and {len(board.rows) - ROWS_SHOWN} more"
+        yield f"the table shows {ROWS_SHOWN} of {len(board.rows)} rows; a CSV file has them all"
     if any(row.like_best for row in board.rows):
         yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
     finished = [row for row in board.rows if row.rank is not None]
