@@ -454,7 +454,7 @@ def test_a_ranking_by_training_rows_is_said_to_mean_nothing(tmp_path: Path) -> N
     folder.write_metrics(metrics | {"train": metrics["val"] | {"f1": 1.0}})
     stream = io.StringIO()
     show_leaderboard(one_board(tmp_path, "train/f1"), Console(file=stream, width=120))
-    assert "train/f1 rewards what was learnt by heart" in stream.getvalue()
+    assert "train/f1 is measured on training rows, so it rewards overfitting" in stream.getvalue()
 
 
 HARD_VALUES = (
