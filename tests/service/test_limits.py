@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.bundle.format import BundleDetails
+from genre_classifier.cli.main import main
 from genre_classifier.service import application, requests, server
 from genre_classifier.service.endpoints import Endpoints, encode
 from genre_classifier.service.model import ModelService
@@ -319,6 +320,17 @@ def test_a_connection_that_is_being_answered_is_not_given_up(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of descriptors")
+def test_an_address_that_cannot_be_had_is_one_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = ["--bundle", str(folder / NAME)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", *bundle, "--port", str(port)]) == 1
+    assert f"error: cannot listen on 127.0.0.1, port {port}; choose others" in capsys.readouterr().err
+    for number in (70_000, -5):  # the system would take 70,000 for 4,464
+        assert main(["serve", *bundle, "--port", str(number)]) == 1
+        assert f"error: port {number}: expected 1 to 65535" in capsys.readouterr().err
+
+
 def test_the_number_of_connections_stays_below_that_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     for allowed, expected in ((256, 192), (32, 16), (65536, 1000), (resource.RLIM_INFINITY, 1000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))

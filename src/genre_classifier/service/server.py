@@ -20,6 +20,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from genre_classifier.errors import ServiceError
 from genre_classifier.service.application import GenreService
 from genre_classifier.service.model import ModelService
 from genre_classifier.terminal import say
@@ -33,6 +34,7 @@ READ_SECONDS: Final = 60.0  # for reading an answer
 CHECK_SECONDS: Final = 1.0
 FRAMING: Final = 8  # bytes that chunked framing may take per byte of a body
 TOO_LONG: Final = f"request line and headers take more than {HEAD_BYTES:,} bytes"
+LAST_PORT: Final = 65535
 LINGER_SECONDS: Final = 2.0  # from a refusal to the end of the connection
 
 
@@ -297,7 +299,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn has logged why
+            config = self.config
+            raise ServiceError(
+                f"cannot listen on {config.host}, port {config.port}; choose others with --host and --port"
+            ) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -305,7 +313,15 @@ class Server(uvicorn.Server):
 
 
 def run(service: ModelService, host: str, port: int) -> None:
-    """Answer requests until interrupted; where the port cannot be had, log that and exit."""
+    """Answer requests until interrupted.
+
+    Raises
+    ------
+    ServiceError
+        The address or port is taken, unknown or out of range.
+    """
+    if not 0 <= port <= LAST_PORT:
+        raise ServiceError(f"port {port}: expected 1 to {LAST_PORT}, or 0 for any free port")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")  # as uvicorn's own lines
     service.refresh()  # before uvicorn takes the signals, so that they end a load that does not
     with contextlib.suppress(KeyboardInterrupt):
