@@ -276,7 +276,9 @@ def _require_same_features(bundle: Bundle, path: Path) -> None:
     found = read_feature_set(path) if path.is_file() else None
     difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:
-        raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
+        raise DataError(
+            f"{path}: its features were measured differently from those of the training ({difference})"
+        )
 
 
 def _parse_features(text: str) -> list[float]:
