@@ -165,7 +165,8 @@ def test_arguments_repeated_by_the_parser_are_safe(capsys: pytest.CaptureFixture
 def test_a_traceback_is_safe(tmp_path: Path) -> None:
     script = tmp_path / "raises.py"
     script.write_text(
-        "from genre_classifier.terminal import prepare\nimport warnings\nprepare()\n"
+        "from genre_classifier.terminal import prepare\nimport logging\nimport warnings\nprepare()\n"
+        "logging.getLogger('any').warning('row %s', 'l\x1b[2J')\n"
         "warnings.warn('w\\x1b[2J')\nraise RuntimeError('e\\x9b\\u202e')\n"
     )
     run = subprocess.run(
@@ -177,6 +178,7 @@ def test_a_traceback_is_safe(tmp_path: Path) -> None:
         check=False,
     )
     assert is_safe(run.stderr)
+    assert run.stderr.startswith("WARNING: row l\\x1b[2J\n")
     assert "w\\x1b[2J" in run.stderr
     assert "RuntimeError: e\\x9b\\u202e" in run.stderr
     assert escape_lines("a\n\x1bb") == "a\n\\x1bb"

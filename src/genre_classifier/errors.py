@@ -102,5 +102,9 @@ class TrialFailedError(GenreClassifierError):
     """A trial of a sweep failed or was killed. Its run.json has the reason, and the other trials go on."""
 
 
+class ServiceError(GenreClassifierError):
+    """The service cannot start: its address or port is taken, unknown or out of range."""
+
+
 class MissingExtraError(GenreClassifierError, ImportError):
     """A feature needs an optional dependency that is not installed."""

@@ -241,7 +241,7 @@ def prepare() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(LogFormatter())
+        logging.lastResort.setFormatter(LogFormatter("%(levelname)s: %(message)s"))  # as in train and export
     warnings.formatwarning = _format_warning
     sys.excepthook = _show_traceback
 

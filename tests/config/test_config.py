@@ -130,7 +130,7 @@ def test_a_wrong_key_or_type_is_named_with_what_is_allowed(override: str, messag
         (["data/split=stratified", "data.split.column=s"], "data.split.method=stratified makes one"),
         (
             ["data/split=folds", "data.split.column=s"],
-            "data.split.folds=5 makes a split, data.split.column gives one",
+            "data.split.folds=5 makes a split, but data.split.column gives one",
         ),
         (["data.split.val=0", "data.split.train=0.85"], "optimized_metric=val/f1 needs validation rows"),
         (["data=table"], "data.path has no value"),
@@ -188,7 +188,7 @@ def test_a_saved_configuration_of_another_version_is_refused() -> None:
         (["data/split=all"], "optimized_metric=val/f1 needs validation rows, but data.split.method=all"),
         (
             ["data/split=all", "data.split.folds=5", "data.split.fold=0", "optimized_metric=train/f1"],
-            "data.split.method=all holds no rows out, data.split.folds=5 does",
+            "data.split.method=all holds no rows out, but data.split.folds=5 does",
         ),
         (
             ["scheduler=one_cycle", "scheduler.epochs=10"],

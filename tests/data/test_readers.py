@@ -129,7 +129,7 @@ def test_what_is_no_number_is_no_feature(
 ) -> None:
     path = written(tmp_path, x=column)
     assert columns_of(path).feature_names == ["f0", "f1"]
-    assert "not numeric and so not used as features: x" in caplog.text
+    assert "not numeric and so not used as features: x (" in caplog.text
     with pytest.raises(DataError, match=r"column 'x' \(data.features\) does not hold numbers"):
         columns_of(path, ["f0", "x"])
 
@@ -225,8 +225,22 @@ TEXTS: dict[str, tuple[bytes, str]] = {
         f"row {LAST}, column 'artist': the text is not UTF-8",
     ),
     "gzip": (gzip.compress(TEXT.encode()), "is not a text file in UTF-8"),
-    "semicolons": (TEXT.replace(",", ";").encode(), "is not a table: its first line has 1 column"),
-    "blank lines": (b"\n\n\n", "is not a table: its first line has 0 column"),
+    "semicolons": (
+        TEXT.replace(",", ";").encode(),
+        "its first line has 1 column when split at ',', but 4 columns when split at ';'; save it with commas",
+    ),
+    "tabs": (TEXT.replace(",", "\t").encode(), r"but 4 columns when split at '\\t'; rename it to .tsv"),
+    "one column": (TEXT.replace(",", "").encode(), "has 1 column when split at ','; expected a header with"),
+    "decimal commas": (
+        b'genre,artist,f0,f1\na,x,"1,5","-2,25"\nb,y,"2,0","0,5"\n',
+        r"not numeric: f0 \('1,5'\), f1 \('-2,25'\); write numbers with a point and without commas",
+    ),
+    "commas between thousands": (
+        b'genre,artist,f0,f1\na,x,"1,234.5","12,345,678"\n',
+        r"f0 \('1,234.5'\), f1 \('12,345,678'\); write numbers with a point and without commas",
+    ),
+    "words with commas": (b'genre,artist,f0\na,x,"1,x"\nb,y,"2,y"\n', r"f0 \('1,x'\)$"),
+    "blank lines": (b"\n\n\n", "is not a table: its first line has 0 columns when split at ','; expected"),
     "two columns of one name": (TEXT.replace("f1", " f0").encode(), "column 'f0' appears 2 times"),
     "too few cells": (f"{LONG}b,y,1\n".encode(), f"row {LAST}: 3 cells, but the header has 4"),
     "a comma at the end of each row only": (

@@ -56,7 +56,7 @@ def test_text_columns_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest
     header, rows = rows_of_music()
     path = write_csv(tmp_path / "m.csv", [*header, "title"], [[*row, "a song"] for row in rows])
     assert read(config(path)).feature_names == ("f0", "f1", "f2", "f3")
-    assert "not numeric and so not used as features: title" in caplog.text
+    assert "not numeric and so not used as features: title ('a song')" in caplog.text
 
 
 def test_features_can_be_selected_and_keep_the_order_asked_for(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def bad_file(tmp_path: Path, kind: str) -> Path:
         ("too large", r"row 9, column 'f1': infinity, or a number too large"),
         ("duplicate id", r"id 'Ambient-0-2' appears 2 times"),
         ("one genre", r"all rows are of one genre, 'Ambient'"),
-        ("no features", r"no numeric column is left to be a feature"),
+        ("no features", r"no column is left to be a feature"),
     ],
 )
 def test_a_bad_file_is_one_error_that_says_where(tmp_path: Path, kind: str, message: str) -> None:

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,24 @@ def test_a_genre_of_few_groups_trains_in_every_fold_and_is_tested_once(
         # Every number that these folds give says so.
         described = [split.protocol.description.partition("some folds do not test ")[2] for split in splits]
         assert {f"'g{genre}' ({count} " in text for text in described} == {count < folds}
+
+
+def test_artists_who_play_several_genres_may_leave_a_side_without_one() -> None:
+    artists = {"a": "opq", "b": "rso", "c": "tuq", "d": "tov", "e": "wup", "f": "rxy", "g": "rwo", "h": "zu1"}
+    rows = [(genre, artist) for genre, names in artists.items() for artist in names for _ in range(2)]
+    made = table([genre for genre, _ in rows], [artist for _, artist in rows])
+    refused = []
+    for seed in range(20):
+        try:
+            make_split(made, SplitConfig(seed=seed))
+        except SplitError as error:
+            refused.append(str(error))
+    assert refused
+    for message in refused:
+        assert re.search(
+            r"with no artist on two sides the (test|val) rows have no row of genre '\w'", message
+        )
+        assert "try another data.split.seed, or larger data.split.val and data.split.test" in message
 
 
 def test_the_last_group_of_a_genre_trains_and_does_not_validate(caplog: pytest.LogCaptureFixture) -> None:

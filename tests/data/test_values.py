@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.config.schema import NanPolicy
-from genre_classifier.data.values import divide_rows, find_far_values
+from genre_classifier.data.values import divide_rows, find_far_values, find_genre_codes
 from tests.data.test_table import table
 
 RNG = np.random.default_rng(0)
@@ -76,3 +76,26 @@ def test_far_values_are_one_warning_with_row_column_and_value(caplog: pytest.Log
     assert f"column 'a': 1e+30, all others from {low:g} to {high:g};" in message
     assert "row 5, column 'b': 1e+30 (and in 1 more rows)" in message
     assert "and in 2 more columns" in message
+
+
+def test_a_column_that_is_the_genre_in_other_words_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    genres = RNG.permutation(np.repeat(np.arange(3), 10))
+    features = RNG.normal(size=(30, 5)).astype(np.float32)
+    features[:, 1] = genres  # label encoding
+    features[:, 3] = np.array([120.5, 120.5, -7.0])[genres]  # tells one genre from the others
+    features[:, 4] = 1.0  # constant
+    assert find_genre_codes(features, genres) == [1, 3]
+    features[29, 3] += 1
+    assert find_genre_codes(features, genres) == [1]
+    few = np.flatnonzero(genres > 0).tolist() + np.flatnonzero(genres == 0)[:4].tolist()
+    assert find_genre_codes(features[few], genres[few]) == []
+    with caplog.at_level(logging.WARNING):
+        table(
+            features=features,
+            labels=[["Folk", "Jazz", "Rock"][genre] for genre in genres],
+            feature_names=["a", "genre_id", "c", "d", "e"],
+            ids=[str(row) for row in range(30)],
+        )
+    (message,) = [record.getMessage() for record in caplog.records if "per genre" in record.getMessage()]
+    assert message.startswith("my.csv: these features have one value per genre")
+    assert message.endswith("means nothing: 'genre_id'; remove them")

@@ -557,11 +557,11 @@ def test_a_batch_limit_means_that_not_all_rows_trained(
         (["run=a", "ckpt=b"], "run=a and ckpt=b both say what to export: keep one of them"),
         (
             ["versioned=true", "model_name=mine"],
-            "versioned=true makes a name, and model_name=mine gives another",
+            "versioned=true makes a name, but model_name=mine gives another",
         ),
         (
             ["temperature_scaling=true", "refit=full"],
-            "needs validation rows, and refit=full trains on all rows",
+            "needs validation rows, but refit=full trains on all rows",
         ),
         (["min_test_accuracy=75"], r"min_test_accuracy=75.0: expected a number in \[0, 1\]"),
         (["max_milliseconds=0"], "max_milliseconds=0.0: expected a number above 0"),

@@ -42,7 +42,7 @@ def write(
 
 
 def collection(root: Path, genres: tuple[str, ...] = ("Jazz", "Rock"), n_tracks: int = 2) -> Path:
-    """Write ROOT/GENRE/NUMBER.wav, each of another sound."""
+    """Write FOLDER/GENRE/NUMBER.wav, each of another sound."""
     for place, genre in enumerate(genres):
         for number in range(n_tracks):
             write(root / genre / f"{number}.wav", music(1.5, seed=100 * place + number))

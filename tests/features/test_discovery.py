@@ -57,7 +57,7 @@ def test_a_loop_of_links_ends_and_links_are_followed(tmp_path: Path) -> None:
 )
 def test_a_folder_without_audio_is_refused(make, tmp_path: Path) -> None:
     make(tmp_path)
-    with pytest.raises(DataError, match=r"no audio file in it; expected ROOT/GENRE/FILE with .wav, .mp3"):
+    with pytest.raises(DataError, match=r"no audio file in it; expected FOLDER/GENRE/FILE with .wav, .mp3"):
         find_audio(tmp_path)
 
 

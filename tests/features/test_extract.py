@@ -364,8 +364,8 @@ def test_the_wide_sets_are_extracted_by_their_names(name: str, tmp_path: Path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["f.parquet"], "neither of FOLDER and --files LIST given"),
-        (["music", "f.parquet", "--files", "list.csv"], "both of FOLDER and --files LIST given"),
+        (["f.parquet"], "give either FOLDER or --files LIST"),
+        (["music", "f.parquet", "--files", "list.csv"], "give either FOLDER or --files LIST"),
         (["music", "f.xlsx"], "f.xlsx: .xlsx is not a kind of table; expected .parquet or .csv"),
         (
             ["music", "f.csv", "--features", "x"],

@@ -138,7 +138,7 @@ def test_calibration_names_the_recorded_temperature(folders: Folders, parsed: di
     if metrics["temperature"]["temperature"] is None:
         assert metrics["temperature"]["reason"] in text
     else:
-        assert f"one temperature of {metrics['temperature']['temperature']:.2f}" in text
+        assert f"A temperature of {metrics['temperature']['temperature']:.2f}" in text
 
 
 def test_a_run_shows_curves_importance_and_map(parsed: dict[str, Page]) -> None:
@@ -161,7 +161,7 @@ def test_a_run_shows_curves_importance_and_map(parsed: dict[str, Page]) -> None:
 def test_a_random_split_is_marked_and_asks_for_the_grouped_number(parsed: dict[str, Page]) -> None:
     text = parsed["random"].text
 
-    assert "Random split. The rows of one artist fall on several sides" in text
+    assert "Random split. The rows of one artist are on several sides" in text
     assert "The grouped number is missing." in text
     assert "data.split.method=grouped" in text
 
@@ -238,7 +238,7 @@ def test_a_run_of_an_earlier_version_is_computed_from_its_predictions(
 
     assert f"95 %: {low:.3f} to {high:.3f}" in text
     assert f"Expected calibration error {metrics['test']['ece']:.3f}" in text
-    assert "What temperature scaling would do is not recorded" in text
+    assert "The effect of temperature scaling is not recorded" in text
     assert "did not look for duplicates" in text
 
 

@@ -420,6 +420,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(
         ),
         ([str(three), "--figure", str(tmp_path / "models.png")], "is a folder; name the file to be written"),
         ([str(three), "--csv", str(tmp_path / "file" / "a.csv")], "cannot be written: "),
+        ([str(three), "--csv", "/proc/a.csv"], "--csv /proc/a.csv cannot be written: "),
         ([str(three), "--jobs", "0"], "jobs=0: expected at least 1"),
         ([song], "is a file; expected a folder with audio files"),
         ([str(tmp_path / "none")], "there is no such folder"),

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from genre_classifier.bundle.format import BundleDetails
+from genre_classifier.cli.main import main
 from genre_classifier.service import application, requests, server
 from genre_classifier.service.endpoints import Endpoints, encode
 from genre_classifier.service.model import ModelService
@@ -264,6 +265,24 @@ def test_a_client_that_sends_slowly_but_steadily_is_answered(
         assert Answers(connection).best() == BEST[1]
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 30000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_wants_the_connection_closed_gets_its_refusal_all_the_same(
+    port: int, length: str
+) -> None:
+    with connected(port) as connection:
+        connection.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}\r\n\r\n".encode()
+        )
+        for _ in range(30):  # a connection that was closed before its end would be reset
+            frame = (b"%x\r\n" % 10**6, b"\r\n") if "chunked" in length else (b"", b"")
+            connection.sendall(frame[0] + b"x" * 10**6 + frame[1])
+        connection.sendall(b"0\r\n\r\n" if "chunked" in length else b"")
+        answer = Answers(connection).end()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nconnection: close\r\n" in answer
+    assert is_answering(port)
+
+
 def test_idle_and_half_sent_connections_give_way_to_new_ones(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +320,17 @@ def test_a_connection_that_is_being_answered_is_not_given_up(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of descriptors")
+def test_an_address_that_cannot_be_had_is_one_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = ["--bundle", str(folder / NAME)]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", *bundle, "--port", str(port)]) == 1
+    assert f"error: cannot listen on 127.0.0.1, port {port}; choose others" in capsys.readouterr().err
+    for number in (70_000, -5):  # the system would take 70,000 for 4,464
+        assert main(["serve", *bundle, "--port", str(number)]) == 1
+        assert f"error: port {number}: expected 1 to 65535" in capsys.readouterr().err
+
+
 def test_the_number_of_connections_stays_below_that_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     for allowed, expected in ((256, 192), (32, 16), (65536, 1000), (resource.RLIM_INFINITY, 1000)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))

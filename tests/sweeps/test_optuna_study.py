@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import optuna
@@ -74,6 +75,36 @@ def test_the_search_learns_from_finished_trials(tmp_path: Path) -> None:
     late = [trial.params["x"] for trial in study.trials[-8:]]
     early = [trial.params["x"] for trial in study.trials[:8]]
     assert sum(abs(x - 2.0) for x in late) < sum(abs(x - 2.0) for x in early)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_batch_of_trials_learns_and_spreads_out(direction: str) -> None:
+    """Each trial of a batch gets its values before any of them has ended."""
+    study = optuna.create_study(sampler=sampler(), direction=direction)
+    sign = 1 if direction == "minimize" else -1
+    batches = []
+    for _ in range(6):
+        batch = [asked(study) for _ in range(8)]
+        for trial, x, c in batch:
+            study.tell(trial, sign * ((math.log10(x) + 2.0) ** 2 + (c == "a")))
+        batches.append([(math.log10(x), c) for _, x, c in batch])
+    misses = [sum((x + 2.0) ** 2 + (c == "a") for x, c in batch) / 8 for batch in batches]
+    assert max(misses[-2:]) < misses[0] / 2
+    for batch in batches[1:]:
+        places = sorted(x for x, _ in batch)
+        assert places[-1] - places[0] > 0.3
+
+
+def test_the_search_does_not_depend_on_the_direction() -> None:
+    drawn = []
+    for direction, sign in (("minimize", 1), ("maximize", -1)):
+        study = optuna.create_study(sampler=sampler(), direction=direction)
+        for _ in range(4):
+            batch = [asked(study) for _ in range(4)]
+            for trial, x, c in batch:
+                study.tell(trial, sign * ((x - 2.0) ** 2 + (c == "a")))
+        drawn.append([trial.params for trial in study.trials])
+    assert drawn[0] == drawn[1]
 
 
 def test_another_seed_is_another_search(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -437,6 +438,10 @@ def test_the_summary_names_the_next_commands(
     result = trained()
     show(result)
     assert f"python export.py run={result.folder.path}" in capsys.readouterr().out
+    absent = next(iter(result.support["test"]))
+    show(replace(result, support={"test": result.support["test"] | {absent: 0}}))
+    row = next(line for line in capsys.readouterr().out.splitlines() if f" {absent} " in line)
+    assert row.split()[1::2] == [absent, "0", "-"]  # no F1 without rows
     show(trained("callbacks.checkpoint=null"))
     assert "export.py" not in capsys.readouterr().out
     (tmp_path / "empty").mkdir()

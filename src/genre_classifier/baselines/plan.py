@@ -100,7 +100,7 @@ def compose_divisions(
         clash = next((key for key in ("data.split.folds", "data.split.fold") if key in given), None)
         if clash is not None:
             raise ConfigError(
-                f"--folds {folds} runs every fold, {clash}={given[clash]} says which: drop one of them"
+                f"--folds {folds} runs every fold, but {clash}={given[clash]} chooses; remove one of the two"
             )
         overrides = [*overrides, f"data.split.folds={folds}"]
     cfg = _compose(overrides)

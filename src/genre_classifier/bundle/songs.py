@@ -100,7 +100,7 @@ def build_audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str]
     Raises
     ------
     BundleError
-        Its features cannot be measured from audio, or were made otherwise; the message names them.
+        Its features cannot be measured from audio, or were measured differently; the message names them.
     MissingWeightsError
         They come from a pretrained network whose weights are not at hand.
     """
@@ -120,7 +120,7 @@ def build_audio_recipe(metadata: Mapping[str, Any], feature_names: Sequence[str]
     difference = known.build_reference(clip_seconds).describe_difference(made_with)
     if difference is not None:
         raise BundleError(
-            f"the bundle was trained on {known.name} made otherwise than here ({difference}); "
+            f"the bundle was trained on {known.name} measured differently from here ({difference}); "
             "train on features that this version extracts"
         )
     require_weights(known)

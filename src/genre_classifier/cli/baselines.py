@@ -109,7 +109,7 @@ def _read_options(options: argparse.Namespace) -> tuple[list[Division], list[str
         divisions = compose_divisions(overrides, options.folds, seeds)
     elif overrides or options.folds is not None:
         given = overrides[0] if overrides else f"--folds {options.folds}"
-        raise ConfigError(f"--like {options.like} says which rows, and so does {given}: drop one of them")
+        raise ConfigError(f"--like {options.like} and {given} both choose the rows; remove one of the two")
     else:
         divisions = read_divisions(options.like, seeds)
         say(*format_unreadable(divisions.unreadable), error=True)

@@ -110,8 +110,7 @@ def _find_files(options: argparse.Namespace) -> list[AudioFile]:
     from genre_classifier.features.discovery import read_list, scan
 
     if (options.folder is None) == (options.files is None):
-        given = "neither" if options.folder is None else "both"
-        raise DataError(f"{given} of FOLDER and --files LIST given: one of them says which files to measure")
+        raise DataError("name the files to measure: give either FOLDER or --files LIST")
     if options.files is not None:
         return read_list(options.files)
     collection = scan(options.folder)

@@ -251,10 +251,10 @@ def _predict(options: argparse.Namespace) -> None:
     from genre_classifier.bundle.predictor import DEFAULT_TOP_K
 
     given = [bool(options.songs), options.features is not None, options.table is not None]
-    if sum(given) != 1:
-        raise DataError(
-            f"{sum(given)} of SONG, --features and --table given: one of them says what to predict the genre of"
-        )
+    if not any(given):
+        raise DataError("nothing to predict: name audio files, or give --features or --table")
+    if sum(given) > 1:
+        raise DataError("give only one of SONG, --features and --table")
     bundle = read_bundle(*_split(options.bundle))
     predictor = make_predictor(bundle)
     top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
@@ -277,7 +277,9 @@ def _require_same_features(bundle: Bundle, path: Path) -> None:
     found = read_feature_set(path) if path.is_file() else None
     difference = None if expected is None or found is None else expected.describe_difference(found)
     if difference is not None:
-        raise DataError(f"{path}: its features were made otherwise than those of the training ({difference})")
+        raise DataError(
+            f"{path}: its features were measured differently from those of the training ({difference})"
+        )
 
 
 def _parse_features(text: str) -> list[float]:

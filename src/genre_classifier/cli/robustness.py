@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ def _check_targets(options: argparse.Namespace) -> None:
             raise DataError(f"{option} {path} is a folder; name the file to be written")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
             raise DataError(
                 f"{option} {path} cannot be written: {error.strerror}; name another file"

@@ -231,12 +231,12 @@ def _find_export_contradictions(cfg: DictConfig) -> Iterator[Problem]:
     if cfg.versioned and cfg.model_name != ExportConfig.model_name:
         yield Problem(
             ("versioned", "model_name"),
-            f"versioned=true makes a name, and model_name={cfg.model_name} gives another: drop one of them",
+            f"versioned=true makes a name, but model_name={cfg.model_name} gives another; remove one of the two",
         )
     if cfg.temperature_scaling and cfg.refit is not None:
         yield Problem(
             ("temperature_scaling", "refit"),
-            "temperature_scaling=true needs validation rows, and refit=full trains on all rows: drop one of them",
+            "temperature_scaling=true needs validation rows, but refit=full trains on all rows; remove one of the two",
         )
 
 
@@ -303,13 +303,13 @@ def _find_split_contradictions(split: DictConfig) -> Iterator[Problem]:
     if len(given_by) == 2:
         yield Problem(
             ("data.split.column", "data.split.files"),
-            f"data.split.column={split.column} and data.split.files both give the split: drop one of them",
+            f"data.split.column={split.column} and data.split.files both give the split; remove one of the two",
         )
     if given_by and split.method not in (SplitMethod.auto, SplitMethod.given, SplitMethod.all):
         yield Problem(
             ("data.split.method", f"data.split.{given_by[0]}"),
-            f"data.split.{given_by[0]} gives the split, data.split.method={split.method.name} makes one: "
-            "drop one of them",
+            f"data.split.{given_by[0]} gives the split, but data.split.method={split.method.name} makes one; "
+            "remove one of the two",
         )
     if split.method is SplitMethod.given and not given_by:
         yield Problem(
@@ -319,7 +319,7 @@ def _find_split_contradictions(split: DictConfig) -> Iterator[Problem]:
     if split.method is SplitMethod.all and split.folds is not None:
         yield Problem(
             ("data.split.method", "data.split.folds"),
-            f"data.split.method=all holds no rows out, data.split.folds={split.folds} does: drop one of them",
+            f"data.split.method=all holds no rows out, but data.split.folds={split.folds} does; remove one of the two",
         )
     if files and "test" not in files:
         yield Problem(
@@ -329,7 +329,8 @@ def _find_split_contradictions(split: DictConfig) -> Iterator[Problem]:
     if split.folds is not None and given_by:
         yield Problem(
             ("data.split.folds", f"data.split.{given_by[0]}"),
-            f"data.split.folds={split.folds} makes a split, data.split.{given_by[0]} gives one: drop one of them",
+            f"data.split.folds={split.folds} makes a split, but data.split.{given_by[0]} gives one; remove one of the "
+            "two",
         )
     if split.folds is not None and split.fold is None:
         yield Problem(

@@ -404,7 +404,7 @@ def _require_every_genre(table: FeatureTable, held: np.ndarray, active: Int64) -
             raise SplitError(
                 f"{table.where}: with no {table.group_name} on two sides the {SIDES[side]} rows have no row of genre "
                 f"{table.genre_names[empty[0]]!r}: its rows are in too few {table.group_name}s; try another "
-                "data.split.seed or larger shares"
+                "data.split.seed, or larger data.split.val and data.split.test"
             )
 
 

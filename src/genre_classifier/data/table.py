@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_classifier.config.schema import NanPolicy
-from genre_classifier.data.values import Float32, Int64, find_far_values, find_finite_rows
+from genre_classifier.data.values import Float32, Int64, find_far_values, find_finite_rows, find_genre_codes
 from genre_classifier.errors import DataError
 from genre_classifier.features.artists import is_nobody
 from genre_classifier.features.names import find_alike, normalise, refuse_alike_genres
@@ -235,9 +235,11 @@ def build_table(
             texts(groups, "group", may_be_blank=True), ids_text, group_name, where
         )
         _warn_of_alike(group_text, group_name, where)
+    genres = np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep))
+    _warn_of_genre_codes(features, genres, feature_names, where)
     return FeatureTable(
         features=features,
-        genres=np.fromiter((index[text] for text in genre_text), dtype=np.int64, count=len(keep)),
+        genres=genres,
         feature_names=tuple(feature_names),
         genre_names=tuple(names),
         ids=ids_text,
@@ -306,6 +308,18 @@ def _warn_of_far_values(
         "; ".join(shown),
         f"; and in {len(found) - 5} more columns" if len(found) > 5 else "",
     )
+
+
+def _warn_of_genre_codes(features: Float32, genres: Int64, feature_names: Sequence[str], where: str) -> None:
+    found = find_genre_codes(features, genres)
+    if found:
+        log.warning(
+            "%s: these features have one value per genre, so they are the genre in other words and the result means "
+            "nothing: %s%s; remove them",
+            where,
+            ", ".join(repr(feature_names[column]) for column in found[:5]),
+            f" and {len(found) - 5} more" if len(found) > 5 else "",
+        )
 
 
 def _warn_of_alike(groups: Text, what: str, where: str) -> None:

@@ -1,4 +1,4 @@
-"""A table's values, a block of rows at a time: which rows are finite, and what is far from the rest of its column."""
+"""A table's values: which rows are finite, what is far from the rest of its column, what is the genre itself."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FEWEST_ROWS = 10
 FAR = 20
 GAP = 10
 LARGEST_SHARE = 0.1
+FEWEST_ROWS_PER_GENRE = 5  # of fewer, a column with few values has one per genre by chance
 
 
 def divide_rows(n_rows: int, n_columns: int) -> Iterator[slice]:
@@ -83,6 +84,28 @@ def find_far_values(features: Float32) -> Iterator[FarValues]:
         if 0 < len(far) <= max(1, LARGEST_SHARE * rows):
             rest = np.delete(values, far)
             yield FarValues(column, far, float(rest.min()), float(rest.max()))
+
+
+def find_genre_codes(features: Float32, genres: Int64) -> list[int]:
+    """Return the columns with one value per genre, not the same for all: codes of the genre, no measurements.
+
+    A table in which a genre has fewer than 5 rows has none.
+
+    Parameters
+    ----------
+    features : np.ndarray [shape=(row, feature), dtype=float32]
+        Without NaN.
+    genres : np.ndarray [shape=(row,), dtype=int64]
+    """
+    _, first, genre_of, counts = np.unique(genres, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) < 2 or counts.min() < FEWEST_ROWS_PER_GENRE:
+        return []
+    values = features[first]  # (genre, feature)
+    columns = np.flatnonzero((values != values[0]).any(axis=0))
+    for genre, value in enumerate(values):  # a few rows tell that a measurement is none
+        rows = np.flatnonzero(genre_of == genre)[:FEWEST_ROWS_PER_GENRE]
+        columns = columns[(features[np.ix_(rows, columns)] == value[columns]).all(axis=0)]
+    return [int(column) for column in columns if (features[:, column] == values[genre_of, column]).all()]
 
 
 def _find_beyond_gap(distances: npt.NDArray[np.float64], usual: float, size: float) -> Int64:

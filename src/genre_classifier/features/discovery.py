@@ -1,4 +1,4 @@
-"""Find audio files, with genre and group from their folders: ROOT/GENRE/[GROUP/]FILE."""
+"""Find audio files, with genre and group from their folders: FOLDER/GENRE/[GROUP/]FILE."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def scan(root: Path) -> Collection:
     """
     if not root.is_dir():
         what = "is a file; name it with --files list.csv" if root.is_file() else "there is no such folder"
-        raise DataError(f"{root}: {what}; expected a folder with audio in ROOT/GENRE/FILE")
+        raise DataError(f"{root}: {what}; expected a folder with audio in FOLDER/GENRE/FILE")
     collection = _Walk(root).collect()
     files = collection.files
     if all(file.problem is not None for file in files):
@@ -105,7 +105,7 @@ def scan(root: Path) -> Collection:
             f"; {describe_failures(problems)}; {select_one_per_kind(problems)[0].reason}" if problems else ""
         )
         raise DataError(
-            f"{root}: no audio file in it; expected ROOT/GENRE/FILE with {', '.join(SUFFIXES[:6])} or another format "
+            f"{root}: no audio file in it; expected FOLDER/GENRE/FILE with {', '.join(SUFFIXES[:6])} or another format "
             f"that libsndfile reads{why}"
         )
     refuse_alike_genres({file.genre for file in files if file.genre is not None}, root)

@@ -33,9 +33,9 @@ Column = Sequence[tuple[float, float]]
 WIDTH = 4.4  # inches; a phone shows this nearly in full size
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 CURVES = (
-    ("loss", "Loss", "The mean cross entropy; where validation rises while training falls, the network learns "
-     "the training rows by heart."),
-    ("f1", "Weighted F1", "Training rows are seen with dropout while the network learns, so their curve may lie "
+    ("loss", "Loss", "The mean cross entropy. If it rises for validation rows and falls for training rows, the "
+     "network overfits."),
+    ("f1", "Weighted F1", "Training rows are measured with dropout while the network learns, so their curve may be "
      "below that of the validation rows at first."),
 )  # fmt: skip
 
@@ -82,8 +82,8 @@ def draw_reliability(bins: Sequence[ReliabilityBin], key: str) -> Figure:
     """Draw accuracy against confidence by bin, above the number of rows of each bin."""
     title = "Reliability"
     meaning = (
-        "Rows by the confidence of their answer: a bar that ends below the diagonal is a bin whose answers are right "
-        "less often than they claim, one above it claims too little. Bins of few rows scatter by chance."
+        "Rows in bins by the confidence of their answer. If a bar ends below the diagonal, the model is too confident "
+        "there; above it, too little. Bins of few rows vary by chance."
     )
     filled = [one for one in bins if one.confidence is not None and one.accuracy is not None]
     with drawing():
@@ -174,8 +174,8 @@ def _describe_map(places: Places) -> str:
         else "t-SNE, in which only neighbours mean anything"
     )
     return (
-        f"What the network has made of {which} before its last layer, in two dimensions ({how}): genres that lie "
-        "apart are told apart easily, hollow marks are wrong answers."
+        f"The network's last hidden layer for {which}, in two dimensions ({how}). Genres that are far apart are easy "
+        "to distinguish. Hollow marks are wrong answers."
     )
 
 

@@ -225,9 +225,9 @@ def _list_numbers(contents: RunContents, intervals: Mapping[str, Any]) -> tuple[
 def describe_level(intervals: Mapping[str, Any]) -> str:
     """Describe how the intervals of a run's metrics were computed."""
     if not intervals:
-        return "There is no interval: it takes two groups or rows to tell their spread."
+        return "There is no interval: it needs two groups or rows."
     unit = str(intervals.get("unit", "row"))
-    whole = "" if unit == "row" else f" Whole {unit}s are drawn, since the rows of one are alike."
+    whole = "" if unit == "row" else f" Whole {unit}s are drawn, since rows of one {unit} are similar."
     return (
         f"95 % intervals: {intervals.get('method', 'bootstrap')}, {intervals.get('resamples')} resamples of "
         f"{intervals.get('units')} {unit}s.{whole}"
@@ -240,8 +240,8 @@ def list_warnings(contents: RunContents) -> list[str]:
     if is_random_despite_groups(contents.protocol):
         name = contents.group_name
         found.append(
-            f"Random split. The rows of one {name} fall on several sides although the source knows its {name}s, so the "
-            f"number is optimistic: a model that recognises the {name} is right for the wrong reason."
+            f"Random split. The rows of one {name} are on several sides, although the table has {name}s. So the number "
+            f"is optimistic: a model that recognises the {name} is right for the wrong reason."
         )
     if contents.synthetic:
         found.append("Synthetic data. These numbers say nothing about music.")
@@ -265,13 +265,13 @@ def _list_notes(contents: RunContents) -> list[str]:
     found = []
     if contents.data and contents.protocol and contents.protocol.get("groups_disjoint") is None:
         found.append(
-            "The data does not say which rows belong together (artist, album, track), so nobody can tell whether the "
-            "test rows are new to the model in that sense."
+            "The data has no groups (artist, album, track). So it is unknown whether the test rows are of artists that "
+            "the model has not heard."
         )
     if contents.status == "finished" and "duplicates" not in contents.metrics:
-        found.append("The run is of a version that did not look for duplicates across sides.")
+        found.append("An earlier version made this run. It did not look for duplicates across sides.")
     if contents.status == "finished" and "test" not in contents.metrics:
-        found.append("The run held no test rows out, so there is no number to believe here.")
+        found.append("The run has no test rows, so none of its numbers shows how good it is on new rows.")
     return found
 
 
@@ -290,14 +290,17 @@ def _draw_importance(importance: Importance | None, key: str) -> list[Figure]:
     found = []
     if importance.by_family:
         meaning = (
-            "What the test accuracy loses when all features of a family are shuffled among the rows together."
+            "How much test accuracy falls when all features of a family are shuffled together among the rows."
         )
         found.append(
             draw_importance(importance.by_family, f"{key}families", "Importance of feature families", meaning)
         )
     if importance.by_feature:
         shown = importance.by_feature[:FEATURES_SHOWN]
-        meaning = "The same for one feature at a time; features that tell the same stand in for each other."
+        meaning = (
+            "How much test accuracy falls when one feature is shuffled among the rows. It falls little if other "
+            "features carry the same information."
+        )
         found.append(draw_importance(shown, f"{key}features", "Importance of features", meaning))
     return found
 
@@ -305,14 +308,14 @@ def _draw_importance(importance: Importance | None, key: str) -> list[Figure]:
 def _describe_importance(importance: Importance | None) -> str:
     if importance is None:
         return ""
-    sentences = [f"Each bar is the mean of {PERMUTATIONS} permutations of {importance.rows} test rows, its line their "
-             "standard deviation."]  # fmt: skip
+    sentences = [f"Each bar is the mean of {PERMUTATIONS} permutations of {importance.rows} test rows; its line is "
+             "their standard deviation."]  # fmt: skip
     if not importance.by_feature:
         sentences.append(
             f"With {importance.features} features, more than {MOST_FEATURES}, they are shuffled by family only."
         )
     elif importance.features > FEATURES_SHOWN:
-        sentences.append(f"The {FEATURES_SHOWN} features of {importance.features} that cost most are shown.")
+        sentences.append(f"The {FEATURES_SHOWN} most important of {importance.features} features are shown.")
     return " ".join(sentences)
 
 

@@ -225,18 +225,18 @@ def describe_temperature(contents: RunContents) -> str:
     found = contents.metrics.get("temperature")
     if found is None:
         return (
-            "What temperature scaling would do is not recorded: it needs validation rows, and runs of earlier "
-            "versions do not say."
+            "The effect of temperature scaling is not recorded: it needs validation rows, and earlier versions did "
+            "not record it."
         )
     if found.get("temperature") is None:
         return f"No temperature can be fitted: {found.get('reason', 'no reason is recorded')}."
     before, after = found["test"]["before"], found["test"]["after"]
     temperature = found["temperature"]
-    tells = "too sure of itself" if temperature > 1 else "less sure of itself than it could be"
+    confident = "too confident" if temperature > 1 else "not confident enough"
     return (
-        f"Dividing the logits by one temperature of {temperature:.2f}, fitted on the {found['rows']} validation rows "
-        f"(the network is {tells} there), moves the ECE of the test rows from {before['ece']:.3f} to "
-        f"{after['ece']:.3f} and their loss from {before['loss']:.3f} to {after['loss']:.3f}; no answer changes."
+        f"A temperature of {temperature:.2f}, fitted on the {found['rows']} validation rows (the network is "
+        f"{confident} there), changes the ECE of the test rows from {before['ece']:.3f} to {after['ece']:.3f} and "
+        f"their loss from {before['loss']:.3f} to {after['loss']:.3f}. No answer changes."
     )
 
 

@@ -305,12 +305,12 @@ def _describe_level(row: Row | None, best: RunView | None, folds: bool) -> str:
         )
     if folds:
         return (
-            f"95 % intervals over {n} trials, Student's on the logit scale, widened as Nadeau and Bengio (2003) do, "
-            "since the training rows of the folds overlap."
+            f"95 % intervals over {n} trials: Student's on the logit scale, with the wider error of Nadeau and Bengio "
+            "(2003), since the training rows of the folds overlap."
         )
     return (
-        f"95 % intervals of the mean over {n} trials, Student's on the logit scale: how far training varies, not how "
-        "far the test rows are a sample."
+        f"95 % intervals of the mean over {n} trials, Student's on the logit scale. They show how much training "
+        "varies, not how much other test rows would."
     )
 
 
@@ -321,11 +321,11 @@ def _describe_choice(row: Row | None, boards: Sequence[Leaderboard], metric: str
     apart = " Trials on other rows or under another split have a separate table." if len(boards) > 1 else ""
     if among == 1:
         return f"One configuration was tried, so nothing was chosen.{apart}"
-    text = f"The best of {among} configurations by {metric}; test rows took no part in the choice."
+    text = f"The best of {among} configurations by {metric}; test rows did not choose."
     if folds:
         text += (
-            " The validation rows of one fold are test rows of another, though, so that the best of many looks a "
-            "little better than it is."
+            " The validation rows of one fold are test rows of another, so the best of many looks a little better than "
+            "it is."
         )
     return text + apart
 
@@ -360,11 +360,11 @@ def _list_remarks(board: Leaderboard) -> list[str]:
     found = []
     ranked = [row for row in board.rows if row.rank is not None]
     if any(row.like_best for row in board.rows):
-        found.append(
-            "Not distinguishable: the 95 % interval of the difference to the best row, over replicates, holds 0."
-        )
+        found.append("Not distinguishable: the 95 % interval of the difference to the best row contains 0.")
     if len(ranked) > 1 and all(len(row.finished) == 1 for row in ranked):
-        found.append("One replicate each: nothing tells chance from merit. Several seeds or folds would.")
+        found.append(
+            "One run each, which may differ by chance. Several seeds or folds would show by how much."
+        )
     return found
 
 

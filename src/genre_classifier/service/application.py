@@ -85,8 +85,9 @@ class GenreService(FastAPI):
             title="Genre classifier",
             version=__version__,
             description=(
-                "Genres from audio features. Every answer names the bundle that gave it. On any path, 400 means no "
-                "HTTP, 408 a request that takes too long to arrive, 431 headers that are too long, 503 one too many."
+                "Genres from audio features. Every answer names the bundle that gave it. Any path may also answer 400 "
+                "(the request is not valid HTTP), 408 (it took too long to arrive), 431 (its headers are too long) or "
+                "503 (there are too many connections)."
             ),
             docs_url=None,  # these two would load their scripts from elsewhere
             redoc_url=None,

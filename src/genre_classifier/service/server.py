@@ -20,6 +20,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from genre_classifier.errors import ServiceError
 from genre_classifier.service.application import GenreService
 from genre_classifier.service.model import ModelService
 from genre_classifier.terminal import say
@@ -33,6 +34,7 @@ READ_SECONDS: Final = 60.0  # for reading an answer
 CHECK_SECONDS: Final = 1.0
 FRAMING: Final = 8  # bytes that chunked framing may take per byte of a body
 TOO_LONG: Final = f"request line and headers take more than {HEAD_BYTES:,} bytes"
+LAST_PORT: Final = 65535
 LINGER_SECONDS: Final = 2.0  # from a refusal to the end of the connection
 
 
@@ -65,6 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._since = self.loop.time()  # when the client was last known to owe something
         self._refused = False
         self._is_replayed = False  # the parser is reading a head that _OrdinaryParser made
+        self._closes = False  # as soon as the body has arrived
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -183,6 +186,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # the application sees an ordinary request
             self.headers[:] = [(name, value) for name, value in self.headers if name != b"upgrade"]
         super().on_headers_complete()
+        self.cycle.transport = _PatientTransport(self)
         self.headers = []  # takes trailers, which nobody reads
         self._phase = "body"
         self._since = self.loop.time()
@@ -202,12 +206,44 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = "end"
         self._since = self.loop.time()
         super().on_message_complete()
+        if self._closes:
+            self.transport.close()
+
+    def close_after_body(self) -> None:
+        """Close the connection when the body has arrived. The rest of the body is not kept."""
+        self._closes = self._phase == "body"
+        if not self._closes:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         if self._phase == "end":
             self._since = self.loop.time()
         super().on_response_complete()
+
+
+class _PatientTransport(asyncio.Transport):
+    """What a request's answer is written to: its close waits for the end of the request's body.
+
+    A client that sends ``Connection: close`` and gets its answer early, such as 413, still sends its body. To close
+    then would reset the connection and take the answer from it.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+
+    def write(self, data: Any) -> None:
+        """Send bytes."""
+        self._protocol.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closed or about to be."""
+        return self._protocol.transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection, now or when the body has arrived."""
+        self._protocol.close_after_body()
 
 
 class _TooLargeError(Exception):
@@ -263,7 +299,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn has logged why
+            config = self.config
+            raise ServiceError(
+                f"cannot listen on {config.host}, port {config.port}; choose others with --host and --port"
+            ) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -271,7 +313,15 @@ class Server(uvicorn.Server):
 
 
 def run(service: ModelService, host: str, port: int) -> None:
-    """Answer requests until interrupted; where the port cannot be had, log that and exit."""
+    """Answer requests until interrupted.
+
+    Raises
+    ------
+    ServiceError
+        The address or port is taken, unknown or out of range.
+    """
+    if not 0 <= port <= LAST_PORT:
+        raise ServiceError(f"port {port}: expected 1 to {LAST_PORT}, or 0 for any free port")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")  # as uvicorn's own lines
     service.refresh()  # before uvicorn takes the signals, so that they end a load that does not
     with contextlib.suppress(KeyboardInterrupt):

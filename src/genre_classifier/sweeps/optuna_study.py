@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 import secrets
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from genre_classifier.errors import RunFolderError
@@ -58,8 +60,6 @@ class ResumableTPE(BaseSampler):
             "consider_endpoints": consider_endpoints,
             "multivariate": multivariate,
             "warn_independent_sampling": warn_independent_sampling,
-            # Trials of one batch then differ from each other.
-            "constant_liar": True,
         }
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -73,22 +73,60 @@ class ResumableTPE(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return values of the jointly sampled space."""
-        values: dict[str, Any] = self._build_sampler(trial, "").sample_relative(study, trial, search_space)
+        seen = cast("Study", _PessimisticStudy(study, trial))
+        values: dict[str, Any] = self._build_sampler(trial, "").sample_relative(seen, trial, search_space)
         return values
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return one value."""
+        seen = cast("Study", _PessimisticStudy(study, trial))
         sampler = self._build_sampler(trial, param_name)
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        return sampler.sample_independent(seen, trial, param_name, param_distribution)
 
     def _build_sampler(self, trial: FrozenTrial, name: str) -> TPESampler:
         digest = hashlib.sha256(f"{self.seed}/{trial.number}/{name}".encode()).digest()
         with warnings.catch_warnings():
-            # The warning says that constant_liar and multivariate may change. Optuna's version is pinned.
+            # The warning says that multivariate may change. Optuna's version is pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(seed=int.from_bytes(digest[:4], "big"), **self.arguments)
+
+
+class _PessimisticStudy:
+    """A study as the estimator sees it: trials that still run have the worst value, so a batch spreads out.
+
+    Optuna has ``constant_liar`` for that. Up to version 2.10 it takes running trials for the best ones in a study that
+    maximises, so all trials of a batch crowd in one place.
+    """
+
+    def __init__(self, study: Study, trial: FrozenTrial) -> None:
+        self._study = study
+        self._trial = trial  # the one that gets its values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def get_trials(self, deepcopy: bool, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+        """Return the trials in these states, and those that run."""
+        worst = [
+            math.inf if direction is StudyDirection.MINIMIZE else -math.inf
+            for direction in self._study.directions
+        ]
+        trials = self._study.get_trials(deepcopy=deepcopy, states=(*states, TrialState.RUNNING))
+        return [
+            _end_with(trial, worst) if trial.state is TrialState.RUNNING else trial
+            for trial in trials
+            if trial.number != self._trial.number
+        ]
+
+
+def _end_with(trial: FrozenTrial, values: list[float]) -> FrozenTrial:
+    """Return a copy of a trial that ended with these values."""
+    ended = copy.copy(trial)
+    ended.state = TrialState.COMPLETE
+    ended.values = values
+    return ended
 
 
 def reopen_study(folder: SweepFolder, sweeper: DictConfig) -> int:

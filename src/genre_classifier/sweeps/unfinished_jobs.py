@@ -11,8 +11,9 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from genre_classifier.config.messages import explain_error
 from genre_classifier.config.settings import (
     build_job_config,
     complete_paths,
@@ -72,6 +73,7 @@ class UnfinishedJobs:
         within = config.copy()
         with read_write(within):
             within.hydra.launcher = inner
+            let_ray_connect(within.hydra.launcher)
         self.inner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=within
         )
@@ -113,8 +115,11 @@ class UnfinishedJobs:
                     job.folder, "failed", f"its worker broke down ({problem or 'without a message'})"
                 )
         if untouched and len(untouched) == len(pending):
-            if problem is not None:
+            if problem is not None and explain_error(problem) is not None:
                 raise problem
+            if problem is not None:
+                reason = f"{type(problem).__name__}: {problem}"
+                raise TrialFailedError(f"hydra/launcher: it could not start a trial ({reason})") from problem
             raise TrialFailedError(f"{self.sweep.path}: the launcher returned without having run a trial")
         return untouched
 
@@ -177,3 +182,14 @@ def _read_known_run(folder: RunFolder) -> tuple[RunFolder, dict[str, Any]]:
             raise RunFolderError(f"{folder.run_json}: there is no objective")
         folder.read_metrics()
     return folder, run
+
+
+def let_ray_connect(launcher: DictConfig) -> None:
+    """Leave the size of Ray's object store to Ray if the launcher is Hydra's for Ray.
+
+    That launcher asks for a small one, which Ray refuses if it connects to a cluster that runs already.
+    """
+    init = OmegaConf.select(launcher, "ray.init")
+    if init is not None:
+        with open_dict(init):
+            init.setdefault("object_store_memory", None)

@@ -60,8 +60,8 @@ def _say_genres(result: Result) -> None:
         f"F1 by genre, {split} rows",
         [("genre", "name"), ("rows", "number"), ("F1", "number")],
         [
-            (genre, result.support[split][genre], f"{f1:.3f}")
-            for genre, f1 in result.f1_per_genre[split].items()
+            (genre, rows, f"{result.f1_per_genre[split][genre]:.3f}" if rows else "-")
+            for genre, rows in result.support[split].items()
         ],
     )
 

@@ -159,6 +159,11 @@ def other_folds(path: Path) -> None:
     folds(path / "b", [[0.8, 0.7]], 0.1)
 
 
+def folds_and_holdout(path: Path) -> None:
+    folds(path / "a", [[0.8, 0.7]], 0.1)
+    run_of(path / "b", hits(30, 0.5, 1))
+
+
 def other_split(path: Path) -> None:
     folds(path / "a", [[0.8, 0.7, 0.75]], 0.1)
     folds(path / "made", [[0.5, 0.5, 0.5]], 0.1)
@@ -184,7 +189,8 @@ def two_splits(path: Path) -> None:
     ("make", "message"),
     [
         (other_rows, r"were tested on different rows \(30 and 20, 20 in common\)"),
-        (other_folds, r"tested on folds 0, 1, 2 and .* on 0, 1; cross-validate both"),
+        (other_folds, r"tested on folds 0, 1, 2 and .* on folds 0, 1; cross-validate both"),
+        (folds_and_holdout, r"tested on folds 0, 1 and .* on one holdout; cross-validate both"),
         (other_split, r"a/0-0 and .*b/0 were tested on different rows \(30 and 30, 0 in common\)"),
         (other_genres, r"a/0-0 and .*b/0-0 were tested on the same ids with different genres"),
         (two_splits, r"its trials are on 2 data sets or splits \(.*\); name one of its runs"),

@@ -440,13 +440,21 @@ def test_the_figure_omits_settings_that_a_model_lacks(tmp_path: Path) -> None:
     assert [len(axes.lines[0].get_xdata()) for axes in (of_model, of_dropout)] == [3, 2]
 
 
+def test_a_long_table_says_how_many_rows_it_shows(tmp_path: Path) -> None:
+    for number in range(22):
+        made_trial(tmp_path / str(number), 0.5 + number / 100, settings={"optimizer.lr": 10.0**number})
+    stream = io.StringIO()
+    show_leaderboard(one_board(tmp_path), Console(file=stream, width=120))
+    assert "the table shows 20 of 22 rows; a CSV file has them all" in stream.getvalue()
+
+
 def test_a_ranking_by_training_rows_is_said_to_mean_nothing(tmp_path: Path) -> None:
     folder = made_trial(tmp_path / "0", 0.5)
     metrics = folder.read_metrics()
     folder.write_metrics(metrics | {"train": metrics["val"] | {"f1": 1.0}})
     stream = io.StringIO()
     show_leaderboard(one_board(tmp_path, "train/f1"), Console(file=stream, width=120))
-    assert "train/f1 rewards what was learnt by heart" in stream.getvalue()
+    assert "train/f1 is measured on training rows, so it rewards overfitting" in stream.getvalue()
 
 
 HARD_VALUES = (

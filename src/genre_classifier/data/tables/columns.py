@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 SETTINGS: Final = Asked("data.path", "data.features", "data.features")
 # The most values to reserve before reading. A file may give a false number of rows.
 LARGEST_START = 1 << 26
+# A decimal comma, or commas between thousands, in a quoted cell.
+NUMBER_WITH_COMMA: Final = re.compile(r"'[+-]?\d+,\d+(,\d{3})*(\.\d+)?'")
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,16 @@ def _find_numeric_columns(path: Path, reader: Reader, taken: set[str], asked: As
     ignored = [name for name in rest if name not in index and name not in numeric]
     if index:
         _warn_of_index(path, index, asked)
-    if ignored:
-        log.warning("%s: not numeric and so not used as features: %s", path, _list_names(ignored))
+    cells = [reader.describe_cells(name) for name in ignored]
+    described = _list_names([f"{name} ({cell})" for name, cell in zip(ignored, cells, strict=True)])
+    if any(map(NUMBER_WITH_COMMA.fullmatch, cells)):
+        described += "; write numbers with a point and without commas"
+    if ignored and not numeric:
+        raise DataError(f"{path}: no column is left to be a feature; not numeric: {described}")
     if not numeric:
-        raise DataError(
-            f"{path}: no numeric column is left to be a feature; it has {_list_names(reader.names)}"
-        )
+        raise DataError(f"{path}: no column is left to be a feature; it has {_list_names(reader.names)}")
+    if ignored:
+        log.warning("%s: not numeric and so not used as features: %s", path, described)
     return numeric
 
 
@@ -195,9 +202,7 @@ def _look_over(
     left_out = set() if given else {*empty, *index}
     kept = [position for position, order in enumerate(orders) if order.name not in left_out]
     if not kept:
-        raise DataError(
-            f"{path}: no numeric column is left to be a feature; it has {_list_names(reader.names)}"
-        )
+        raise DataError(f"{path}: no column is left to be a feature; it has {_list_names(reader.names)}")
     _warn_of_order(path, [orders[position] for position in kept if orders[position].name not in index], asked)
     return _keep_columns(matrix, kept), [orders[position] for position in kept]
 

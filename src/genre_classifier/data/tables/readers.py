@@ -29,6 +29,13 @@ BLOCK_ROWS = 8192
 SNIFFED_ROWS = 1000
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 PARQUET_SUFFIXES = {".parquet", ".pq"}
+# What to do if the header splits at this character, not at the one that the suffix stands for.
+OTHER_DELIMITERS: Final = {
+    ",": "rename it to .csv",
+    "\t": "rename it to .tsv",
+    ";": "save it with commas between the cells, and with points in the numbers",
+    "|": "save it with commas between the cells",
+}
 # Pandas reads these as missing values. Here spaces around them are allowed.
 MISSING: Final = frozenset(
     {
@@ -109,6 +116,9 @@ class Reader(Protocol):
 
     def is_blank(self, name: str) -> bool:
         """Return whether a column seems to be empty, before all rows are read."""
+
+    def describe_cells(self, name: str) -> str:
+        """Return what a column without numbers holds instead: a quoted cell, or the type of all cells."""
 
     def whole_below(self, name: str) -> float:
         """Return the size below which a whole number in this column is exact, not a rounded one."""
@@ -197,6 +207,9 @@ class ParquetReader:
 
     def is_blank(self, name: str) -> bool:
         return bool(pa.types.is_null(self._type(name)))
+
+    def describe_cells(self, name: str) -> str:
+        return _format_cell(str(self._type(name)), quoted=False)
 
     def whole_below(self, name: str) -> float:
         kind = self._type(name)
@@ -321,9 +334,16 @@ class CsvReader:
 
     def _check_widths(self) -> None:
         if len(self.names) < 2:
+            header = self.names[0] if self.names else ""
+            other = max(OTHER_DELIMITERS, key=header.count)
+            split = f"{self.path} is not a table: its first line has {_count_columns(len(self.names))} when split at "
+            if other in header:
+                raise DataError(
+                    f"{split}{self.parse.delimiter!r}, but {_count_columns(header.count(other) + 1)} when split at "
+                    f"{other!r}; {OTHER_DELIMITERS[other]}"
+                )
             raise DataError(
-                f"{self.path} is not a table: its first line has {len(self.names)} column(s) when split at "
-                f"{self.parse.delimiter!r}; expected a header with a label and features, in {_list_suffixes()} "
+                f"{split}{self.parse.delimiter!r}; expected a header with a label and features, in {_list_suffixes()} "
                 "(.csv is split at commas, .tsv and .txt at tabs)"
             )
         widths = {len(row) for row in self.sniffed if row}
@@ -357,6 +377,9 @@ class CsvReader:
 
     def is_blank(self, name: str) -> bool:
         return bool(self.sniffed) and not self._filled(name)
+
+    def describe_cells(self, name: str) -> str:
+        return _format_cell(next(cell for cell in self._filled(name) if _number(cell) is None))
 
     def whole_below(self, name: str) -> float:
         # A number with a point or exponent may have been a float32.
@@ -473,8 +496,13 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _format_cell(cell: str) -> str:
-    return repr(cell if len(cell) <= 60 else f"{cell[:57]}...")
+def _format_cell(cell: str, *, quoted: bool = True) -> str:
+    shown = cell if len(cell) <= 60 else f"{cell[:57]}..."
+    return repr(shown) if quoted else shown
+
+
+def _count_columns(number: int) -> str:
+    return "1 column" if number == 1 else f"{number} columns"
 
 
 def _can_encode(cell: str) -> bool:

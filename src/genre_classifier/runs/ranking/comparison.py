@@ -165,7 +165,7 @@ def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
     (one, mine), (other, others) = _read_test_rows(one), _read_test_rows(other)
     if one.folds != other.folds:
         raise ConfigError(
-            f"{one.path} was tested on folds {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
+            f"{one.path} was tested on {_list_folds(one.folds)} and {other.path} on {_list_folds(other.folds)}; "
             "cross-validate both on the same folds (hparams_search=cross_validation)"
         )
     tested: dict[int | None, tuple[RunFolder, Predictions]] = {}
@@ -187,7 +187,7 @@ def _compare_over_folds(one: Contestant, other: Contestant) -> Comparison:
 
 
 def _list_folds(folds: set[int]) -> str:
-    return ", ".join(map(str, sorted(folds))) or "none"
+    return f"folds {', '.join(map(str, sorted(folds)))}" if folds else "one holdout"
 
 
 def _average_by_fold(contestant: Contestant, metric: str) -> dict[int, float]:

@@ -152,14 +152,14 @@ def show_leaderboard(board: Leaderboard, console: Console | None = None) -> None
 
 def _build_notes(board: Leaderboard) -> Iterable[str]:
     if len(board.rows) > ROWS_SHOWN:
-        yield f"and {len(board.rows) - ROWS_SHOWN} more"
+        yield f"the table shows {ROWS_SHOWN} of {len(board.rows)} rows; a CSV file has them all"
     if any(row.like_best for row in board.rows):
-        yield "≈  the difference to the best row may be chance (its 95 % interval over replicates holds 0)"
+        yield "≈  the difference to the best row may be chance (the 95 % interval of the difference contains 0)"
     finished = [row for row in board.rows if row.rank is not None]
     if finished and board.metric.startswith("train/"):
-        yield f"{board.metric} rewards what was learnt by heart: it ranks nothing but that (genre-classifier compare)"
+        yield f"{board.metric} is measured on training rows, so it rewards overfitting (see genre-classifier compare)"
     if len(finished) > 1 and all(len(row.finished) == 1 for row in finished):
-        yield "one replicate each: nothing tells chance from merit; add seeds (seed=1,2,3) or folds (cross_validation)"
+        yield "one run each, which may differ by chance; add seeds (seed=1,2,3) or folds (cross_validation)"
     elif unknown := sum(row.like_best is None for row in finished if row.rank != 1):
         rows = "1 row" if unknown == 1 else f"{unknown} rows"
         yield f"{rows}: too few seeds or folds to tell whether the difference to the best row is chance"

@@ -1,6 +1,6 @@
 // The genres over a song's time: one small plot per genre, and a cursor that a player moves or a reader drags.
 
-import { clock, el, percent, svg } from "./dom.js";
+import { clock, el, percent, setAttributes, setText, svg } from "./dom.js";
 
 const TICK_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
 const KEYS = { ArrowLeft: -5, ArrowRight: 5, ArrowDown: -5, ArrowUp: 5, PageDown: -30, PageUp: 30 };
@@ -93,13 +93,13 @@ export function curve(points, duration, genres, seek) {
     now = Math.max(0, Math.min(duration, time));
     const point = nearest(points, now);
     cursor.style.left = `${(100 * now) / duration}%`;
-    place.textContent = `at ${clock(now)}`;
+    setText(place, `at ${clock(now)}`);
     values.forEach((value, number) => {
-      value.textContent = percent(point.probabilities[genres[number]]);
+      setText(value, percent(point.probabilities[genres[number]]));
     });
     const best = genres.reduce((one, other) => (point.probabilities[other] > point.probabilities[one] ? other : one));
-    slider.setAttribute("aria-valuenow", Math.round(now));
-    slider.setAttribute("aria-valuetext", `${clock(now)}, ${best} ${percent(point.probabilities[best])}`);
+    const words = `${clock(now)}, ${best} ${percent(point.probabilities[best])}`;
+    setAttributes(slider, { "aria-valuenow": Math.round(now), "aria-valuetext": words });
   }
 
   function choose(time) {

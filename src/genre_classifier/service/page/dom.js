@@ -1,13 +1,36 @@
 // Elements and words that all parts of the page share. Text from files is only ever added as text.
 
 const SVG = "http://www.w3.org/2000/svg";
+// Letters that nobody sees, or that turn the text around them. terminal.py escapes the same ones in all other output.
+const UNSEEN =
+  /[\p{C}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\u{e0100}-\u{e01ef}]/gu;
 
-function fill(element, attributes, children) {
+function escapeLetter(letter) {
+  const code = letter.codePointAt(0);
+  if (code < 0x100) return `\\x${code.toString(16).padStart(2, "0")}`;
+  return code < 0x10000 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\U${code.toString(16).padStart(8, "0")}`;
+}
+
+/** Return a text with every letter visible. */
+function escapeText(text) {
+  return String(text).replace(UNSEEN, escapeLetter);
+}
+
+export function setAttributes(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, escapeText(value));
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+}
+
+export function setText(element, text) {
+  element.textContent = escapeText(text);
+}
+
+function fill(element, attributes, children) {
+  setAttributes(element, attributes);
+  const given = children.filter((child) => child !== null && child !== undefined);
+  element.append(...given.map((child) => (child instanceof Node ? child : escapeText(child))));
   return element;
 }
 

@@ -1,6 +1,6 @@
 // The page: takes songs and features from a reader, sends one after the other, shows the answers and the model card.
 
-import { el, genreBars, percent, reasonOf, unusualHint } from "./dom.js";
+import { el, genreBars, percent, reasonOf, setText, unusualHint } from "./dom.js";
 import { isSynthetic, modelCard } from "./model.js";
 import { Song } from "./song.js";
 
@@ -14,9 +14,8 @@ async function loadModel() {
   const answer = response && (await response.json().catch(() => null));
   $("problem").hidden = Boolean(response?.ok && answer);
   if (!response?.ok || !answer) {
-    $("problem").textContent = response
-      ? `There is no model to ask: ${reasonOf(answer, response.status)}`
-      : "The service cannot be reached. Is it still running?";
+    const reason = response && `There is no model to ask: ${reasonOf(answer, response.status)}`;
+    setText($("problem"), reason || "The service cannot be reached. Is it still running?");
     $("drop").hidden = true;
     $("paste").hidden = true;
     return;
@@ -25,16 +24,16 @@ async function loadModel() {
   const { refused_because: refusal, suffixes, most_bytes: most } = model.songs;
   $("drop").hidden = Boolean(refusal);
   $("no-songs").hidden = !refusal;
-  $("no-songs").textContent = `Songs cannot be measured for this model: ${refusal}`;
+  setText($("no-songs"), `Songs cannot be measured for this model: ${refusal}`);
   $("paste").hidden = false;
   $("paste").open ||= Boolean(refusal);
   $("files").accept = ["audio/*", ...suffixes].join(",");
   const kinds = suffixes.map((suffix) => suffix.slice(1));
   const more = kinds.length > 6 ? ` and ${kinds.length - 6} more kinds` : "";
   const size = `up to ${Math.floor(most / 2 ** 20)} MB each`;
-  $("limits").textContent = `${kinds.slice(0, 6).join(", ")}${more}, ${size}. Songs are deleted once measured.`;
+  setText($("limits"), `${kinds.slice(0, 6).join(", ")}${more}, ${size}. Songs are deleted once measured.`);
   $("synthetic").hidden = !isSynthetic(model);
-  $("features-help").textContent = describeFeatures();
+  setText($("features-help"), describeFeatures());
   $("model").replaceChildren(modelCard(model));
 }
 

@@ -1,6 +1,6 @@
 // One song: its way to the service, its answer, its player and its curve.
 
-import { clock, counted, el, genreBars, percent, ranked, reasonOf, unusualHint } from "./dom.js";
+import { clock, counted, el, genreBars, percent, ranked, reasonOf, setAttributes, setText, unusualHint } from "./dom.js";
 import { curve } from "./curve.js";
 
 const MOST_TRIES = 20;
@@ -35,7 +35,7 @@ export class Song {
   }
 
   say(words, state = "") {
-    this.status.textContent = words;
+    setText(this.status, words);
     this.element.dataset.state = state;
   }
 
@@ -87,7 +87,7 @@ export class Song {
     // A moving bar would take the processor from the service, where both are on one machine.
     const ticking = setInterval(() => {
       this.elapsed.hidden = false;
-      this.elapsed.textContent = `${Math.round((performance.now() - start) / 1000)} s`;
+      setText(this.elapsed, `${Math.round((performance.now() - start) / 1000)} s`);
     }, 1000);
     return new Promise((resolve) => {
       request.addEventListener("loadend", () => {
@@ -159,8 +159,8 @@ export class Song {
 
   player() {
     this.address = URL.createObjectURL(this.file);
-    const player = el("audio", { controls: true, preload: "metadata", src: this.address });
-    player.setAttribute("aria-label", `Play ${this.file.name}`);
+    const label = `Play ${this.file.name}`;
+    const player = el("audio", { controls: true, preload: "metadata", src: this.address, "aria-label": label });
     const note = el("p", { class: "soft", hidden: true }, "This browser cannot play this kind of file.");
     player.addEventListener("error", () => {
       player.hidden = true;
@@ -203,11 +203,11 @@ function plotted(genres, points) {
 function toggle(number, draw) {
   const button = el("button", { class: "quiet", type: "button", "aria-expanded": "false" });
   const name = (all) => (all ? "Show fewer genres" : `Show all ${number} genres`);
-  button.textContent = name(false);
+  setText(button, name(false));
   button.addEventListener("click", () => {
     const all = button.getAttribute("aria-expanded") === "false";
-    button.setAttribute("aria-expanded", String(all));
-    button.textContent = name(all);
+    setAttributes(button, { "aria-expanded": String(all) });
+    setText(button, name(all));
     draw(all);
   });
   return number > FEW_GENRES ? button : "";
