@@ -199,19 +199,38 @@ def run_sweep(folder: Path, n_trials: int, *words: str) -> tuple[float, float]:
 
 
 def read_proportional_size(pid: int) -> float:
-    """Return the memory of a process and its descendants in MB, from Linux' /proc."""
-    total, waiting = 0.0, [pid]
+    """Return the memory of a process and its descendants in MB, from Linux' /proc.
+
+    A process that starts or ends during the reading changes the others' shares, so such a reading is repeated.
+    """
+    while True:
+        processes = list_processes(pid)
+        total = sum(map(read_share, processes))
+        if processes == list_processes(pid):
+            return total
+
+
+def list_processes(pid: int) -> list[Path]:
+    """Return a process and its descendants."""
+    found, waiting = [], [pid]
     while waiting:
         process = Path("/proc") / str(waiting.pop())
         try:
-            lines = (process / "smaps_rollup").read_text().splitlines()
-            waiting += (
-                int(child) for task in process.glob("task/*/children") for child in task.read_text().split()
-            )
+            children = [task.read_text() for task in sorted(process.glob("task/*/children"))]
         except OSError:  # the process has ended
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
-    return total
+        found.append(process)
+        waiting += [int(child) for text in children for child in text.split()]
+    return found
+
+
+def read_share(process: Path) -> float:
+    """Return a process's proportional set size in MB; 0 if it has ended."""
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 def time_usual_way(folder: Path, n_trials: int) -> float:
