@@ -20,6 +20,7 @@ from genre_classifier.config.settings import build_job_config, describe_plan
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent, leave_if_script_runs_again
+from genre_classifier.machine.imports import importing
 from genre_classifier.runs.folder import claim
 from genre_classifier.terminal import format_error, prepare, say
 
@@ -79,7 +80,8 @@ def _sweep_finished() -> Iterator[None]:
     finally:
         sweep = _get_started_sweep()
         if sweep is not None:
-            from genre_classifier.sweeps.finish import finish_sweep
+            with importing():
+                from genre_classifier.sweeps.finish import finish_sweep
 
             failed = finish_sweep(sweep)
     if failed:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from genre_classifier.cli import hydra_entry
 from genre_classifier.config.folder import find_conf_folder
 from genre_classifier.config.schema import register_schemas
+from genre_classifier.machine.imports import importing
 
 register_schemas()
 
@@ -22,9 +23,10 @@ def main(cfg: DictConfig) -> float | None:
 
         return run_trial(cfg)
     from genre_classifier.config.settings import complete_paths, get_start_folder
-    from genre_classifier.training.fit import train
-    from genre_classifier.training.summary import show
 
+    with importing():
+        from genre_classifier.training.fit import train
+        from genre_classifier.training.summary import show
     if HydraConfig.get().job.chdir:
         cfg = complete_paths(get_start_folder(), cfg)
     with hydra_entry.one_message(or_traceback=True):  # else Hydra prints a line before the message

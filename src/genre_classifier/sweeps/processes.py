@@ -5,7 +5,6 @@ A trial starts at once and inherits no threads and no GPU state. If its process 
 
 from __future__ import annotations
 
-import gc
 import logging.config
 import multiprocessing
 import os
@@ -28,7 +27,7 @@ from genre_classifier.machine.child_process import (
     leave_if_script_runs_again,
 )
 
-PRELOADED = ["genre_classifier.sweeps.stacked.fit", "torch.utils.tensorboard", "hydra"]
+PRELOADED = ["genre_classifier.sweeps.preloaded"]
 # How long an interrupted process may take to close its files.
 SECONDS_TO_STOP = 20.0
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -58,7 +57,7 @@ def run_in_process(
         Stops the process when it is set. A thread needs it because it gets no signals.
     """
     leave_if_script_runs_again()
-    process: BaseProcess = _get_context().Process(target=_begin, args=(target, argument), name=name)  # type: ignore[attr-defined]
+    process: BaseProcess = _get_context().Process(target=target, args=(argument,), name=name)  # type: ignore[attr-defined]
     oom_kills = _count_oom_kills()
     process.start()
     try:
@@ -72,12 +71,6 @@ def run_in_process(
     exit_code = process.exitcode
     process.close()
     return describe_exit(exit_code, out_of_memory=_count_oom_kills() > oom_kills)
-
-
-def _begin(target: Callable[[Any], None], argument: Any) -> None:
-    # What the server has imported stays shared. A full garbage collection would write to each of its pages.
-    gc.freeze()
-    target(argument)
 
 
 def warm_up() -> None:
