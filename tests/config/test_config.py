@@ -264,3 +264,18 @@ def test_yaml_is_read_as_omegaconf_reads_its_own() -> None:
     expected = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(values)))
     found = OmegaConf.create(format_yaml(values))
     assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (["data=table", "data.path="], ["data.path"]),
+        (["ckpt_path=''"], ["ckpt_path"]),
+        (["data=table", "data.path=x.csv", "data.label=", "data.group=''"], ["data.group", "data.label"]),
+        (["logger=csv"], []),  # its version is empty by default
+    ],
+)
+def test_an_empty_text_is_refused(overrides: list[str], keys: list[str]) -> None:
+    problems = find_problems(composed(AT, *overrides))
+    assert sorted(key for problem in problems for key in problem.keys) == keys
+    assert all(f"{problem.keys[0]} is empty: give it a value" in problem.message for problem in problems)

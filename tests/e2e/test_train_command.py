@@ -18,7 +18,7 @@ def train(folder: Path, *arguments: str, timeout: float = 240) -> subprocess.Com
     """Run train.py with runs and sweeps below `folder`."""
     places = [f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep"]
     return subprocess.run(
-        [sys.executable, "train.py", *arguments, *places],
+        [sys.executable, "train.py", *places, *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -70,6 +70,8 @@ def test_the_default_run_trains_on_the_demo_data_and_says_what_came_out(tmp_path
             ["data.split.test=0.9", "data.split.train=0.6"],
             "error: data.split.train=0.6, val=0.15 and test=0.9 add up to",
         ),
+        (["hydra.run.dir="], "error: hydra.run.dir is empty: name the run's folder"),
+        (["-m", "seed=1,2", "hydra.sweep.dir="], "error: hydra.sweep.dir is empty: name the sweep's folder"),
         (
             ["-m", "optimizer.lr=0", "model.dropout=0.1,0.2"],
             "error: optimizer.lr=0.0: expected a number above 0\n",

@@ -130,6 +130,8 @@ class RunStart(Callback):
             die_with_parent()
             return
         with one_message():
+            if not config.hydra.run.dir:
+                raise ConfigError("hydra.run.dir is empty: name the run's folder, or leave it out")
             job = build_job_config(config, config.hydra.run.dir)
             raise_problems(find_problems(job))
             _claim(config)

@@ -40,6 +40,7 @@ def find_problems(cfg: DictConfig) -> list[Problem]:
     return [
         *_find_unknown_keys(entries),
         *_find_missing_values(entries),
+        *_find_empty_texts(entries),
         *_find_refused_values(entries),
         *_find_contradictions(cfg),
     ]
@@ -184,6 +185,16 @@ def _find_unknown_keys(entries: Sequence[_Entry]) -> Iterator[Problem]:
 def _find_missing_values(entries: Sequence[_Entry]) -> Iterator[Problem]:
     for key in sorted(entry.key for entry in entries if entry.is_missing):
         yield Problem((key,), f"{key} has no value: set it, as in {key}=...")
+
+
+def _find_empty_texts(entries: Sequence[_Entry]) -> Iterator[Problem]:
+    # As a path an empty text would mean the current folder, as a name nothing.
+    for entry in entries:
+        field = getattr(entry.kind, "__dataclass_fields__", {}).get(entry.name)
+        if entry.value == "" and (field is None or field.default != ""):
+            yield Problem(
+                (entry.key,), f"{entry.key} is empty: give it a value, as in {entry.key}=..., or leave it out"
+            )
 
 
 def _find_refused_values(entries: Sequence[_Entry]) -> Iterator[Problem]:

@@ -283,6 +283,8 @@ def _format_count(expected: int, max_trials: int) -> str:
 def _open_folder(config: DictConfig, resume: str | None) -> Path:
     key = "hydra.sweep.dir"
     chosen = _was_given(config, key)
+    if not config.hydra.sweep.dir:
+        raise ConfigError(f"{key} is empty: name the sweep's folder, or leave it out")
     if resume is None:
         folder = claim(Path(config.hydra.sweep.dir), exact=chosen)
     else:
