@@ -303,6 +303,15 @@ def test_fifty_megabytes_are_allowed() -> None:
     assert uploads.MAX_AUDIO_BYTES == 50 * 2**20
 
 
+def test_a_bad_form_leaves_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        pytest.raises(RefusedAudioError, match="Expected boundary character"),
+        Upload(f"multipart/form-data; boundary={BOUNDARY}", SUFFIXES) as upload,
+    ):
+        upload.write(b"this is no form")
+    assert caplog.records == []
+
+
 def test_a_name_with_quotes_and_other_fields_are_read() -> None:
     with Upload(f'Multipart/Form-Data; charset=utf-8; boundary="{BOUNDARY}"', SUFFIXES) as upload:
         upload.write(form('a \\"b\\".mp3', b"\r\n--x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,8 @@ MAX_PARTS: Final = 32
 MAX_PART_HEADERS: Final = 16
 PART_HEADER_BYTES: Final = 4096
 CONTENT_TYPE_BYTES: Final = 1024
+# The parser would log a warning about each bad form, and a hostile client could fill the disk. The answer says it all.
+_SILENT: Final = logging.Logger(f"{__name__}.parser", logging.CRITICAL)
 
 # RFC 5987, as urllib3 1.x and .NET's HttpClient send it, and RFC 2231's numbered sections of it.
 _EXTENDED: Final = re.compile(
@@ -90,6 +93,7 @@ class Upload:
             )
         except FormParserError as error:
             raise RefusedAudioError(400, f"the form cannot be read: {error}") from error
+        self._parser.logger = _SILENT
         self.name = ""  # without folders
         self.path = Path()  # exists while the with block lasts
         self._suffixes = suffixes
