@@ -1,8 +1,10 @@
 import re
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from genre_classifier.config.checks import check, find_problems, restore_schemas, to_train_config
 from genre_classifier.config.messages import explain_error
@@ -264,6 +266,28 @@ def test_yaml_is_read_as_omegaconf_reads_its_own() -> None:
     expected = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.create(values)))
     found = OmegaConf.create(format_yaml(values))
     assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=${nope}", "seed: its ${...} has no value: Interpolation key 'nope' not found"),
+        ("seed=${nope:1}", "seed: its ${...} has no value: Unsupported interpolation type nope"),
+        ("seed=${oc.env:NO_SUCH}", "seed: its ${...} has no value: KeyError .*'NO_SUCH' not found"),
+        ("seed=${seed}", "seed: its ${...} has no value: Recursive interpolation detected"),
+        (
+            "seed=${hydra:job.num}",
+            "seed: its ${...} has no value: a run's settings cannot refer to Hydra's own",
+        ),
+    ],
+)
+def test_a_reference_without_a_value_is_named(override: str, message: str) -> None:
+    HydraConfig.instance().cfg = None
+    with pytest.raises(OmegaConfBaseException) as caught:
+        find_problems(composed(AT, override))
+    text = explain_error(caught.value)
+    assert text is not None
+    assert re.search(re.escape(message).replace(r"\.\*", ".*"), text), text
 
 
 @pytest.mark.parametrize(

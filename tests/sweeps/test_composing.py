@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from genre_classifier.config.settings import flatten
+from genre_classifier.config.settings import flatten, list_overrides
 from genre_classifier.sweeps.composing import SweepConfigLoader, compose_as_the_first_trial
 from genre_classifier.sweeps.start import find_problems_of_every_trial
 from tests.conftest import ROOT
@@ -97,6 +97,7 @@ def as_the_first_trial(hydra: Hydra, monkeypatch: pytest.MonkeyPatch) -> Callabl
         (["model.hidden_dims=[8],[16,8]", "seed=range(3,9)"], {"model.hidden_dims": [8], "seed": 3}),
         (["optimizer.lr=interval(0.1,0.2)"], {"optimizer.lr": 1e-3}),
         (["callbacks.ema=null", "model.dropout=0.1"], {"callbacks.ema": None}),
+        (["seed=${trainer.max_epochs}", "trainer.max_epochs=2,3"], {"trainer.max_epochs": 2}),
     ],
 )
 def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
@@ -105,7 +106,7 @@ def test_a_sweep_over_any_setting_is_composed_as_its_first_trial(
     composed = as_the_first_trial(*overrides)
     for key, value in first.items():
         assert flatten(OmegaConf.to_container(composed, resolve=False, enum_to_str=True))[key] == value
-    assert list(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
+    assert list_overrides(composed.hydra.overrides.task) == overrides, "the sweeper still sweeps them"
 
 
 @pytest.mark.parametrize(

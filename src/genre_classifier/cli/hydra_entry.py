@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from genre_classifier.config.checks import find_problems, raise_problems
 from genre_classifier.config.messages import explain_error
-from genre_classifier.config.settings import build_job_config, describe_plan
+from genre_classifier.config.settings import build_job_config, describe_plan, list_overrides
 from genre_classifier.errors import ConfigError
 from genre_classifier.machine.cache_folders import prepare_caches
 from genre_classifier.machine.child_process import die_with_parent, leave_if_script_runs_again
@@ -168,7 +168,10 @@ class ExportStart(Callback):
 
 def _claim(config: DictConfig) -> None:
     key = "hydra.run.dir"
-    chosen = any(override.lstrip("+").startswith(f"{key}=") for override in config.hydra.overrides.hydra)
+    chosen = any(
+        override.lstrip("+").startswith(f"{key}=")
+        for override in list_overrides(config.hydra.overrides.hydra)
+    )
     folder = claim(Path(config.hydra.run.dir), exact=chosen)
     with read_write(config), open_dict(config):
         config.hydra.run.dir = str(folder)

@@ -16,7 +16,11 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from genre_classifier.commands import advise_to_install, quote_for_hydra, quote_for_shell
 from genre_classifier.config.folder import find_conf_folder
@@ -185,6 +189,11 @@ def explain_schema_error(error: OmegaConfBaseException) -> str | None:
         kind = hints.get(name.partition("[")[0])
         reason = str(error.msg or error).splitlines()[0]
         return f"{path}: {reason}" + (f" (expected {_describe(kind)})" if kind is not None else "")
+    if isinstance(error, (InterpolationResolutionError, UnsupportedInterpolationType)):
+        reason = str(error.msg or error).splitlines()[0]
+        if "HydraConfig was not set" in reason:
+            reason = "a run's settings cannot refer to Hydra's own, except run_dir; write the value itself"
+        return f"{path}: its ${{...}} has no value: {reason}"
     return None
 
 

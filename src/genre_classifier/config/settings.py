@@ -88,6 +88,13 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def list_overrides(node: Any) -> list[str]:
+    """Return the overrides of a list below ``hydra.overrides`` as they were given, with each ``${...}`` unresolved."""
+    texts = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(texts, list)
+    return [str(text) for text in texts]
+
+
 def get_start_folder() -> Path:
     """Return the folder that the command was started in. With hydra.job.chdir=true its jobs run in another."""
     from hydra.core.hydra_config import HydraConfig

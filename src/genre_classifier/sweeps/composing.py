@@ -14,6 +14,8 @@ from hydra.core.override_parser.types import Glob, Override, OverrideType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from genre_classifier.config.settings import list_overrides
+
 
 def compose_as_the_first_trial() -> None:
     """Let Hydra compose a sweep as a whole with the first value of each swept setting.
@@ -36,7 +38,9 @@ def compose_as_the_first_trial() -> None:
         composed = original(self, config_name, first, run_mode, **more)
         by_text = dict(zip(first, overrides, strict=True))
         with read_write(composed):
-            composed.hydra.overrides.task = [by_text[str(text)] for text in composed.hydra.overrides.task]
+            composed.hydra.overrides.task = [
+                by_text[text] for text in list_overrides(composed.hydra.overrides.task)
+            ]
         return composed
 
     load.is_of_the_first_trial = True  # type: ignore[attr-defined]
@@ -106,7 +110,7 @@ class SweepConfigLoader:
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return a job's configuration, as Hydra's loader does."""
-        texts = [*map(str, master_config.hydra.overrides.hydra), *sweep_overrides]
+        texts = [*list_overrides(master_config.hydra.overrides.hydra), *sweep_overrides]
         overrides = self._parse(texts)
         key = (id(master_config), tuple((o.type, o.package, o.key_or_group) for o in overrides))
         known = self._first.get(key)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from genre_classifier.config.checks import to_train_config
 from genre_classifier.config.schema import DataConfig, SplitConfig
-from genre_classifier.config.settings import build_job_config
+from genre_classifier.config.settings import build_job_config, list_overrides
 from genre_classifier.data.sources import read
 from genre_classifier.data.splits import make_split
 from genre_classifier.data.table import FeatureTable
@@ -77,9 +77,9 @@ def _read_table(data: DataConfig, tables: dict[str, FeatureTable]) -> FeatureTab
 def _list_jobs(config: DictConfig, swept: Mapping[str, Override]) -> Iterator[list[str]]:
     """Yield a job's overrides for each of the sweep's data settings. Other swept settings keep their first value."""
     fixed = [
-        str(text)
-        for text in config.hydra.overrides.task
-        if str(text).partition("=")[0].lstrip("+~") not in swept
+        text
+        for text in list_overrides(config.hydra.overrides.task)
+        if text.partition("=")[0].lstrip("+~") not in swept
     ]
     values = []
     for name, override in swept.items():

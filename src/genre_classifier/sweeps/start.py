@@ -28,6 +28,7 @@ from genre_classifier.config.settings import (
     build_job_config,
     flatten,
     is_about_the_machine,
+    list_overrides,
     select_experiment_settings,
 )
 from genre_classifier.errors import ConfigError, RunFolderError
@@ -118,7 +119,11 @@ def get_started_sweep() -> SweepFolder | None:
 def _drop_sweep_settings(config: DictConfig) -> None:
     """Drop the settings below ``sweep``. They are about the sweep, not about its trials."""
     config.sweep.resume = None
-    kept = [text for text in config.hydra.overrides.task if not text.lstrip("+").startswith("sweep.")]
+    kept = [
+        text
+        for text in list_overrides(config.hydra.overrides.task)
+        if not text.lstrip("+").startswith("sweep.")
+    ]
     config.hydra.overrides.task = kept
 
 
@@ -128,7 +133,9 @@ def _find_swept(config: DictConfig) -> dict[str, Override]:
     texts = [f"{name}={value}" for name, value in params.items()]
     fixed: set[str] = set()
     found = {}
-    for override in OverridesParser.create().parse_overrides([*texts, *config.hydra.overrides.task]):
+    for override in OverridesParser.create().parse_overrides(
+        [*texts, *list_overrides(config.hydra.overrides.task)]
+    ):
         name = override.get_key_element().lstrip("+~")
         if override.is_sweep_override():
             found[name] = override
@@ -145,7 +152,7 @@ def find_problems_of_every_trial(config: DictConfig) -> list[Problem]:
     have their defaults.
     """
     swept = _find_swept(config)
-    given = {str(text) for text in config.hydra.overrides.task}
+    given = set(list_overrides(config.hydra.overrides.task))
     open_ones = {
         name
         for name, override in swept.items()
@@ -234,7 +241,9 @@ def _count_workers(launcher: DictConfig) -> int:
 
 
 def _was_given(config: DictConfig, key: str) -> bool:
-    return any(text.lstrip("+").startswith(f"{key}=") for text in config.hydra.overrides.hydra)
+    return any(
+        text.lstrip("+").startswith(f"{key}=") for text in list_overrides(config.hydra.overrides.hydra)
+    )
 
 
 def _is_optuna(config: DictConfig) -> bool:
@@ -317,7 +326,7 @@ def _build_record(config: DictConfig, swept: Mapping[str, Override], expected: i
         "sweeper": str(config.hydra.sweeper._target_),
         "launcher": str(config.hydra.launcher._target_),
         "script": str(Path(sys.argv[0]).absolute()),
-        "overrides": [str(text) for text in config.hydra.overrides.task],
+        "overrides": list_overrides(config.hydra.overrides.task),
         "swept": {name: _read_values(override) for name, override in swept.items()},
         "optimized_metric": str(config.optimized_metric),
         "expected": expected,

@@ -21,6 +21,7 @@ from genre_classifier.config.settings import (
     experiment_hash,
     flatten_settings,
     get_start_folder,
+    list_overrides,
 )
 from genre_classifier.errors import GenreClassifierError, RunFolderError, TrialFailedError
 from genre_classifier.machine.child_process import die_with_parent
@@ -98,7 +99,7 @@ def run_trial(cfg: DictConfig) -> float:
             logging_settings=OmegaConf.to_container(hydra.job_logging, resolve=True),
             sweep=sweep.path,
             script=Path(str(sweep.read_sweep()["script"])),
-            overrides=tuple(map(str, hydra.overrides.task)),
+            overrides=tuple(list_overrides(hydra.overrides.task)),
         )
         end = run_in_process(_run_job, start, f"trial-{folder.path.name}")
     return _read_objective(folder, end)
