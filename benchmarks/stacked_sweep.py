@@ -202,12 +202,14 @@ def read_proportional_size(pid: int) -> float:
     """Return the memory of a process and its descendants in MB, from Linux' /proc.
 
     A process that starts or ends during the reading changes the others' shares, so such a reading is repeated.
+    Returns 0 if that happens each time.
     """
-    while True:
+    for _ in range(10):
         processes = list_processes(pid)
         total = sum(map(read_share, processes))
         if processes == list_processes(pid):
             return total
+    return 0.0
 
 
 def list_processes(pid: int) -> list[Path]:

@@ -3,6 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
+from genre_classifier.config.metrics import Counts, compute_metrics
+from genre_classifier.evaluation import intervals
 from genre_classifier.evaluation.intervals import (
     RESAMPLES,
     Intervals,
@@ -35,6 +37,16 @@ def test_an_accuracys_interval_is_the_one_that_scipys_bootstrap_gives() -> None:
     assert found is not None
     assert found.units == 150
     assert found.values["accuracy"] == pytest.approx((expected.low, expected.high), abs=0.008)
+
+
+def test_ties_count_in_an_interval_as_in_the_metric_itself() -> None:
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(5, np.full(8, 1 / 8), size=100) / 5  # as of a model of five neighbours
+    logits, genres = np.log(votes + 1e-9), rng.integers(0, 8, 100)
+    scores = evaluate_logits(torch.from_numpy(logits), torch.from_numpy(genres)).scores.values
+    sums = intervals._sum_by_unit(logits, genres, np.arange(100), 100).toarray().sum(axis=0)
+    for name, value in compute_metrics(Counts(sums[None], 8)).items():
+        assert float(value[0]) == pytest.approx(scores[name], abs=1e-6), name
 
 
 def test_a_skewed_metrics_interval_is_the_one_that_scipys_bootstrap_gives() -> None:

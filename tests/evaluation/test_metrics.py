@@ -97,8 +97,11 @@ def test_padding_rows_do_not_count() -> None:
     found = compute_scores(compute_row_sums(logits, genres, valid), 5)
     for member, n_rows in enumerate((40, 25, 1)):
         alone = score(logits[member, :n_rows], genres[member, :n_rows])
-        # Where a row stands decides how its float32 logarithm is rounded.
-        assert found[member].values == pytest.approx(alone.values, abs=1e-6)
+        counted = found[member].values.keys() - {"loss", "ece"}
+        for name, value in alone.values.items():
+            # Where a row stands decides how its float32 logarithm is rounded, by less than 2^-23 of its value.
+            tolerance = 1e-9 if name in counted else 4 * 2**-23
+            assert found[member].values[name] == pytest.approx(value, abs=tolerance), name
         torch.testing.assert_close(found[member].f1_per_genre, alone.f1_per_genre)
 
 

@@ -3,15 +3,19 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from genre_classifier.errors import DataError
+from genre_classifier.machine.child_process import has_fork_server
 from genre_classifier.runs.folder import RunFolder
 from genre_classifier.runs.record import describe_reason
-from genre_classifier.sweeps import processes
+from genre_classifier.sweeps import processes, start
 from genre_classifier.sweeps.trial import Start, _make_restartable
 from genre_classifier.training.fit import LAUNCHER_LOG
 from tests.conftest import composed
@@ -41,6 +45,39 @@ def end(how: str) -> None:
 )
 def test_each_end_of_a_process_is_reported_with_its_cause(how: str, told: str) -> None:
     assert processes.run_in_process(end, how, "trial-0") == told
+
+
+def test_the_libraries_load_in_the_trials_environment_and_only_for_a_sweep_that_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environments, stops = [], []
+    monkeypatch.setattr(start, "warm_up", lambda: environments.append(dict(os.environ)))
+    monkeypatch.setattr(start, "stop_server", lambda: stops.append(True))
+    for launcher in ("basic_launcher.BasicLauncher", "joblib_launcher.JoblibLauncher"):
+        settings = {"launcher": {"_target_": launcher}, "job": {"env_set": {"OF_THE_TRIAL": "16"}}}
+        with start._loading_libraries(OmegaConf.create(settings)):
+            pass
+        with pytest.raises(DataError), start._loading_libraries(OmegaConf.create(settings)):
+            raise DataError("no rows")
+    assert [own["OF_THE_TRIAL"] for own in environments] == ["16", "16"]
+    assert stops == [True]
+    assert "OF_THE_TRIAL" not in os.environ
+
+
+@pytest.mark.skipif(not has_fork_server(), reason="this system cannot fork from a server")
+def test_a_server_that_is_not_needed_ends_during_its_imports() -> None:
+    code = (
+        "import os\n"
+        "from multiprocessing import forkserver\n"
+        "from genre_classifier.sweeps.processes import stop_server, warm_up\n"
+        "stop_server()\n"  # there is none
+        "warm_up()\n"
+        "stop_server()\n"
+        "_, status = os.waitpid(forkserver._forkserver._forkserver_pid, 0)\n"
+        "print(os.waitstatus_to_exitcode(status))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == (f"-{int(signal.SIGTERM)}\n", "")
 
 
 def test_out_of_memory_is_reported_if_the_system_counts_it(

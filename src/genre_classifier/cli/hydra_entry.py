@@ -63,8 +63,10 @@ def put_overrides_together() -> None:
     """
     known, rest = get_args_parser().parse_known_args()
     if rest and not any(word.startswith("-") for word in rest):
-        overrides = [*known.overrides, *rest]
-        sys.argv[1:] = [*overrides, *(word for word in sys.argv[1:] if word not in overrides)]
+        overrides, options = [*known.overrides, *rest], sys.argv[1:]
+        for word in overrides:
+            options.remove(word)
+        sys.argv[1:] = [*overrides, *options]
 
 
 @contextmanager

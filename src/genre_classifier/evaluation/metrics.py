@@ -44,11 +44,11 @@ def compute_row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None
     # (member, genre, row): over a few genres in a row, torch takes ten times as long.
     log_probabilities = torch.log_softmax(logits.float().transpose(1, 2).contiguous(), dim=1)
     best, predicted = log_probabilities.max(dim=1)  # (member, row)
-    own = log_probabilities.gather(1, genres[:, None])  # (member, 1, row)
-    losses = -own[:, 0]
+    true = log_probabilities.gather(1, genres[:, None])  # (member, 1, row)
+    losses = -true[:, 0]
     # Of equally probable genres the first comes first, as in `predicted`.
-    order = torch.arange(n_genres, device=logits.device)[:, None]
-    ahead = (log_probabilities > own) | ((log_probabilities == own) & (order < genres[:, None]))
+    numbers = torch.arange(n_genres, device=logits.device)[:, None]
+    ahead = (log_probabilities > true) | ((log_probabilities == true) & (numbers < genres[:, None]))
     among_three = ahead.sum(dim=1) < 3
     confidence = best.exp()
     edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=logits.device)

@@ -1,4 +1,4 @@
-"""Import large libraries without Python's search for garbage."""
+"""Import large libraries without garbage collection."""
 
 from __future__ import annotations
 

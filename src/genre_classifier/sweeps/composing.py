@@ -69,7 +69,7 @@ class _FirstJob:
     groups : frozenset of str
         The names of the config groups.
     pickled : bytes
-        The composed configuration. To unpickle it takes a fifth of the time of a copy.
+        The composed configuration. Unpickling takes a fifth of the time of copying.
     master : DictConfig
         It is kept, because its identity is part of the job's key.
     """

@@ -82,6 +82,16 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
+def stop_server() -> None:
+    """End the server at once, which otherwise would go on with its imports and keep the terminal's streams open."""
+    if has_fork_server():
+        from multiprocessing import forkserver
+
+        pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+
+
 def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
     """Describe how a process ended that could not record its end.
 

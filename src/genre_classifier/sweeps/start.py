@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,7 +38,7 @@ from genre_classifier.runs.folder import claim
 from genre_classifier.runs.sweep_folder import SweepFolder
 from genre_classifier.sweeps.composing import SweepConfigLoader, keep_first_value
 from genre_classifier.sweeps.hparams import list_shown_metrics, write_summary
-from genre_classifier.sweeps.processes import runs_on_this_machine, warm_up
+from genre_classifier.sweeps.processes import runs_on_this_machine, stop_server, warm_up
 
 # Ray's settings unless the user gives others. A resumed sweep retries a failed trial, Ray does not.
 RAY_INIT = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
@@ -79,7 +80,29 @@ def start_sweep(config: DictConfig) -> SweepFolder:
         )
     _check_launcher(config)
     _compose_quickly()
-    _warm_up(config.hydra.launcher)
+    with _loading_libraries(config.hydra):
+        return _open_sweep(config, swept, expected, resume)
+
+
+@contextmanager
+def _loading_libraries(hydra: DictConfig) -> Iterator[None]:
+    """Let the libraries of the trials load while the block reads the rows. If the block fails, they are not needed."""
+    launcher = hydra.launcher
+    here = runs_on_this_machine(launcher) and "joblib" not in str(launcher._target_)  # its workers load them
+    if here:
+        with env_override(dict(hydra.job.env_set)):  # as each trial's process gets it
+            warm_up()
+    try:
+        yield
+    except BaseException:
+        if here:
+            stop_server()
+        raise
+
+
+def _open_sweep(
+    config: DictConfig, swept: Mapping[str, Override], expected: int, resume: str | None
+) -> SweepFolder:
     if resume is None:
         from genre_classifier.sweeps.data_check import check_data
 
@@ -101,14 +124,6 @@ def start_sweep(config: DictConfig) -> SweepFolder:
     _wrap_launcher(config)
     _started.append(folder)
     return folder
-
-
-def _warm_up(launcher: DictConfig) -> None:
-    """Let the libraries of the trials load while this process reads the rows and composes the trials."""
-    if runs_on_this_machine(launcher) and "joblib" not in str(
-        launcher._target_
-    ):  # joblib's workers load them
-        warm_up()
 
 
 def get_started_sweep() -> SweepFolder | None:

@@ -228,9 +228,10 @@ class ResumableEarlyStopping(EarlyStopping):
 
     def observe(self, epoch: int, value: float) -> bool:
         """Record an epoch's value, and return whether to stop."""
-        stop, _ = self._evaluate_stopping_criteria(torch.tensor(value))
+        stop, reason = self._evaluate_stopping_criteria(torch.tensor(value))
         if stop:
             self.stopped, self.stopped_epoch = True, epoch
+            self.stopping_reason_message = reason
         return stop
 
 

@@ -100,6 +100,13 @@ def test_a_member_is_its_run_alone(optimizer: str, tmp_path: Path, music_overrid
         assert len(histories[0]) == len(histories[1])
 
 
+def find_stopping_reason(folder: Path) -> tuple[Any, ...]:
+    """Return the state of early stopping that Lightning writes for people."""
+    states = read_checkpoint(folder / "checkpoints/last.ckpt")["callbacks"].values()
+    names = ("stopping_reason", "stopping_reason_message")
+    return next(tuple(state[name] for name in names) for state in states if names[1] in state)
+
+
 def test_a_member_that_stops_early_leaves_and_the_others_go_on(
     tmp_path: Path, music_overrides: list[str]
 ) -> None:
@@ -122,6 +129,10 @@ def test_a_member_that_stops_early_leaves_and_the_others_go_on(
         alone, member = (RunFolder(tmp_path / name / str(number)).read_run() for name in ("alone", "stack"))
         assert (alone["epochs"], alone["best_epoch"]) == (member["epochs"], member["best_epoch"])
         epochs.append(alone["epochs"])
+        reason, member_reason = (
+            find_stopping_reason(tmp_path / name / str(number)) for name in ("alone", "stack")
+        )
+        assert reason == member_reason
         expected = weights(tmp_path / "alone" / str(number), "best")
         for key, found in weights(tmp_path / "stack" / str(number), "best").items():
             torch.testing.assert_close(found, expected[key], atol=1e-5, rtol=0)

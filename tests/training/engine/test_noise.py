@@ -60,7 +60,7 @@ def test_what_a_member_draws_does_not_depend_on_the_others() -> None:
 def test_another_device_gets_the_same_factors() -> None:
     probabilities = [[0.5, 0.1], [0.3, 0.3], [0.0, 0.0]]
     here, there = dropout(probabilities, [7, 5]), dropout(probabilities, [7, 5])
-    there._fill = there._fill_there  # type: ignore[method-assign]
+    there._fill = there._fill_on_device  # type: ignore[method-assign]
     for _ in range(3):
         for one, other in zip(here.draw(), there.draw(), strict=True):
             assert torch.equal(one, other)

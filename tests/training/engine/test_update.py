@@ -103,6 +103,7 @@ def test_saved_steps_are_tensors_of_their_own(tmp_path: Any) -> None:
     [
         (lambda p: torch.optim.RMSprop(p), "the optimizer is torch.optim.rmsprop.RMSprop"),
         (lambda p: torch.optim.Adam(p, amsgrad=True), "amsgrad=True"),
+        (lambda p: torch.optim.Adam(p, decoupled_weight_decay=True), "decoupled_weight_decay=True"),
         (lambda p: torch.optim.SGD(p, maximize=True), "maximize=True"),
         (lambda p: torch.optim.SGD(p, momentum=0.5, dampening=0.1), "dampening=0.1"),
         (lambda p: torch.optim.Adam([{"params": p[:1]}, {"params": p[1:]}]), "several groups"),

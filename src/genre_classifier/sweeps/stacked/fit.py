@@ -30,7 +30,7 @@ from genre_classifier.training.run import Run
 
 log = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_WRITES = 60.0
+SECONDS_BETWEEN_WRITES = 20.0
 # The number of steps whose targets and logits are in memory at a time.
 CHUNK_STEPS = 100
 

@@ -56,7 +56,7 @@ def estimate_cost(
     weights = sum((one + 1) * other for one, other in pairwise(widths))
     batch = settings.data.batch_size
     steps = min(chunk_steps, -(-n_rows // batch))
-    # Inputs, outputs and gradients of the layers, and dropout's factors with their random bits.
+    # Inputs, outputs and gradients of the layers, and dropout's factors and masks.
     activations = 3 * batch * sum(widths) + 2 * batch * sum(settings.model.hidden_dims[:-1])
     logits = COPIES_OF_LOGITS * (steps * batch + n_rows) * n_genres
     values = COPIES_OF_WEIGHTS * weights + activations + logits

@@ -18,7 +18,6 @@ from genre_classifier.config.settings import become_job_config, flatten_settings
 from genre_classifier.errors import GenreClassifierError
 from genre_classifier.runs.folder import RunFolder, writing
 from genre_classifier.runs.sweep_folder import SweepFolder
-from genre_classifier.sweeps.processes import warm_up
 from genre_classifier.sweeps.stacked.backends.local import LocalProcesses
 from genre_classifier.sweeps.stacked.backends.stack import Backend, StackStart
 from genre_classifier.sweeps.stacked.grouping import find_unstackable_setting, group_trials
@@ -85,7 +84,6 @@ class StackedJobs:
     def run(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the jobs that fit in stacks as stacks, and the others one by one."""
         setup_globals()
-        warm_up()
         jobs = [
             self._compose(overrides, initial_job_idx + place) for place, overrides in enumerate(job_overrides)
         ]
@@ -120,7 +118,7 @@ class StackedJobs:
         return [job for job in jobs if job not in reasons], [job for job in jobs if job in reasons]
 
     def _compose(self, overrides: Sequence[str], number: int) -> ComposedJob:
-        # Of 512 jobs each copy of a configuration would take 4 s, so the composed one becomes the job's.
+        # Copying the configurations of 512 jobs takes 4 s, so the composed one becomes the job's.
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with read_write(cfg.hydra), open_dict(cfg.hydra):
             cfg.hydra.job.id = cfg.hydra.job.num = number

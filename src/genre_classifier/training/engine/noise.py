@@ -75,7 +75,7 @@ class DropoutNoise:
             for part, width in zip(self._noise.split(sizes, dim=1), widths, strict=True)
         ]  # (member, row, width) each
         self._kept = np.ones((n_members, total), dtype=bool)
-        self._fill = self._fill_here if self._noise.device.type == "cpu" else self._fill_there
+        self._fill = self._fill_on_cpu if self._noise.device.type == "cpu" else self._fill_on_device
         self._dropping = [number for number, own in enumerate(probabilities) if any(own)]
         self._streams = [_open_stream(0)] * n_members
 
@@ -95,20 +95,20 @@ class DropoutNoise:
             self._fill()
         return self.layers
 
-    def _fill_here(self) -> None:
-        # NumPy converts and multiplies such values several times as fast as torch. Each member's fit in the cache.
+    def _fill_on_cpu(self) -> None:
+        # NumPy converts and multiplies such values several times as fast as torch. A member's values fit in the cache.
         noise = self._noise.numpy()
         for member in self._dropping:
             np.copyto(noise[member], self._kept[member])
             noise[member] *= self._scales[member]
 
-    def _fill_there(self) -> None:
+    def _fill_on_device(self) -> None:
         # One byte per activation goes to the device.
         kept = torch.from_numpy(self._kept).to(self._noise.device)
-        torch.mul(kept, self._scales_there, out=self._noise)
+        torch.mul(kept, self._device_scales, out=self._noise)
 
     @cached_property
-    def _scales_there(self) -> Tensor:
+    def _device_scales(self) -> Tensor:
         spread = [np.broadcast_to(own, self._kept.shape[1:]) for own in self._scales]
         return torch.from_numpy(np.stack(spread)).to(self._noise.device)
 

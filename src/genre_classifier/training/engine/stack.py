@@ -43,7 +43,7 @@ class Layer:
         bias = None if self.bias is None else self.bias[members]
         if self.relu:
             return _multiply(inputs, weight.transpose(1, 2), bias).relu_()
-        # Logits are stored genre by genre, because a softmax over a few values in a row takes 20 times as long.
+        # The last layer. Logits are stored genre by genre: a softmax over a few values in a row takes 20 times as long.
         bias = None if bias is None else bias.transpose(1, 2)
         return _multiply(weight, inputs.transpose(1, 2), bias).transpose(1, 2)
 

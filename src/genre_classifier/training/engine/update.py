@@ -35,7 +35,9 @@ def _check(optimizer: torch.optim.Optimizer) -> None:
         raise RefusedError("the optimizer has several groups of parameters")
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise RefusedError("the optimizer has a hook")
-    for name in _RARER:
+    # AdamW has this flag by definition; with it, Adam is AdamW by another name.
+    rarer = _RARER if kind is torch.optim.AdamW else (*_RARER, "decoupled_weight_decay")
+    for name in rarer:
         if optimizer.param_groups[0].get(name):
             raise RefusedError(f"the optimizer has {name}={optimizer.param_groups[0][name]}")
 
