@@ -103,7 +103,7 @@ def _is_readable(key: str, value: str) -> bool:
 
 def _explain_several_values(text: str) -> str:
     key, _, value = text.partition("=")
-    if not SHOWN_FOR_ONE_RUN.isdisjoint(word.partition("=")[0] for word in sys.argv):
+    if not SHOWN_FOR_ONE_RUN.isdisjoint(word.partition("=")[0] for word in sys.argv[1:]):
         return (
             f"the argument {text} has several values, and --help, --cfg and --info show one run: leave out -m, and "
             "give one value"
