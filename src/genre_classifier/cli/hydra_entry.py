@@ -53,7 +53,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ[FULL_ERROR] = "1"
     with one_message(), _sweep_finished():
         main()
-    gc.freeze()  # the process ends: nothing needs to be looked for once more
+    gc.freeze()  # spares the last garbage collection before the process ends
 
 
 def put_overrides_together() -> None:

@@ -41,7 +41,7 @@ def compute_row_sums(logits: Tensor, genres: Tensor, valid: Tensor | None = None
         False for rows that only pad the tensor.
     """
     n_members, _, n_genres = logits.shape
-    # (member, genre, row): over a few genres in a row, torch takes ten times as long.
+    # (member, genre, row): over a few genres in a row, torch takes several times as long.
     log_probabilities = torch.log_softmax(logits.float().transpose(1, 2).contiguous(), dim=1)
     best, predicted = log_probabilities.max(dim=1)  # (member, row)
     true = log_probabilities.gather(1, genres[:, None])  # (member, 1, row)
